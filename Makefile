@@ -1,0 +1,57 @@
+# Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
+.DELETE_ON_ERROR:
+.PHONY: help setup data paper train figures notebooks test bench lab clean
+
+PYTHON ?= python3
+PY := .venv/bin/python
+# The largest profile that makes sense here: the paper's protocol needs a GPU.
+PROFILE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo paper || echo laptop)
+
+NOTEBOOKS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+CODE := $(wildcard snipkit/*.py snipkit/*/*.py)
+
+help:  ## this list
+	@echo "make TARGET [PROFILE=lesson|laptop|paper]   (profile here: $(PROFILE))"; echo
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
+
+.venv/.done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snipkit needs Python 3.11 or later: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet uv==0.13.9
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
+	  .venv/bin/uv pip install --python $(PY) --compile-bytecode -c constraints.txt -e '.[paper,test]'
+	@touch $@
+
+data: setup  ## fetch and verify the data sets, once (under a minute)
+	$(PY) -m snipkit fetch
+
+train: data
+	$(PY) -m snipkit train --profile $(PROFILE)
+
+paper: train  ## all training, figures and tables (lesson: 2 minutes, laptop: 5, paper: GPU hours; resumable)
+	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
+	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
+
+build/$(PROFILE)/%.ipynb: notebooks/%.ipynb notebooks/profiles/$(PROFILE).yml $(CODE)
+	$(PY) -m snipkit execute $* $@ --profile $(PROFILE)
+
+figures: setup  ## draw the figures again from the records alone (seconds)
+	$(PY) -m snipkit figures
+
+notebooks: data  ## run the committed notebooks again in place, at lesson scale (2 minutes)
+	for name in $(NOTEBOOKS); do $(PY) -m snipkit execute $$name notebooks/$$name.ipynb --profile lesson || exit 1; done
+
+test: data  ## unit tests, then every notebook against its stored outputs (4 minutes)
+	$(PY) -m pytest -q tests
+	$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
+
+bench: data  ## performance, as ratios measured side by side (2 minutes; on a quiet machine)
+	$(PY) tests/bench.py
+
+lab: data  ## JupyterLab on the notebooks
+	.venv/bin/jupyter lab --notebook-dir=notebooks
+
+clean:  ## remove the environment and what was built; data, records and figures stay
+	rm -rf .venv build *.egg-info .pytest_cache .hypothesis

@@ -1,0 +1,72 @@
+"""What `make test` adds to nbval: numbers may differ in their last digits, and nothing passes unseen.
+
+nbval compares the text of each cell's outputs with the stored text, to the letter. Here two texts are equal when their words and
+whole numbers are, and their decimal numbers are close: to 2 %, and in cells tagged ``trained`` to 4 (percentage points), since training
+amplifies the last digits in which processors differ. A code cell that has never been run has nothing to compare, so it fails.
+"""
+
+import math
+import os
+import re
+import tempfile
+
+import pytest
+from nbval.plugin import IPyNbCell
+
+RELATIVE = 0.02
+ABSOLUTE = {"trained": 4.0, None: 1e-6}
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w.])")
+
+os.environ["TQDM_DISABLE"] = "1"  # bars differ from run to run
+os.environ["OMP_NUM_THREADS"] = "1"  # the number of threads moves the last digits
+_home = tempfile.TemporaryDirectory(prefix="snipkit-nbval-")
+os.environ.setdefault("SNIPKIT_DATA", os.path.join(os.path.dirname(__file__), "..", "data"))
+os.environ["SNIPKIT_HOME"] = _home.name  # no records of an earlier run: the notebooks really train
+
+
+class Close(str):
+    """A text that equals another when the words do and the numbers nearly do."""
+
+    tolerance = ABSOLUTE[None]
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        if str.__eq__(self, other):
+            return True
+        if not isinstance(other, str) or _words(self) != _words(other):
+            return False
+        return all(
+            a == b or ("." in a + b or "e" in (a + b).lower())
+            and math.isclose(float(a), float(b), rel_tol=RELATIVE, abs_tol=self.tolerance)
+            for a, b in zip(NUMBER.findall(self), NUMBER.findall(other))
+        )
+
+    def __ne__(self, other):
+        return not self == other
+
+
+def _words(text):
+    """The text without its numbers; runs of blanks count once, because a table's columns move with its numbers."""
+    return re.sub(r"[\s-]+", " ", NUMBER.sub("#", text))
+
+
+_sanitize, _runtest = IPyNbCell.sanitize, IPyNbCell.runtest
+
+
+def sanitize(self, text):
+    text = _sanitize(self, text)
+    if not isinstance(text, str):
+        return text
+    close = Close(text)
+    if "trained" in self.cell.metadata.get("tags", []):
+        close.tolerance = ABSOLUTE["trained"]
+    return close
+
+
+def runtest(self):
+    if self.cell.source.strip() and self.cell.execution_count is None:
+        pytest.fail("this cell has no stored output to compare with: run `make notebooks` and commit the result")
+    _runtest(self)
+
+
+IPyNbCell.sanitize, IPyNbCell.runtest = sanitize, runtest

@@ -1,0 +1,157 @@
+"""Masks: which parameters can be pruned, which are kept, what a mask looks like, and the ablations of masks.
+
+A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
+"""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+class EmptyLayerWarning(UserWarning):
+    """A layer has no weight left: nothing that enters it can leave it."""
+
+
+def is_norm(module) -> bool:
+    """Whether a module is a normalisation layer; its parameters are never pruned."""
+    return isinstance(module, NORM_LAYERS)
+
+
+def is_bias(name) -> bool:
+    """Whether a parameter is a bias, by its own name (``bias``, ``bias_ih_l0``, ``in_proj_bias``)."""
+    return "bias" in name.rpartition(".")[2]
+
+
+def prunable(model, *, biases=True) -> dict[str, nn.Parameter]:
+    """The parameters that pruning may remove, in the order and under the names of ``named_parameters``.
+
+    Weights are all parameters of two or more dimensions outside normalisation layers; biases, if wanted, those called
+    so. Everything else (scales and shifts of norm layers, other vectors) is never pruned.
+
+    Source: SNIP section 5 with the authors' code, where biases are in the pool and batch norm is not.
+    """
+    norms = {id(p) for module in model.modules() if is_norm(module) for p in module.parameters(recurse=False)}
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in norms and (biases if is_bias(name) else parameter.dim() >= 2)
+    }
+
+
+def kept_count(total, sparsity) -> int:
+    """κ = round(m · (1 − sparsity)), the number of parameters kept out of m = ``total``.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1).
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity is {sparsity}; it is the share of parameters removed, at least 0 and less than 1")
+    return round(total * (1 - sparsity))
+
+
+def keep_top(scores, sparsity) -> dict[str, torch.Tensor]:
+    """Keep the highest scores of the whole network: exactly ``kept_count(m, sparsity)`` of m, whatever the ties.
+
+    Equal scores are kept from the lower index on, in the order of ``scores`` and row-major within a tensor.
+
+    Args:
+        scores: name → score tensor, such as a criterion returns.
+        sparsity: share to remove, in [0, 1).
+
+    Returns:
+        name → bool tensor of the same shape and device.
+
+    Warns:
+        EmptyLayerWarning: names the weights of which nothing is left.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1), or scores that are NaN.
+
+    Source: SNIP, equation 4 and Algorithm 1, lines 4 and 5; the tie rule is that of the authors' code.
+    """
+    if not scores:
+        raise ValueError("no scores to rank: the model has no prunable parameter")
+    flat = torch.cat([score.detach().flatten() for score in scores.values()]).cpu().numpy()
+    kappa = kept_count(len(flat), sparsity)
+    if np.isnan(flat).any():
+        raise ValueError("some scores are NaN: there is no order to keep the highest by")
+    kept = np.ones(len(flat), bool)
+    if kappa < len(flat):
+        lowest_kept = np.partition(flat, len(flat) - kappa)[len(flat) - kappa] if kappa else np.inf
+        kept = flat > lowest_kept
+        ties = np.flatnonzero(flat == lowest_kept)
+        kept[ties[: kappa - np.count_nonzero(kept)]] = True
+    parts = torch.from_numpy(kept).split([score.numel() for score in scores.values()])
+    masks = {name: part.view(score.shape).to(score.device) for (name, score), part in zip(scores.items(), parts)}
+    if empty := empty_layers(masks):
+        warnings.warn(
+            f"no weight is left in {', '.join(empty)}: the network cannot learn; prune less, or by another criterion",
+            EmptyLayerWarning, stacklevel=2,
+        )
+    return masks
+
+
+def keep_lowest(scores, sparsity) -> dict[str, torch.Tensor]:
+    """The inverted criterion: as ``keep_top``, but the *least* important connections are kept (a sanity check)."""
+    return keep_top({name: -score for name, score in scores.items()}, sparsity)
+
+
+def shuffle(masks, generator) -> dict[str, torch.Tensor]:
+    """Permute every mask within its own tensor: the counts per layer stay, the choice of connections is lost.
+
+    Args:
+        generator: a CPU ``torch.Generator``.
+
+    Source: the layer-wise shuffling of Frankle et al. (ICLR 2021) and Su et al. (NeurIPS 2020).
+    """
+    return {
+        name: mask.flatten()[torch.randperm(mask.numel(), generator=generator).to(mask.device)].view_as(mask)
+        for name, mask in masks.items()
+    }
+
+
+@torch.no_grad()
+def apply_(model, masks) -> None:
+    """Set the pruned entries of the model's parameters to exactly 0, in place.
+
+    Raises:
+        ValueError: masks whose names or shapes do not fit the model; nothing is changed then.
+    """
+    for parameter, mask in matched(model, masks):
+        parameter.masked_fill_(~mask.to(parameter.device), 0)
+
+
+def matched(model, masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """The model's parameters beside their masks.
+
+    Raises:
+        ValueError: a mask for a parameter that the model does not have, of another shape, or not of bool type.
+    """
+    parameters = dict(model.named_parameters())
+    if unknown := [name for name in masks if name not in parameters]:
+        raise ValueError(f"masks for {', '.join(unknown)}, but the model's parameters are {', '.join(parameters)}")
+    for name, mask in masks.items():
+        if mask.shape != parameters[name].shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
+                f"the parameter needs torch.bool of shape {tuple(parameters[name].shape)}"
+            )
+    return [(parameters[name], mask) for name, mask in masks.items()]
+
+
+def empty_layers(masks) -> list[str]:
+    """The names of the weights (not biases) of which nothing is kept."""
+    return [name for name, mask in masks.items() if not is_bias(name) and not mask.any()]
+
+
+def layer_table(masks) -> pd.DataFrame:
+    """Kept and total parameters and density per parameter, as a table indexed by name."""
+    rows = {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"])
+    table.index.name = "parameter"
+    return table.assign(density=table.kept / table.total)

@@ -1,0 +1,49 @@
+"""The two networks of SNIP's MNIST experiments (section 5.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class LeNet300100(nn.Module):
+    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes.
+
+    ``forward``: (B, 1, 28, 28) → (B, num_classes).
+    """
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.fc1 = nn.Linear(784, 300)
+        self.fc2 = nn.Linear(300, 100)
+        self.fc3 = nn.Linear(100, num_classes)
+
+    def forward(self, x):
+        x = F.relu(self.fc1(x.flatten(1)))
+        x = F.relu(self.fc2(x))
+        return self.fc3(x)
+
+
+class LeNet5Caffe(nn.Module):
+    """Two 5x5 convolutions with max-pooling, then 800-500-classes; 431,080 parameters for 10 classes.
+
+    ``forward``: (B, 1, 28, 28) → (B, num_classes).
+
+    Args:
+        conv_relu: put a ReLU after each convolution. The authors' code has none (nor has Caffe's example), so the
+            default is False; most later ports add it.
+    """
+
+    def __init__(self, num_classes=10, conv_relu=False):
+        super().__init__()
+        self.conv_relu = conv_relu
+        self.conv1 = nn.Conv2d(1, 20, 5)
+        self.conv2 = nn.Conv2d(20, 50, 5)
+        self.fc1 = nn.Linear(800, 500)
+        self.fc2 = nn.Linear(500, num_classes)
+
+    def forward(self, x):
+        between = F.relu if self.conv_relu else torch.nn.Identity()
+        x = F.max_pool2d(between(self.conv1(x)), 2)
+        x = F.max_pool2d(between(self.conv2(x)), 2)
+        x = F.relu(self.fc1(x.flatten(1)))
+        return self.fc2(x)

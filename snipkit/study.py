@@ -1,0 +1,408 @@
+"""The study: a run is a value, its record a line in a file, and a finished run never runs again.
+
+``results/<profile>/*.jsonl`` hold one JSON object a line: ``{"id", "run", "outcome", "kept", "provenance"}``. A file
+is only ever appended to, one whole line at a time under a lock; whoever reads skips (and names) a torn line.
+"""
+
+import dataclasses
+import datetime
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import threading
+import time
+import warnings
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+import snipkit
+from snipkit import data, masking, models, saliency, sources, training
+from snipkit.training import Recipe
+
+ABLATIONS = ("none", "shuffle", "invert")
+STREAMS = ("split", "scoring_init", "training_init", "batch", "criterion", "ablation", "order")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, described completely; equal runs have equal ids, on every machine and day.
+
+    The defaults are the paper's: the scores come from one draw of the weights and one mini-batch of 100, the network
+    that is trained is a *fresh* draw (as in the authors' code), biases are in the pool, batch norm is inert.
+
+    Attributes:
+        recipe: how it is trained.
+        data, model: names in ``data.SHAPES`` and ``models.MODELS``.
+        options: the network's own switches (``models.build``).
+        criterion: a name in ``saliency.CRITERIA``, or "dense" for no pruning at all.
+        sparsity: share of the prunable parameters removed; 0 with "dense" and only then.
+        ablation: "none"; "shuffle" permutes the mask within each layer; "invert" keeps the lowest scores.
+        seed: everything random in the run follows from it. Runs that differ only in criterion, ablation or sparsity
+            share split, draws, scoring batch and order of examples, so that they can be compared in pairs.
+        scoring_init, training_init: names in ``models.INITIALISERS``.
+        same_draw: train the very weights that were scored instead of a fresh draw.
+        scoring_batch: examples in the scoring mini-batch.
+        biases, batch_norm: see ``saliency.snip``.
+        train_size, test_size: use only so many images (None: all), for lessons and laptops.
+
+    Raises:
+        ValueError: an unknown name, or values that contradict each other.
+    """
+
+    recipe: Recipe
+    data: str = "mnist"
+    model: str = "lenet-300-100"
+    options: dict = field(default_factory=dict, hash=False)
+    criterion: str = "dense"
+    sparsity: float = 0.0
+    ablation: str = "none"
+    seed: int = 0
+    scoring_init: str = "lecun"
+    training_init: str = "lecun"
+    same_draw: bool = False
+    scoring_batch: int = 100
+    biases: bool = True
+    batch_norm: str = "eval"
+    train_size: int | None = None
+    test_size: int | None = None
+
+    def __post_init__(self):
+        if isinstance(self.recipe, dict):
+            object.__setattr__(self, "recipe", Recipe(**self.recipe))
+        object.__setattr__(self, "sparsity", float(self.sparsity))
+        for value, known, what in (
+            (self.data, data.SHAPES, "data set"),
+            (self.model, models.MODELS, "model"),
+            (self.criterion, ("dense", *saliency.CRITERIA), "criterion"),
+            (self.ablation, ABLATIONS, "ablation"),
+            (self.scoring_init, models.INITIALISERS, "initialiser"),
+            (self.training_init, models.INITIALISERS, "initialiser"),
+            (self.batch_norm, saliency.BATCH_NORM_MODES, "batch_norm mode"),
+        ):
+            if value not in known:
+                raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}")
+        masking.kept_count(1, self.sparsity)
+        if (self.criterion == "dense") != (self.sparsity == 0):
+            raise ValueError("a dense run has sparsity 0 and criterion 'dense', a pruned run has neither")
+        if self.criterion == "dense" and self.ablation != "none":
+            raise ValueError("a dense run has no mask to ablate")
+        if self.same_draw and self.scoring_init != self.training_init:
+            raise ValueError("the scored draw can only be trained when both initialisers are the same")
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits of the SHA-256 of the description.
+
+        Only what differs from the defaults is hashed, so a later version can add a field without renaming old runs.
+        """
+        return hashlib.sha256(json.dumps(_changed(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def method(self) -> str:
+        """What the masks come from, for legends: "snip", "snip, shuffle", "dense"."""
+        return self.criterion if self.ablation == "none" else f"{self.criterion}, {self.ablation}"
+
+    def seeds(self) -> dict[str, int]:
+        """One independent seed for each random part of the run (numpy ``SeedSequence``), by the names in ``STREAMS``."""
+        children = np.random.SeedSequence(self.seed).spawn(len(STREAMS))
+        seeds = {name: int(child.generate_state(1)[0]) for name, child in zip(STREAMS, children)}
+        if self.same_draw:
+            seeds["scoring_init"] = seeds["training_init"]
+        return seeds
+
+
+def _changed(value):
+    """The fields of a dataclass that differ from their defaults, as plain JSON values."""
+    changed = {}
+    for part in fields(value):
+        current = getattr(value, part.name)
+        default = part.default_factory() if part.default_factory is not dataclasses.MISSING else part.default
+        if dataclasses.is_dataclass(current):
+            changed[part.name] = _changed(current)
+        elif current != default:
+            changed[part.name] = current
+    return changed
+
+
+def score(run: Run, dataset, device="cpu") -> dict[str, torch.Tensor]:
+    """The masks of a run: build the network to be scored, score it on one batch, keep the best (or ablate).
+
+    Args:
+        run: any run but a dense one.
+        dataset: what ``data.load`` gave for the run.
+
+    Source: SNIP Algorithm 1, lines 1 to 5.
+    """
+    seeds = run.seeds()
+    model = models.build(
+        run.model, num_classes=dataset.num_classes, init=run.scoring_init, seed=seeds["scoring_init"], **run.options
+    ).to(device)
+    batch = data.draw(dataset.train, run.scoring_batch, torch.Generator().manual_seed(seeds["batch"]))
+    scores = saliency.criterion(run.criterion)(
+        model, batch, biases=run.biases, batch_norm=run.batch_norm,
+        generator=torch.Generator().manual_seed(seeds["criterion"]),
+    )
+    masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
+    if run.ablation == "shuffle":
+        masks = masking.shuffle(masks, torch.Generator().manual_seed(seeds["ablation"]))
+    return masks
+
+
+def load(run: Run, device="cpu"):
+    """The data set of a run, with the run's split and sizes."""
+    return data.load(
+        run.data, split_seed=run.seeds()["split"], train_size=run.train_size, test_size=run.test_size, device=device
+    )
+
+
+def execute(run: Run, device="cpu") -> dict:
+    """Do a run and return its record (plain JSON values).
+
+    A training that diverges is a result too: its record has ``outcome`` None and says why under ``diverged``.
+    """
+    start = time.perf_counter()
+    seeds = run.seeds()
+    dataset = load(run, device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", masking.EmptyLayerWarning)  # the record has the counts of every layer
+        masks = {} if run.criterion == "dense" else score(run, dataset, device)
+    model = models.build(
+        run.model, num_classes=dataset.num_classes, init=run.training_init, seed=seeds["training_init"], **run.options
+    ).to(device, memory_format=torch.channels_last)
+    outcome, diverged = None, None
+    try:
+        outcome = dataclasses.asdict(training.train(model, masks, dataset, run.recipe, seed=seeds["order"]))
+    except training.DivergedError as error:
+        diverged = str(error)
+    return {
+        "id": run.id,
+        "run": dataclasses.asdict(run),
+        "outcome": outcome,
+        "diverged": diverged,
+        "kept": {name: [int(mask.sum()), mask.numel()] for name, mask in masks.items()},
+        "provenance": {
+            "seconds": round(time.perf_counter() - start, 2),
+            "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+            "snipkit": snipkit.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+
+def run_all(runs, results, executor: Executor | None = None) -> pd.DataFrame:
+    """Do every run that is not on record yet, put each on record the moment it is finished, return the table of all.
+
+    A run on record in *any* ``.jsonl`` file of the same folder is not run again, so notebooks share their runs.
+    Killed at any moment, nothing that was finished is lost: the next call carries on.
+
+    Args:
+        runs: the runs wanted; doubles are run once.
+        results: the ``.jsonl`` file to append new records to; made if need be.
+        executor: any ``concurrent.futures.Executor``. By default one process a core, one thread each (on a GPU: one
+            process), which is what small networks are fastest with.
+
+    Returns:
+        ``table`` of the records of ``runs``, in their order.
+
+    Raises:
+        RuntimeError: some runs failed (each with its reason), or a worker died. All others are on record by then.
+    """
+    runs, results = list({run.id: run for run in runs}.values()), Path(results)
+    records = read(results.parent)
+    todo = [run for run in runs if run.id not in records]
+    if todo:
+        for name in sorted({run.data for run in todo}):
+            sources.fetch(name)  # once, before several processes look for it
+        own = executor is None
+        executor = executor or _processes(min(len(todo), _workers()))
+        try:
+            records |= _work(todo, results, executor)
+        finally:
+            if own:
+                executor.shutdown(cancel_futures=True)
+    return table(runs, records)
+
+
+def _work(todo, results, executor):
+    """Hand the runs to the executor; append each record as it comes in."""
+    records, failed = {}, {}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    futures = {executor.submit(_execute, dataclasses.asdict(run), device): run for run in todo}
+    with tqdm(total=len(todo), desc="training runs", unit="run") as bar:
+        for future in as_completed(futures):
+            run = futures[future]
+            try:
+                record = future.result()
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    f"a worker process died (was it killed, or out of memory?); {len(records)} of {len(todo)} runs "
+                    f"were finished and are in {results}: run again to carry on"
+                ) from error
+            except Exception as error:
+                failed[run] = error
+            else:
+                append(results, record)
+                records[run.id] = record
+            bar.update()
+    if failed:
+        run, error = next(iter(failed.items()))
+        raise RuntimeError(
+            f"{len(failed)} of {len(todo)} runs failed, the others are in {results}. The first: {run}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return records
+
+
+def _execute(run, device):
+    """What a worker does: plain values in, plain values out, one thread."""
+    torch.set_num_threads(1)
+    return execute(Run(**run), device)
+
+
+def _workers():
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _processes(workers):
+    # Spawned, not forked: a forked copy of a process that used torch's threads can hang.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_die_with_parent)
+
+
+def _die_with_parent():
+    """End this worker when the parent is gone (kill -9 leaves it no chance to say so)."""
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# --- the results files ----------------------------------------------------------------------------------------------
+
+
+def append(results, record) -> None:
+    """Append one record as one line, locked and flushed to the disk; a torn line before it is closed first."""
+    results = Path(results)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(record, allow_nan=False).encode() + b"\n"
+    with open(results, "ab+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                line = b"\n" + line
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read(folder) -> dict[str, dict]:
+    """All records in the ``.jsonl`` files of a folder, by run id; the first of several of one run counts.
+
+    Warns:
+        UserWarning: a line that is not a record (a torn write), with file and line number; it is skipped and left alone.
+    """
+    records = {}
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                # Recomputed, not trusted: a field that has got a new default must not make an old record match.
+                records.setdefault(Run(**record["run"]).id, record)
+            except (ValueError, TypeError, KeyError) as error:
+                warnings.warn(f"{path}, line {number} is not a record ({error}): skipped", stacklevel=2)
+    return records
+
+
+def table(runs, records) -> pd.DataFrame:
+    """One row a run that is on record, in the order of ``runs``: what it was, what it came to.
+
+    Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; test_error and
+    best_of_last_five (percent, NaN where training diverged); test_loss; empty_layers (weights without a kept entry);
+    seconds.
+    """
+    rows = []
+    for run in runs:
+        if (record := records.get(run.id)) is None:
+            continue
+        outcome = record["outcome"] or {}
+        rows.append(
+            {"id": run.id, "method": run.method}
+            | {part.name: getattr(run, part.name) for part in fields(run) if part.name != "recipe"}
+            | {"steps": run.recipe.steps}
+            | {name: outcome.get(name, np.nan) for name in ("test_error", "best_of_last_five", "test_loss")}
+            | {
+                "empty_layers": sum(
+                    not kept for name, (kept, _) in record["kept"].items() if not masking.is_bias(name)
+                ),
+                "seconds": record["provenance"]["seconds"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def estimate(runs, records) -> float:
+    """Seconds that ``runs`` will take on this machine, with all its workers.
+
+    Runs of the same model, recipe and test size that are on record *here* are the measure where there are any; for
+    the rest a few training steps and one evaluation batch are timed.
+
+    Args:
+        runs: the runs still to do.
+        records: what ``read`` gave; only the records of this machine's own results should be passed.
+    """
+    seconds = {}
+    for record in records.values():
+        seconds.setdefault(_cost_key(Run(**record["run"])), []).append(record["provenance"]["seconds"])
+    known = {key: float(np.median(values)) for key, values in seconds.items()}
+    for run in runs:
+        if _cost_key(run) not in known:
+            known[_cost_key(run)] = _time(run)
+    return sum(known[_cost_key(run)] for run in runs) / _workers()
+
+
+def _cost_key(run):
+    return run.data, run.model, str(run.options), run.recipe, run.test_size
+
+
+def _time(run):
+    """Seconds of one run, extrapolated from a few steps on made-up images."""
+    (shape, classes), device = data.SHAPES[run.data], "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (10 * run.recipe.batch_size, *shape), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, classes, (len(pixels),), generator=generator)
+    images = data.Images(pixels, labels, (0.5,) * shape[0], (0.3,) * shape[0]).to(device)
+    made_up = data.Dataset(run.data, classes, images, images, images.take(slice(1)))
+    model = models.build(run.model, num_classes=classes, **run.options).to(device, memory_format=torch.channels_last)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        training.train(model, {}, made_up, dataclasses.replace(run.recipe, steps=1))  # the first step is slower
+        spent, steps = 0.0, 0
+        while spent < 0.2:
+            start = time.perf_counter()
+            training.train(model, {}, made_up, dataclasses.replace(run.recipe, steps=10, lr=1e-4))
+            spent, steps = spent + time.perf_counter() - start, steps + 10
+        step = spent / steps
+        start = time.perf_counter()
+        training.evaluate(model, images)
+        test = (time.perf_counter() - start) / len(images)
+    finally:
+        torch.set_num_threads(threads)
+    return run.recipe.steps * step + training.CHECKPOINTS * (run.test_size or 10_000) * test

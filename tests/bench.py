@@ -1,0 +1,101 @@
+"""Performance as ratios, measured side by side in one process: ``make bench``.
+
+Variants take turns, round by round, so that a machine that slows down slows all of them. Printed are the median of each
+variant in milliseconds of CPU time of this (one-threaded) process, and the median of the ratios of neighbouring turns.
+"""
+
+import statistics
+import time
+
+import torch
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+import snipkit
+from snipkit import _torchvision, data, masking, models, saliency, training
+
+
+def alternate(first, second, rounds):
+    """CPU seconds of two callables, in turns: (median, median, median ratio first over second)."""
+    times = ([], [])
+    first(), second()
+    for turn in tqdm(range(rounds), leave=False, disable=None):
+        for which in (0, 1) if turn % 2 else (1, 0):  # who comes second profits from warm caches: take turns
+            start = time.process_time()
+            (first, second)[which]()
+            times[which].append(time.process_time() - start)
+    return *map(statistics.median, times), statistics.median(a / b for a, b in zip(*times))
+
+
+def report(what, measured, limit):
+    first, second, ratio = measured
+    print(f"| {what} | {1000 * first:.2f} | {1000 * second:.2f} | {ratio:.2f} | {limit:.2f} |", flush=True)
+
+
+def step(model, masks, batch):
+    """One step of masked (or, with no masks, dense) training, as ``training.train`` does it."""
+    masking.apply_(model, masks)
+    masked = [(p, mask.to(p)) for p, mask in masking.matched(model, masks)]
+    optimiser, scheduler = training._optimiser(model, training.Recipe(steps=10**6, lr=1e-6))
+
+    def once():
+        loss = cross_entropy(model(batch[0]), batch[1])
+        optimiser.zero_grad()
+        loss.backward()
+        training.mask_gradients(masked)
+        optimiser.step()
+        scheduler.step()
+
+    return once
+
+
+def several(function, times):
+    return lambda: [function() for _ in range(times)]
+
+
+def loader_epoch(name, folder):
+    """The same training through torchvision's data set, transforms and a DataLoader."""
+    vision = _torchvision.load()
+    transform = vision.transforms.Compose([vision.transforms.ToTensor(), vision.transforms.Normalize((0.1307,), (0.3081,))])
+    images = torch.utils.data.Subset(vision.datasets.MNIST(folder, train=True, transform=transform), range(54_000))
+    model, recipe = models.build(name), training.Recipe(steps=540)
+
+    def epoch():
+        optimiser, scheduler = training._optimiser(model, recipe)
+        model.train()
+        for inputs, labels in torch.utils.data.DataLoader(images, recipe.batch_size, shuffle=True):
+            loss = cross_entropy(model(inputs), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            scheduler.step()
+
+    return epoch
+
+
+def main():
+    torch.set_num_threads(1)
+    mnist = data.load("mnist", test_size=1)  # an epoch is measured, not the evaluation after it
+    batch = data.draw(mnist.train, 100, torch.Generator().manual_seed(0))
+    print("| what | first, ms | second, ms | ratio | aim at most |\n| --- | ---: | ---: | ---: | ---: |")
+    for name, limit, times in (("lenet-5-caffe", 1.05, 3), ("lenet-300-100", 1.10, 40)):
+        masked = models.build(name)
+        masks = snipkit.prune(masked, batch, 0.95)
+        measured = alternate(several(step(masked, masks, batch), times), several(step(models.build(name), {}, batch), times), 41)
+        report(f"{name}: masked over dense step (x{times})", measured, limit)
+    for name in ("lenet-5-caffe", "lenet-300-100"):
+        model = models.build(name)
+
+        def floor():
+            cross_entropy(model(batch[0]), batch[1]).backward()
+
+        measured = alternate(several(lambda: saliency.snip(model, batch), 10), several(floor, 10), 31)
+        report(f"{name}: scoring over forward + backward (x10)", measured, 1.15)
+    model = models.build("lenet-300-100")
+    epoch = alternate(
+        lambda: training.train(model, {}, mnist, training.Recipe(steps=540)), loader_epoch("lenet-300-100", snipkit.sources.data_root()), 3)
+    report("lenet-300-100: epoch of train over epoch with DataLoader", epoch, 0.7)
+
+
+if __name__ == "__main__":
+    main()

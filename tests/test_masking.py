@@ -1,0 +1,123 @@
+"""Law 5, the tie rule, the ablations."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import snipkit
+from snipkit import masking, models, saliency
+
+warnings.simplefilter("ignore", masking.EmptyLayerWarning)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=4),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_law_5_exactly_kappa_are_kept_and_ties_go_to_the_lower_index(values, sparsity):
+    """Against the definition: a stable sort of all scores, highest first."""
+    scores = {f"layer{i}": torch.tensor(v, dtype=torch.float32) for i, v in enumerate(values)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        masks = masking.keep_top(scores, sparsity)
+    flat, kept = np.concatenate(values), torch.cat(list(masks.values())).numpy()
+    kappa = round(len(flat) * (1 - sparsity))
+    assert kept.sum() == kappa
+    assert set(np.flatnonzero(kept)) == set(np.argsort(-flat, kind="stable")[:kappa])
+
+
+def test_counts_are_exact_on_a_network_with_a_fifth_of_its_scores_tied(batch):
+    """LeNet-5 with ReLU units, a fifth of the scores set to exactly 0 (dead units do that): every κ is met."""
+    scores = saliency.snip(models.build("lenet-5-caffe", conv_relu=True), batch)
+    total = sum(s.numel() for s in scores.values())
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    flat[torch.randperm(total, generator=torch.Generator().manual_seed(0))[: total // 5]] = 0
+    tied = dict(zip(scores, (part.view_as(s) for part, s in zip(flat.split([s.numel() for s in scores.values()]), scores.values()))))
+    assert (flat == 0).float().mean() >= 0.2
+    for sparsity in (0, 0.05, 0.1, 0.15, 0.5, 0.9, 0.98, 0.999):  # at 0.05 to 0.15 the cut falls among the ties
+        assert sum(int(m.sum()) for m in masking.keep_top(tied, sparsity).values()) == round(total * (1 - sparsity))
+
+
+def test_the_highest_scores_are_kept(batch):
+    scores = saliency.snip(models.build("lenet-300-100"), batch)
+    masks = masking.keep_top(scores, 0.9)
+    kept = torch.cat([scores[n][m] for n, m in masks.items()])
+    pruned = torch.cat([scores[n][~m] for n, m in masks.items()])
+    assert kept.min() >= pruned.max() > 0
+    lowest = masking.keep_lowest(scores, 0.9)
+    assert max(scores[n][m].max() for n, m in lowest.items() if m.any()) <= min(scores[n][~m].min() for n, m in lowest.items() if not m.all())
+
+
+@pytest.mark.parametrize("sparsity", [1, 1.5, -0.1, float("nan"), 95])
+def test_a_sparsity_outside_0_1_is_refused(sparsity):
+    with pytest.raises(ValueError, match="share of parameters removed"):
+        masking.keep_top({"w": torch.ones(3)}, sparsity)
+
+
+def test_nan_scores_are_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        masking.keep_top({"w": torch.tensor([1.0, float("nan")])}, 0.5)
+
+
+def test_an_empty_layer_is_a_warning_that_names_it():
+    with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in second.weight:"):
+        masking.keep_top({"first.weight": torch.ones(2, 2), "first.bias": torch.zeros(2), "second.weight": torch.zeros(2, 2)}, 0.6)
+
+
+def test_prunable_is_weights_and_biases_never_norm_layers():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.GroupNorm(1, 2), nn.PReLU(), nn.Linear(2, 2), nn.LayerNorm(2))
+    assert list(masking.prunable(model)) == ["0.weight", "0.bias", "4.weight", "4.bias"]
+    assert list(masking.prunable(model, biases=False)) == ["0.weight", "4.weight"]
+    assert masking.prunable(model)["0.weight"] is model[0].weight
+
+
+def test_prune_is_score_select_apply(batch):
+    model = models.build("lenet-300-100")
+    expected = masking.keep_top(saliency.snip(model, batch), 0.95)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    masks = snipkit.prune(model, batch, 0.95)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(masks[name], expected[name])
+        assert torch.equal(parameter, before[name] * masks[name])
+    assert sum(int(m.sum()) for m in masks.values()) == 13_331  # of 266,610
+
+
+@pytest.mark.parametrize(
+    "masks, message",
+    [
+        ({"nose": torch.ones(2, dtype=torch.bool)}, "masks for nose, but the model's parameters are weight, bias"),
+        ({"weight": torch.ones(3, 2, dtype=torch.bool)}, r"mask of weight is torch.bool of shape \(3, 2\)"),
+        ({"weight": torch.ones(2, 3)}, "torch.float32"),
+    ],
+)
+def test_masks_that_do_not_fit_change_nothing(masks, message):
+    model = nn.Linear(3, 2)
+    before = model.weight.clone()
+    with pytest.raises(ValueError, match=message):
+        masking.apply_(model, {"bias": torch.zeros(2, dtype=torch.bool)} | masks)
+    assert torch.equal(before, model.weight) and model.bias.any()
+
+
+def test_shuffling_keeps_the_counts_and_nothing_else(batch):
+    masks = masking.keep_top(saliency.snip(models.build("lenet-300-100"), batch), 0.95)
+    shuffled = masking.shuffle(masks, torch.Generator().manual_seed(0))
+    again = masking.shuffle(masks, torch.Generator().manual_seed(0))
+    for name, mask in masks.items():
+        assert shuffled[name].sum() == mask.sum() and shuffled[name].shape == mask.shape
+        assert torch.equal(shuffled[name], again[name])
+    first, other = masks["fc1.weight"], shuffled["fc1.weight"]
+    overlap = (first & other).sum() / first.sum()
+    assert overlap < 2 * first.float().mean()  # by chance: the density of the layer
+
+
+def test_layer_table():
+    table = masking.layer_table({"a.weight": torch.tensor([[True, False], [True, True]]), "a.bias": torch.tensor([False])})
+    assert table.to_dict("index") == {
+        "a.weight": {"kept": 3, "total": 4, "density": 0.75}, "a.bias": {"kept": 0, "total": 1, "density": 0.0}
+    }

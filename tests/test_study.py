@@ -1,0 +1,182 @@
+"""A run is a value; a finished run never runs again; nothing on record is lost."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from snipkit import study
+from snipkit.study import Run
+from snipkit.training import Recipe
+
+QUICK = Recipe(steps=5, schedule="onecycle")
+
+
+def quick(**changes):
+    return Run(**({"recipe": QUICK, "train_size": 500, "test_size": 100} | changes))
+
+
+def test_the_id_is_stable_and_depends_on_every_field():
+    assert Run(recipe=Recipe(steps=100)).id == "c7225c74e20e"  # written down: records must be found again next year
+    variants = [
+        quick(), quick(seed=1), quick(criterion="snip", sparsity=0.9), quick(criterion="snip", sparsity=0.95),
+        quick(criterion="snip", sparsity=0.9, ablation="shuffle"), quick(recipe=Recipe(steps=6)), quick(model="lenet-5-caffe"),
+        quick(model="lenet-5-caffe", options={"conv_relu": True}), quick(scoring_init="he"), quick(training_init="he"),
+        quick(same_draw=True), quick(scoring_batch=10), quick(biases=False), quick(batch_norm="train"), quick(data="fashion-mnist"),
+    ]
+    assert len({run.id for run in variants}) == len(variants)
+    assert quick(recipe=Recipe(steps=5, momentum=0)).id == quick(recipe=Recipe(steps=5, momentum=0.0)).id  # YAML's 0
+    assert Run(**json.loads(json.dumps(dataclasses.asdict(variants[7])))) == variants[7]
+
+
+def test_runs_of_one_seed_are_paired():
+    snip, random = quick(criterion="snip", sparsity=0.9), quick(criterion="random", sparsity=0.5)
+    assert snip.seeds() == random.seeds() != quick(seed=1).seeds()
+    assert len(set(snip.seeds().values())) == len(study.STREAMS)
+    same = quick(same_draw=True).seeds()
+    assert same["scoring_init"] == same["training_init"] == snip.seeds()["training_init"] != snip.seeds()["scoring_init"]
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"data": "mist"}, "unknown data set 'mist'; known: mnist"),
+        ({"model": "lenet"}, "unknown model"),
+        ({"criterion": "snap", "sparsity": 0.5}, "unknown criterion 'snap'; known: dense, snip"),
+        ({"criterion": "snip", "sparsity": 1.0}, "share of parameters removed"),
+        ({"criterion": "snip"}, "a dense run has sparsity 0"),
+        ({"sparsity": 0.5}, "a dense run has sparsity 0"),
+        ({"ablation": "flip"}, "unknown ablation"),
+        ({"same_draw": True, "scoring_init": "he"}, "only be trained when both initialisers are the same"),
+    ],
+)
+def test_a_run_is_validated(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**wrong)
+
+
+def test_ablations_change_what_they_should():
+    masks = {a: study.score(quick(criterion="snip", sparsity=0.9, ablation=a), study.load(quick())) for a in study.ABLATIONS}
+    counts = {a: [int(m.sum()) for m in mask.values()] for a, mask in masks.items()}
+    assert counts["none"] == counts["shuffle"] != counts["invert"] and sum(counts["invert"]) == sum(counts["none"])
+    assert not torch.equal(masks["none"]["fc1.weight"], masks["shuffle"]["fc1.weight"])
+    assert not (masks["none"]["fc3.weight"] & masks["invert"]["fc3.weight"]).any()
+
+
+def test_a_record_says_what_was_run_and_what_came_of_it(tmp_path):
+    runs = [quick(), quick(criterion="snip", sparsity=0.95), quick(criterion="snip", sparsity=0.95)]
+    with ThreadPoolExecutor(1) as executor:
+        table = study.run_all(runs, tmp_path / "a.jsonl", executor)
+    lines = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert len(lines) == len(table) == 2  # the double was run once
+    record = json.loads(lines[1])
+    assert Run(**record["run"]) == runs[1] and record["id"] == runs[1].id == table.id[1]
+    assert sum(kept for kept, _ in record["kept"].values()) == round(266_610 * (1 - 0.95))
+    assert set(record["provenance"]) == {"seconds", "device", "snipkit", "torch", "python", "date"}
+    assert table.test_error[0] == json.loads(lines[0])["outcome"]["test_error"]
+    assert list(table.method) == ["dense", "snip"]
+
+
+def test_a_finished_run_never_runs_again_from_any_file_of_the_folder(tmp_path, monkeypatch):
+    runs = [quick(), quick(seed=1)]
+    with ThreadPoolExecutor(1) as executor:
+        first = study.run_all(runs[:1], tmp_path / "a.jsonl", executor)
+        done = []
+        monkeypatch.setattr(study, "execute", lambda run, device, real=study.execute: done.append(run) or real(run, device))
+        both = study.run_all(runs, tmp_path / "b.jsonl", executor)
+    assert done == runs[1:] and both.id[0] == first.id[0] and both.test_error[0] == first.test_error[0]
+
+
+def test_a_torn_line_is_named_skipped_and_left_alone(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with ThreadPoolExecutor(1) as executor:
+        study.run_all([quick()], path, executor)
+        whole = path.read_bytes()
+        path.write_bytes(whole + b'{"id": "torn", "ru')
+        with pytest.warns(UserWarning, match=r"a.jsonl, line 2 is not a record"):
+            study.run_all([quick(), quick(seed=1)], path, executor)
+    lines = path.read_bytes().splitlines()
+    assert lines[0] + b"\n" == whole and lines[1] == b'{"id": "torn", "ru' and json.loads(lines[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert len(study.read(tmp_path)) == 2
+
+
+def test_two_writers_do_not_mix_their_lines(tmp_path):
+    path, record = tmp_path / "a.jsonl", {"text": "x" * 100_000}
+    script = f"from snipkit.study import append\nfor i in range(20): append({str(path)!r}, {{'text': 'x' * 100_000}})"
+    writers = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
+    assert [w.wait() for w in writers] == [0, 0]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [record] * 40
+
+
+def test_a_diverging_run_is_a_result(tmp_path):
+    run = quick(recipe=Recipe(steps=200, lr=1e6))
+    with ThreadPoolExecutor(1) as executor:
+        table = study.run_all([run], tmp_path / "a.jsonl", executor)
+    assert table.test_error.isna().all()
+    assert "use a lower learning rate" in study.read(tmp_path)[run.id]["diverged"]
+
+
+def test_one_failing_run_does_not_cost_the_others(tmp_path, monkeypatch):
+    runs = [quick(), quick(scoring_batch=501, criterion="snip", sparsity=0.9), quick(seed=1)]
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="1 of 3 runs failed.*a batch of 501 cannot be drawn"):
+        study.run_all(runs, tmp_path / "a.jsonl", executor)
+    assert set(study.read(tmp_path)) == {runs[0].id, runs[2].id}
+
+
+STUDY = """
+import sys
+from snipkit.study import Recipe, Run, run_all
+if __name__ == "__main__":
+    recipe = Recipe(steps=300, schedule="onecycle")
+    run_all([Run(recipe=recipe, seed=seed, test_size=100) for seed in range(8)], sys.argv[1])
+"""
+
+
+def test_kill_9_in_mid_study_loses_nothing_that_was_finished(tmp_path):
+    """A real study with real workers, killed with SIGKILL after its second record; the rerun does the rest only."""
+    script, path = tmp_path / "study.py", tmp_path / "a.jsonl"
+    script.write_text(STUDY)
+    process = subprocess.Popen([sys.executable, script, path], env=os.environ | {"TQDM_DISABLE": "1"})
+    deadline = time.time() + 120
+    while not (path.exists() and path.read_bytes().count(b"\n") >= 2):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout.split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = path.read_bytes()
+    assert 2 <= before.count(b"\n") < 8
+    assert subprocess.run([sys.executable, script, path], env=os.environ | {"TQDM_DISABLE": "1"}).returncode == 0
+    after = path.read_bytes()
+    assert after.startswith(before) and len(after.splitlines()) == 8 == len(study.read(tmp_path))
+    assert children and not any(os.path.exists(f"/proc/{child}") for child in children)  # no worker outlived its parent
+
+
+def test_a_killed_worker_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "_execute", _die)
+    with pytest.raises(RuntimeError, match="a worker process died.*run again to carry on"):
+        study.run_all([quick()], tmp_path / "a.jsonl")
+
+
+def _die(run, device):
+    os._exit(9)
+
+
+def test_the_estimate_is_of_the_right_order(tmp_path):
+    run = quick(recipe=Recipe(steps=200, schedule="onecycle"), test_size=1000)
+    with ThreadPoolExecutor(1) as executor:
+        study.run_all([quick()], tmp_path / "warm.jsonl", executor)
+        seconds = study.run_all([run], tmp_path / "a.jsonl", executor).seconds[0]
+    estimate = study.estimate([run] * study._workers(), {})
+    assert seconds / 5 < estimate < seconds * 5
+    assert study.estimate([run] * study._workers(), study.read(tmp_path)) == pytest.approx(seconds)

@@ -1,0 +1,148 @@
+"""Law 6, the recipe, what a run reports."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+import snipkit
+from snipkit import data, masking, models, training
+from snipkit.training import Recipe
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return data.load("mnist", train_size=2000, test_size=500)
+
+
+def pruned(tiny, sparsity=0.95):
+    model = models.build("lenet-300-100")
+    masks = snipkit.prune(model, tiny.train[:100], sparsity)
+    return model, masks
+
+
+@pytest.mark.parametrize("recipe", [Recipe(steps=1), Recipe(steps=30, weight_decay=0.01), Recipe(steps=30, optimiser="adam", lr=0.001, weight_decay=0.01)])
+def test_law_6_pruned_weights_are_exactly_zero_after_every_step(tiny, recipe, monkeypatch):
+    model, masks = pruned(tiny)
+    kept_before = model.fc1.weight[masks["fc1.weight"]].clone()
+    nonzero = []
+    kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.SGD
+    step = kind.step
+    monkeypatch.setattr(kind, "step", lambda self, *a: (step(self, *a), nonzero.append(
+        sum(int(p[~masks[n]].count_nonzero()) for n, p in model.named_parameters())))[0])
+    training.train(model, masks, tiny, recipe)
+    assert nonzero == [0] * recipe.steps
+    assert (model.fc1.weight[masks["fc1.weight"]] != kept_before).all()  # and the kept ones do move
+
+
+def test_law_6_kept_weights_follow_the_definition(tiny):
+    """Training L(c ⊙ w) with autograd through c, against masked gradients: the same numbers in double precision."""
+    recipe = Recipe(steps=20, weight_decay=0.01)
+    doubled = replace(tiny, train=Doubled(tiny.train), test=Doubled(tiny.test))
+    model, masks = pruned(tiny)
+    model = model.double()
+    reference = copy.deepcopy(model)
+    training.train(model, masks, doubled, recipe, seed=3)
+
+    weights = dict(reference.named_parameters())
+    c = {name: mask.double() for name, mask in masks.items()}
+    optimiser = torch.optim.SGD(weights.values(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    for index in training._order(len(tiny.train), recipe, 3):
+        images, labels = doubled.train[index]
+        loss = cross_entropy(functional_call(reference, {n: c[n] * w for n, w in weights.items()}, images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight, c[name] * weights[name], rtol=1e-9, atol=1e-12)
+
+
+class Doubled(data.Images):
+    """A part of a data set whose batches are in double precision."""
+
+    def __init__(self, part):
+        super().__init__(part.pixels, part.labels, part.mean, part.std)
+
+    def __getitem__(self, index):
+        images, labels = super().__getitem__(index)
+        return images.double(), labels
+
+
+def test_the_same_seed_gives_the_same_numbers(tiny):
+    outcomes = []
+    for seed in (0, 0, 1):
+        model, masks = pruned(tiny)
+        outcomes.append((training.train(model, masks, tiny, Recipe(steps=30), seed=seed), model.fc2.weight))
+    assert outcomes[0][0] == outcomes[1][0] and torch.equal(outcomes[0][1], outcomes[1][1])
+    assert not torch.equal(outcomes[0][1], outcomes[2][1])
+
+
+def test_final_and_best_of_the_last_five_are_both_reported(tiny, monkeypatch):
+    seen, real = [], training.evaluate
+    monkeypatch.setattr(training, "evaluate", lambda *a: seen.append(real(*a)) or seen[-1])
+    outcome = training.train(models.build("lenet-300-100"), {}, tiny, Recipe(steps=50, schedule="onecycle"))
+    assert len(seen) == 5
+    assert outcome.test_error == seen[-1].error and outcome.best_of_last_five == min(e.error for e in seen)
+    assert outcome.test_error < 60 and len(outcome.train_loss) == 1
+
+
+def test_snip_beats_random_at_98_percent(mnist, batch):
+    errors = {}
+    for criterion in ("snip", "random"):
+        model = models.build("lenet-300-100", seed=1)
+        masks = snipkit.prune(model, batch, 0.98, criterion)
+        errors[criterion] = training.train(model, masks, mnist, Recipe(steps=300, schedule="onecycle")).test_error
+    assert errors["snip"] < 20 and errors["random"] > errors["snip"] + 30
+
+
+def test_evaluate_counts(tiny):
+    model = models.build("lenet-300-100")
+    images, labels = tiny.test[:]
+    result = training.evaluate(model, tiny.test, batch_size=77)
+    with torch.no_grad():
+        outputs = model(images)
+    assert result.error == pytest.approx(100 * (outputs.argmax(1) != labels).double().mean().item())
+    assert result.loss == pytest.approx(cross_entropy(outputs, labels).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="no images"):
+        training.evaluate(model, tiny.test.take(slice(0)))
+
+
+def test_divergence_is_one_clear_error(tiny):
+    with pytest.raises(training.DivergedError, match="by step 100 of 200.*use a lower learning rate"):
+        training.train(models.build("lenet-300-100"), {}, tiny, Recipe(steps=200, lr=1e6))
+
+
+def test_labels_and_masks_that_do_not_fit(tiny):
+    with pytest.raises(ValueError, match="labels from 0 to 9 do not fit a network of 5 outputs"):
+        training.train(models.build("lenet-300-100", num_classes=5), {}, tiny, Recipe(steps=1))
+    with pytest.raises(ValueError, match="the mask of fc1.weight"):
+        training.train(models.build("lenet-300-100"), {"fc1.weight": torch.ones(2, dtype=torch.bool)}, tiny, Recipe(steps=1))
+    with pytest.raises(ValueError, match="batch size is 3000, but there are only 2000"):
+        training.train(models.build("lenet-300-100"), {}, tiny, Recipe(steps=1, batch_size=3000))
+
+
+@pytest.mark.parametrize("wrong", [{"optimiser": "sdg"}, {"schedule": "cyclic"}, {"steps": 0}, {"lr": -0.1}, {"momentum": 1.0}])
+def test_a_recipe_is_validated(wrong):
+    with pytest.raises(ValueError, match=str(list(wrong.values())[0]) + "|momentum must be"):
+        Recipe(**({"steps": 10} | wrong))
+
+
+def test_the_papers_schedule():
+    recipe = Recipe(steps=100_000)
+    rates = [recipe.lr * training._rate(step, recipe) for step in (0, 24_999, 25_000, 50_000, 75_000)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.0001])
+    one_cycle = Recipe(steps=100, schedule="onecycle")
+    rates = [training._rate(step, one_cycle) for step in range(100)]
+    assert max(rates) == rates[20] == 1 and rates[0] == pytest.approx(0.04) and rates[-1] < 0.01
+
+
+def test_norm_layers_are_not_decayed(small):
+    model, _ = small
+    optimiser, _ = training._optimiser(model, Recipe(steps=1))
+    decayed = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    assert {name: decayed[id(p)] for name, p in model.named_parameters()} == {
+        name: 0.0 if name.startswith("1.") else 5e-4 for name, _ in model.named_parameters()
+    }
