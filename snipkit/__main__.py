@@ -12,11 +12,16 @@ Profile = Annotated[str, typer.Option(help="lesson, laptop or paper")]
 
 @app.command()
 def fetch(names: Annotated[list[str], typer.Argument(help="data sets; all by default")] = None):
-    """Fetch and verify data sets."""
+    """Fetch and verify data sets. Without names: all that can be had."""
     from snipkit import sources
 
     for name in names or sources.SOURCES:
-        print(f"{name}: {sources.fetch(name)}")
+        try:
+            print(f"{name}: {sources.fetch(name)}", flush=True)
+        except sources.DataError as error:
+            if names:
+                raise
+            print(f"left out: {error}", flush=True)
 
 
 @app.command()
@@ -33,8 +38,11 @@ def train(profile: Profile = "laptop"):
         print(f"{name}: {len(runs)} runs, {len(todo[name])} to do")
         seen |= set(runs)
     every = [run for runs in todo.values() for run in runs]
+    can_be_had = {run.data for run in study.reachable(every)}
+    todo = {name: [run for run in runs if run.data in can_be_had] for name, runs in todo.items()}
+    every = [run for runs in todo.values() for run in runs]
     if not every:
-        print(f"profile {profile}: every run is on record in {results}")
+        print(f"profile {profile}: nothing to do, all that can be run is on record in {results}")
         return
     seconds = study.estimate(every, {} if profile == "paper" else records)
     shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]

@@ -109,6 +109,11 @@ def lines(ax, summary, x, labels) -> None:
             ax.fill_between(rows[x], rows.low, rows.high, color=f"C{number}", alpha=0.2, lw=0)
 
 
+def printed(name) -> pd.DataFrame:
+    """Numbers printed in the paper, from ``snipkit/printed/<name>.csv`` (its README says where in the paper they stand)."""
+    return pd.read_csv(Path(__file__).parent / "printed" / f"{name}.csv")
+
+
 def folder(profile) -> Path:
     """Where the figures and tables of a profile go: ``figures/<profile>/`` in the project's folder."""
     return sources.home() / "figures" / profile

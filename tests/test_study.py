@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from snipkit import study
+from snipkit import sources, study
 from snipkit.study import Run
 from snipkit.training import Recipe
 
@@ -31,6 +31,7 @@ def test_the_id_is_stable_and_depends_on_every_field():
         quick(criterion="snip", sparsity=0.9, ablation="shuffle"), quick(recipe=Recipe(steps=6)), quick(model="lenet-5-caffe"),
         quick(model="lenet-5-caffe", options={"conv_relu": True}), quick(scoring_init="he"), quick(training_init="he"),
         quick(same_draw=True), quick(scoring_batch=10), quick(biases=False), quick(batch_norm="train"), quick(data="fashion-mnist"),
+        quick(recipe=Recipe(steps=5, augment="flip-shift")),
     ]
     assert len({run.id for run in variants}) == len(variants)
     assert quick(recipe=Recipe(steps=5, momentum=0)).id == quick(recipe=Recipe(steps=5, momentum=0.0)).id  # YAML's 0
@@ -131,6 +132,23 @@ def test_one_failing_run_does_not_cost_the_others(tmp_path, monkeypatch):
     with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="1 of 3 runs failed.*a batch of 501 cannot be drawn"):
         study.run_all(runs, tmp_path / "a.jsonl", executor)
     assert set(study.read(tmp_path)) == {runs[0].id, runs[2].id}
+
+
+def test_a_data_set_that_cannot_be_had_does_not_stop_the_others(tmp_path, monkeypatch):
+    def nowhere(files, scratch):
+        raise OSError("no route to host")
+
+    monkeypatch.setitem(sources.SOURCES, "cifar-10", sources.Source("nowhere", {"data_batch_1.bin": "0"}, {"the site": nowhere}))
+    runs = [quick(), quick(data="cifar-10", model="resnet-20", criterion="snip", sparsity=0.9), quick(seed=1)]
+    with ThreadPoolExecutor(1) as executor, pytest.warns(UserWarning, match="1 runs are left out. cifar-10: the data set is not here"):
+        table = study.run_all(runs, tmp_path / "a.jsonl", executor)
+    assert list(table.id) == [runs[0].id, runs[2].id]
+
+
+def test_named_recipes():
+    assert Run(recipe="paper-cifar", data="cifar-10", model="vgg-d").recipe.augment == "flip-shift"
+    with pytest.raises(ValueError, match="unknown recipe 'papr'; known: paper-mnist"):
+        Run(recipe="papr")
 
 
 STUDY = """

@@ -5,14 +5,20 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def _only_28(image_size):
+    if image_size != 28:
+        raise ValueError(f"the LeNets are for images of 28 pixels, not {image_size}")
+
+
 class LeNet300100(nn.Module):
     """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes.
 
     ``forward``: (B, 1, 28, 28) → (B, num_classes).
     """
 
-    def __init__(self, num_classes=10):
+    def __init__(self, num_classes=10, image_size=28):
         super().__init__()
+        _only_28(image_size)
         self.fc1 = nn.Linear(784, 300)
         self.fc2 = nn.Linear(300, 100)
         self.fc3 = nn.Linear(100, num_classes)
@@ -33,8 +39,9 @@ class LeNet5Caffe(nn.Module):
             default is False; most later ports add it.
     """
 
-    def __init__(self, num_classes=10, conv_relu=False):
+    def __init__(self, num_classes=10, conv_relu=False, image_size=28):
         super().__init__()
+        _only_28(image_size)
         self.conv_relu = conv_relu
         self.conv1 = nn.Conv2d(1, 20, 5)
         self.conv2 = nn.Conv2d(20, 50, 5)

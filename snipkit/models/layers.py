@@ -1,0 +1,39 @@
+"""Layers that the paper's framework had and torch has not."""
+
+import torch.nn.functional as F
+from torch import nn
+
+#: of the authors' code: TensorFlow's defaults, a moving average of 0.99 and epsilon 0.001
+BATCH_NORM = {"momentum": 0.01, "eps": 0.001}
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding: ceil(size / stride) outputs, the odd pixel of padding at the end.
+
+    torch pads both sides alike, which moves the grid of a strided convolution by a pixel.
+    """
+
+    def forward(self, x):
+        padding = []
+        for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1]):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            padding += [total // 2, total - total // 2]
+        if padding[::2] == padding[1::2]:  # symmetric: the convolution can pad by itself, without a copy
+            return F.conv2d(x, self.weight, self.bias, self.stride, padding[::-2])
+        return F.conv2d(F.pad(x, padding), self.weight, self.bias, self.stride)
+
+
+def scaled(channels, width):
+    """``channels`` times ``width``, at least 1."""
+    return max(1, round(channels * width))
+
+
+def first_stride(stride, image_size):
+    """The stride of a network's first convolution: doubled for 64x64 images (SNIP, appendix C).
+
+    Raises:
+        ValueError: images that are neither 32 nor 64 pixels wide.
+    """
+    if image_size not in (32, 64):
+        raise ValueError(f"this network is for images of 32 or 64 pixels, not {image_size}")
+    return stride * image_size // 32
