@@ -27,31 +27,32 @@ setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
 data: setup  ## fetch and verify the data sets, once (under a minute)
 	$(PY) -m snipkit fetch
 
-train: data
+train: data  ## the training of `make paper` alone, without notebooks
 	$(PY) -m snipkit train --profile $(PROFILE)
 
-paper: train  ## all training, figures and tables (lesson: 2 minutes, laptop: 5, paper: GPU hours; resumable)
+paper: train  ## all training, figures and tables (lesson: 3 minutes, laptop: 9, paper: GPU days; resumable)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
 
-build/$(PROFILE)/%.ipynb: notebooks/%.ipynb notebooks/profiles/$(PROFILE).yml $(CODE)
+# The records are read when this runs, after the training: new ones draw the figures anew.
+build/$(PROFILE)/%.ipynb: notebooks/%.ipynb notebooks/profiles/$(PROFILE).yml $(CODE) $(wildcard results/$(PROFILE)/*.jsonl)
 	$(PY) -m snipkit execute $* $@ --profile $(PROFILE)
 
 figures: setup  ## draw the figures again from the records alone (seconds)
 	$(PY) -m snipkit figures
 
-notebooks: data  ## run the committed notebooks again in place, at lesson scale (2 minutes)
+notebooks: data  ## run the committed notebooks again in place, at lesson scale (3 minutes)
 	for name in $(NOTEBOOKS); do $(PY) -m snipkit execute $$name notebooks/$$name.ipynb --profile lesson || exit 1; done
 
-test: data  ## unit tests, then every notebook against its stored outputs (4 minutes)
+test: data  ## unit tests, then every notebook against its stored outputs (5 minutes)
 	$(PY) -m pytest -q tests
 	$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 
-bench: data  ## performance, as ratios measured side by side (2 minutes; on a quiet machine)
+bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine)
 	$(PY) tests/bench.py
 
-lab: data  ## JupyterLab on the notebooks
+lab: data  ## JupyterLab on the notebooks (starts in seconds)
 	.venv/bin/jupyter lab --notebook-dir=notebooks
 
-clean:  ## remove the environment and what was built; data, records and figures stay
+clean:  ## remove the environment and what was built; data, records and figures stay (seconds)
 	rm -rf .venv build *.egg-info .pytest_cache .hypothesis

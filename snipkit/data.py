@@ -220,6 +220,9 @@ def _decode_tiny_imagenet(name, root):
     return *tensors, (index["mean"], index["std"])
 
 
+TINY_IMAGES_PER_CLASS = 500
+
+
 def _unpack_tiny_imagenet(archive_path, target):
     from PIL import Image
 
@@ -228,7 +231,10 @@ def _unpack_tiny_imagenet(archive_path, target):
         wnids = sorted(archive.read(f"{top}/wnids.txt").decode().split())
         val = [line.split("\t")[:2] for line in archive.read(f"{top}/val/val_annotations.txt").decode().splitlines()]
         parts = {
-            "train": [(f"{top}/train/{w}/images/{w}_{i}.JPEG", label) for label, w in enumerate(wnids) for i in range(500)],
+            "train": [
+                (f"{top}/train/{wnid}/images/{wnid}_{i}.JPEG", label)
+                for label, wnid in enumerate(wnids) for i in range(TINY_IMAGES_PER_CLASS)
+            ],
             "val": [(f"{top}/val/images/{file}", wnids.index(wnid)) for file, wnid in val],
         }
         files, first = {}, None

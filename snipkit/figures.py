@@ -36,7 +36,7 @@ def interval(values, level=0.95) -> tuple[float, float, float]:
     """Mean and Student's t confidence interval of the mean.
 
     Args:
-        values: one number a seed; NaN (a diverged run) makes all three NaN.
+        values: one number a seed; NaN (a run that diverged) makes all three NaN, so that it is not averaged away.
         level: coverage.
 
     Returns:
@@ -78,8 +78,8 @@ def paired(table, baseline, by, value="test_error") -> pd.DataFrame:
     """
     wide = table.pivot_table(index=[*by, "seed"], columns="method", values=value, sort=False, dropna=False)
     rows = []
-    for method in [m for m in table.method.unique() if m != baseline]:
-        difference = (wide[method] - wide[baseline]).dropna()
+    for method in [m for m in table.method.unique() if m != baseline and baseline in wide]:
+        difference = (wide[method] - wide[baseline]).dropna()  # pairs of which one is missing, or diverged
         for key, group in difference.groupby(level=by, sort=False):
             mean, low, high = interval(group)
             rows.append([*key, method, len(group), mean, low, high, (group > 0).mean()])
@@ -88,6 +88,8 @@ def paired(table, baseline, by, value="test_error") -> pd.DataFrame:
 
 def with_interval(row, digits=1) -> str:
     """``2.4 ± 0.3`` from a row of ``summarise`` or ``paired``: the mean and half the width of its interval."""
+    if np.isnan(row["mean"]):
+        return "diverged"
     if np.isnan(row["low"]):
         return f"{row['mean']:.{digits}f}"
     return f"{row['mean']:.{digits}f} ± {(row['high'] - row['low']) / 2:.{digits}f}"

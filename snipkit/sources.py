@@ -16,6 +16,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -143,7 +144,7 @@ def archive_digest(path: Path) -> str:
                 digest.update(name.encode() + archive.read(name))
             for line in archive.read("tiny-imagenet-200/val/val_annotations.txt").decode().splitlines():
                 digest.update("\t".join(line.split("\t")[:2]).encode())
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, KeyError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: the file is damaged ({error}). Delete it and run again to have it fetched anew.") from error
     return digest.hexdigest()
 
@@ -163,7 +164,7 @@ def _gunzip(packed: Path, target: Path) -> None:
     try:
         with gzip.open(packed) as stream, open(target, "wb") as out:
             shutil.copyfileobj(stream, out)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{packed}: the file is damaged ({error}). Delete it and run again.") from error
 
 

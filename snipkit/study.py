@@ -260,7 +260,7 @@ def reachable(runs) -> list[Run]:
 
 def _work(todo, results, executor):
     """Hand the runs to the executor; append each record as it comes in."""
-    records, failed = {}, {}
+    records, failed, died = {}, {}, None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     futures = {executor.submit(_execute, dataclasses.asdict(run), device): run for run in todo}
     # In a log, a line every half minute is enough.
@@ -270,16 +270,18 @@ def _work(todo, results, executor):
             try:
                 record = future.result()
             except BrokenProcessPool as error:
-                raise RuntimeError(
-                    f"a worker process died (was it killed, or out of memory?); {len(records)} of {len(todo)} runs "
-                    f"were finished and are in {results}: run again to carry on"
-                ) from error
+                died = error  # the runs that were finished before are still to come
             except Exception as error:
                 failed[run] = error
             else:
                 append(results, record)
                 records[run.id] = record
             bar.update()
+    if died:
+        raise RuntimeError(
+            f"a worker process died (was it killed, or out of memory?); {len(records)} of {len(todo)} runs were finished "
+            f"and are in {results}: run again to carry on"
+        ) from died
     if failed:
         run, error = next(iter(failed.items()))
         raise RuntimeError(

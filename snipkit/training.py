@@ -19,7 +19,7 @@ SCHEDULES = ("constant", "step", "onecycle")
 
 
 class DivergedError(FloatingPointError):
-    """The training loss stopped being a finite number."""
+    """The training or test loss stopped being a finite number."""
 
 
 @dataclass(frozen=True)
@@ -159,15 +159,12 @@ def train(model, masks, data, recipe, *, seed=0) -> Outcome:
         if step % LOG_EVERY == 0 or step == recipe.steps:
             # Read once an interval: a look at every loss would make a GPU wait for the CPU.
             mean = float(running) / ((step - 1) % LOG_EVERY + 1)
-            if not math.isfinite(mean):
-                raise DivergedError(
-                    f"the training loss is {mean} by step {step} of {recipe.steps} (lr {recipe.lr}, momentum "
-                    f"{recipe.momentum}): use a lower learning rate, no momentum, or another initialisation"
-                )
+            _check_finite("training", mean, step, recipe)
             curve.append(mean)
             running = 0.0
         if step >= first_checkpoint and (step - first_checkpoint) % interval == 0:
             errors.append(evaluate(model, data.test))
+            _check_finite("test", errors[-1].loss, step, recipe)
             model.train()
     return Outcome(errors[-1].error, min(e.error for e in errors), errors[-1].loss, curve)
 
@@ -176,10 +173,12 @@ def mask_gradients(masked) -> None:
     """Set the gradients of pruned entries to 0, in place: call it between ``backward`` and the optimiser's step.
 
     Args:
-        masked: pairs of a parameter that has a gradient and its mask, as numbers of the parameter's type.
+        masked: pairs of a parameter and its mask, as numbers of the parameter's type; parameters that the loss does not
+            reach have no gradient and are passed over.
     """
-    if masked:
-        torch._foreach_mul_([parameter.grad for parameter, _ in masked], [mask for _, mask in masked])
+    reached = [(parameter.grad, mask) for parameter, mask in masked if parameter.grad is not None]
+    if reached:
+        torch._foreach_mul_([gradient for gradient, _ in reached], [mask for _, mask in reached])
 
 
 @torch.no_grad()
@@ -203,6 +202,14 @@ def evaluate(model, images, batch_size=500) -> Evaluation:
         wrong = wrong + (outputs.argmax(1) != labels).sum()
         loss = loss + cross_entropy(outputs, labels, reduction="sum")
     return Evaluation(100 * float(wrong) / len(images), float(loss) / len(images))
+
+
+def _check_finite(what, loss, step, recipe):
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the {what} loss is {loss} by step {step} of {recipe.steps} (lr {recipe.lr}, momentum {recipe.momentum}): "
+            "use a lower learning rate, no momentum, or another initialisation"
+        )
 
 
 def _checkpoint_interval(steps):

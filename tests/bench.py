@@ -51,6 +51,16 @@ def step(model, masks, batch):
     return once
 
 
+def forward_backward(model, batch):
+    """What scoring cannot do without: one pass forward and one back, to all parameters."""
+
+    def once():
+        model.zero_grad()
+        cross_entropy(model(batch[0]), batch[1]).backward()
+
+    return once
+
+
 def several(function, times):
     return lambda: [function() for _ in range(times)]
 
@@ -78,14 +88,14 @@ def loader_epoch(name, folder):
 def peak_memory(what):
     """Peak resident memory in MiB of a fresh process that draws WRN-22-8 and 32 images and then does ``what``."""
     code = f"""
-import resource, torch
+import pathlib, re, torch
 from torch.nn.functional import cross_entropy
 from snipkit import models, saliency
 torch.set_num_threads(1)
 model = models.build("wrn-22-8").to(memory_format=torch.channels_last)
 x, y = torch.randn(32, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.arange(32) % 10
 {what}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(int(re.search("VmHWM:\\\\s+([0-9]+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024)
 """
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
@@ -94,19 +104,17 @@ def large_networks():
     """The networks for CIFAR-10; made-up images will do."""
     generator = torch.Generator().manual_seed(0)
     for name, size in (("vgg-d", 128), ("wrn-16-8", 32)):
-        model = models.build(name).to(memory_format=torch.channels_last)
+        model = models.build(name).to(memory_format=torch.channels_last).eval()
         images = torch.randn(size, 3, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last)
         batch = images, torch.arange(size) % 10
-
-        def floor():
-            cross_entropy(model(batch[0]), batch[1]).backward()
-
+        floor = forward_backward(model, batch)
         report(f"{name}: scoring over forward + backward, {size} images", alternate(lambda: saliency.snip(model, batch), floor, 4), 1.15)
         if name == "vgg-d":
             scores = saliency.snip(model, batch)
             report(f"{name}: selection over forward + backward", alternate(lambda: masking.keep_top(scores, 0.95), floor, 4), 0.10)
             masks = masking.keep_top(scores, 0.95)
             dense = models.build(name).to(memory_format=torch.channels_last)
+            model.train()
             report(f"{name}: masked over dense step, {size} images", alternate(step(model, masks, batch), step(dense, {}, batch), 4), 1.05)
     memory = [peak_memory(what) for what in ("saliency.snip(model, (x, y))", "model.eval(); cross_entropy(model(x), y).backward()", "")]
     print(f"\nPeak memory with WRN-22-8 and 32 images: scoring {memory[0]:.0f} MiB, forward + backward {memory[1]:.0f} MiB, neither {memory[2]:.0f} MiB.")
@@ -123,12 +131,8 @@ def main():
         measured = alternate(several(step(masked, masks, batch), times), several(step(models.build(name), {}, batch), times), 41)
         report(f"{name}: masked over dense step (x{times})", measured, limit)
     for name in ("lenet-5-caffe", "lenet-300-100"):
-        model = models.build(name)
-
-        def floor():
-            cross_entropy(model(batch[0]), batch[1]).backward()
-
-        measured = alternate(several(lambda: saliency.snip(model, batch), 10), several(floor, 10), 31)
+        model = models.build(name).eval()
+        measured = alternate(several(lambda: saliency.snip(model, batch), 10), several(forward_backward(model, batch), 10), 31)
         report(f"{name}: scoring over forward + backward (x10)", measured, 1.15)
     model = models.build("lenet-300-100")
     epoch = alternate(

@@ -157,7 +157,7 @@ def test_cifar_10_is_the_official_one():
 
 @pytest.fixture
 def small_tiny_imagenet(tmp_path, monkeypatch):
-    """An archive of Tiny-ImageNet's layout and size in classes and files, all images one of two colours."""
+    """An archive of Tiny-ImageNet's layout with 5 images a class, of one of two colours."""
     wnids, pictures = [f"n{i:08d}" for i in range(200)], []
     for mode, colour in (("RGB", (200, 100, 50)), ("L", 80)):
         stream = io.BytesIO()
@@ -166,12 +166,13 @@ def small_tiny_imagenet(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w") as archive:
         archive.writestr("tiny-imagenet-200/wnids.txt", "\n".join(reversed(wnids)))
         for w in wnids:
-            for i in range(500):
-                archive.writestr(f"tiny-imagenet-200/train/{w}/images/{w}_{i}.JPEG", pictures[i % 50 == 0])
+            for i in range(5):
+                archive.writestr(f"tiny-imagenet-200/train/{w}/images/{w}_{i}.JPEG", pictures[i == 0])
         for i in range(20):
             archive.writestr(f"tiny-imagenet-200/val/images/val_{i}.JPEG", pictures[0])
         archive.writestr("tiny-imagenet-200/val/val_annotations.txt", "".join(f"val_{i}.JPEG\t{wnids[i * 7]}\t0\t0\t9\t9\n" for i in range(20)))
     digest = sources.archive_digest(tmp_path / "tiny-imagenet-200.zip")
+    monkeypatch.setattr(data, "TINY_IMAGES_PER_CLASS", 5)
     monkeypatch.setitem(sources.SOURCES, "tiny-imagenet", sources.Source(".", {"tiny-imagenet-200.zip": digest}, {}))
     data._decoded.cache_clear()
     yield tmp_path
@@ -181,9 +182,9 @@ def small_tiny_imagenet(tmp_path, monkeypatch):
 def test_tiny_imagenet_is_decoded_once_and_checked_after(small_tiny_imagenet, monkeypatch):
     root = small_tiny_imagenet
     dataset = data.load("tiny-imagenet", root=root)
-    assert (len(dataset.train), len(dataset.val), len(dataset.test), dataset.num_classes) == (90_000, 10_000, 20, 200)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test), dataset.num_classes) == (900, 100, 20, 200)
     assert dataset.test.labels.tolist() == [7 * i for i in range(20)]
-    assert torch.cat([dataset.train.labels, dataset.val.labels]).bincount().tolist() == [500] * 200
+    assert torch.cat([dataset.train.labels, dataset.val.labels]).bincount().tolist() == [5] * 200
     colour = dataset.test.pixels[0].float().mean((1, 2))
     assert (colour - torch.tensor([200.0, 100.0, 50.0])).abs().max() < 3
     monkeypatch.setattr(data, "_unpack_tiny_imagenet", None)  # a second time, it is not decoded

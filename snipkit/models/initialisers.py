@@ -61,7 +61,7 @@ def initialise_(model, name, seed):
         raise ValueError(f"unknown initialiser {name!r}; known: {', '.join(INITIALISERS)}")
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
+        if isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)):
             module.reset_parameters()  # scale 1, shift 0, running mean 0, running variance 1
             continue
         for weight in module.parameters(recurse=False):

@@ -3,17 +3,18 @@
 import torch
 from torch import nn
 
+from snipkit.models.layers import scaled
+
 
 class _RowReader(nn.Module):
     """28 rows of 28 pixels → linear to h → one recurrent layer → linear on the last state."""
 
-    def __init__(self, num_classes, units, image_size):
+    def __init__(self, units, image_size):
         super().__init__()
         if image_size != 28:
             raise ValueError(f"this network reads images of 28 rows, not {image_size}")
         self.units = units
         self.embed = nn.Linear(28, units)
-        self.last = nn.Linear(units, num_classes)
 
     def rows(self, x):
         """(B, 1, 28, 28) → (28, B, units): each row through the input layer."""
@@ -35,8 +36,9 @@ class LSTM(_RowReader):
     """
 
     def __init__(self, num_classes=10, units=128, width=1.0, image_size=28):
-        super().__init__(num_classes, max(1, round(units * width)), image_size)
+        super().__init__(scaled(units, width), image_size)
         self.gates = nn.Linear(2 * self.units, 4 * self.units)
+        self.last = nn.Linear(self.units, num_classes)
 
     def forward(self, x):
         of_input, of_state = self.gates.weight.split(self.units, dim=1)
@@ -63,9 +65,10 @@ class GRU(_RowReader):
     """
 
     def __init__(self, num_classes=10, units=128, width=1.0, image_size=28):
-        super().__init__(num_classes, max(1, round(units * width)), image_size)
+        super().__init__(scaled(units, width), image_size)
         self.gates = nn.Linear(2 * self.units, 2 * self.units)
         self.candidate = nn.Linear(2 * self.units, self.units)
+        self.last = nn.Linear(self.units, num_classes)
 
     def forward(self, x):
         gates_of_input, gates_of_state = self.gates.weight.split(self.units, dim=1)

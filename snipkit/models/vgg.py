@@ -35,7 +35,7 @@ class VGG(nn.Module):
             for place, outputs in enumerate(group):
                 outputs = scaled(outputs, width)
                 kernel = 1 if small_third and place == 2 else 3
-                stride = first_stride(1, image_size) if inputs == 3 and number == 0 else 1
+                stride = first_stride(1, image_size) if number == place == 0 else 1
                 conv, inputs = SameConv2d(inputs, outputs, kernel, stride), outputs
                 layers.append(nn.ModuleDict({"conv": conv, "norm": nn.BatchNorm2d(outputs, **norm)}))
             self.groups.append(layers)
