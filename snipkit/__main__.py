@@ -74,8 +74,10 @@ def figures(profile: Annotated[str, typer.Option(help="by default every profile 
 
     matplotlib.use("agg")
     for chosen in [profile] if profile else notebooks.PROFILES:
-        records = study.read(sources.home() / "results" / chosen)
-        for name in notebooks.names() if records else ():
+        results = sources.home() / "results" / chosen
+        records = study.read(results)
+        # Only notebooks whose own training has begun: a run or two shared with another would make empty figures.
+        for name in [name for name in notebooks.names() if (results / f"{name}.jsonl").exists()]:
             drawn = notebooks.draw(name, chosen, records)
             print(f"{chosen}: {name}: drawn from {drawn} of {len(notebooks.grid(name, chosen))} runs")
 

