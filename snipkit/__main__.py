@@ -38,8 +38,8 @@ def train(profile: Profile = "laptop"):
         print(f"{name}: {len(runs)} runs, {len(todo[name])} to do")
         seen |= set(runs)
     every = [run for runs in todo.values() for run in runs]
-    can_be_had = {run.data for run in study.reachable(every)}
-    todo = {name: [run for run in runs if run.data in can_be_had] for name, runs in todo.items()}
+    can_be_had = {run.id for run in study.reachable(every)}
+    todo = {name: [run for run in runs if run.id in can_be_had] for name, runs in todo.items()}
     every = [run for runs in todo.values() for run in runs]
     if not every:
         print(f"profile {profile}: nothing to do, all that can be run is on record in {results}")

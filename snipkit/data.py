@@ -115,20 +115,45 @@ def load(name, *, split_seed=0, train_size=None, test_size=None, root=None, devi
     )
 
 
-def draw(part: Images, size, generator):
+SAMPLES = ("uniform", "balanced", "one-class")
+
+
+def draw(part: Images, size, generator, sample="uniform"):
     """One random batch without repetition, standardised and not augmented: the mini-batch that SNIP scores on.
 
     Args:
         part: usually ``dataset.train``.
         size: number of examples; None takes the whole part.
         generator: a CPU ``torch.Generator``.
+        sample: "uniform" draws from all examples alike; "balanced" takes as many of each class (to one); "one-class"
+            draws a class, then the batch from that class alone.
 
     Raises:
-        ValueError: ``size`` is not between 1 and the number of examples.
+        ValueError: an unknown ``sample``, or a ``size`` that is not between 1 and the number of examples.
     """
-    if size is not None and not 0 < size <= len(part):
-        raise ValueError(f"a batch of {size} cannot be drawn from {len(part)} examples")
-    return part[torch.randperm(len(part), generator=generator)[:size].to(part.labels.device)]
+    if sample not in SAMPLES:
+        raise ValueError(f"unknown sample {sample!r}; known: {', '.join(SAMPLES)}")
+    order = torch.randperm(len(part), generator=generator)
+    labels = part.labels.cpu()[order]
+    if sample == "balanced":
+        one_hot = torch.nn.functional.one_hot(labels)
+        earlier = (one_hot.cumsum(0) * one_hot).sum(1)  # the how-manieth of its class each example is
+        order = order[earlier.argsort(stable=True)]
+    if sample == "one-class":
+        chosen = torch.randint(int(labels.max()) + 1, (1,), generator=generator)
+        order = order[labels == chosen]
+    if size is not None and not 0 < size <= len(order):
+        raise ValueError(f"a batch of {size} cannot be drawn from {len(order)} examples")
+    return part[order[:size].to(part.labels.device)]
+
+
+def shuffle_labels(part: Images, generator) -> Images:
+    """The same images under each other's labels: as many of each class, nothing to be learnt but by heart.
+
+    Args:
+        generator: a CPU ``torch.Generator``.
+    """
+    return replace(part, labels=part.labels[torch.randperm(len(part), generator=generator).to(part.labels.device)])
 
 
 AUGMENTATIONS = ("none", "flip-shift", "half-flip-shift")

@@ -3,12 +3,15 @@
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
 
+import copy
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn.utils import prune as torch_prune
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -167,3 +170,101 @@ def layer_table(masks) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"])
     table.index.name = "parameter"
     return table.assign(density=table.kept / table.total)
+
+
+def effective(model, masks, inputs) -> dict[str, torch.Tensor]:
+    """The kept connections that lie on a path of kept connections from an input to an output.
+
+    Whatever else is kept cannot change the output (a weight into a unit that leads nowhere) or always sees zero (a weight
+    out of a unit that nothing leads to). Paths are looked for, not counted: every unit is set back to 0 or 1 on the way, so
+    nothing under- or overflows however deep the network. A bias needs only a way to the output.
+
+    Args:
+        model: a feed-forward network of ``nn.Linear`` and ``nn.Conv2d``, pooling, batch norm, ReLU and sums.
+        masks: name → bool tensor, as from ``keep_top``; parameters without a mask count as kept.
+        inputs: one batch in the shape the network takes; only its shape is used.
+
+    Returns:
+        name → bool tensor, a part of ``masks``.
+
+    Raises:
+        ValueError: masks that do not fit, or a layer with weights of another kind.
+
+    Source: effective sparsity, Vysogorets and Kempe (arXiv 2107.02306).
+    """
+    probe = copy.deepcopy(model).double().eval()
+    for parent in list(probe.modules()):
+        for name, child in list(parent.named_children()):
+            if is_norm(child):
+                setattr(parent, name, nn.Identity())
+            elif isinstance(child, nn.MaxPool2d):  # a maximum leads back to one of several equals only
+                setattr(parent, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode))
+    handles = []
+    for module in probe.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            handles.append(module.register_forward_hook(lambda _module, _inputs, output: _Reached.apply(output)))
+        elif any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False)):
+            raise ValueError(f"paths through {type(module).__name__} are not defined here: Linear and Conv2d only")
+    weights = prunable(probe)
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.fill_(0 if is_bias(name) else 1)
+        apply_(probe, masks)
+    with torch.enable_grad():
+        outputs = probe(torch.ones_like(inputs[:1], dtype=torch.float64))
+        found = torch.autograd.grad(outputs.sum(), list(weights.values()), allow_unused=True)
+    on_path = {name: torch.zeros_like(w, dtype=torch.bool) if g is None else g > 0 for (name, w), g in zip(weights.items(), found)}
+    return {name: mask & on_path[name].to(mask.device) for name, mask in masks.items()}
+
+
+class _Reached(torch.autograd.Function):
+    """1 where anything arrives, forwards and backwards."""
+
+    @staticmethod
+    def forward(_context, signal):
+        return (signal > 0).to(signal.dtype)
+
+    @staticmethod
+    def backward(_context, signal):
+        return (signal > 0).to(signal.dtype)
+
+
+def save(masks, path) -> None:
+    """Write masks to ``path`` (``.npz``), one bit an entry."""
+    arrays = {name: mask.cpu().numpy() for name, mask in masks.items()}
+    packed = {f"{name}:{'x'.join(map(str, a.shape))}": np.packbits(a) for name, a in arrays.items()}
+    with open(path, "wb") as stream:  # numpy would add a suffix to a name without one
+        np.savez_compressed(stream, **packed)
+
+
+def load(path) -> dict[str, torch.Tensor]:
+    """Read what ``save`` wrote.
+
+    Raises:
+        ValueError: a file that is not such masks, or a damaged one.
+    """
+    masks = {}
+    try:
+        with np.load(path) as stored:
+            for key in stored.files:
+                name, _, sizes = key.rpartition(":")
+                shape = tuple(map(int, sizes.split("x")))
+                bits = np.unpackbits(stored[key], count=int(np.prod(shape)))
+                masks[name] = torch.from_numpy(bits.astype(bool).reshape(shape))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise half a dozen kinds
+        raise ValueError(f"{Path(path)} does not hold masks, or is damaged: save them again ({error})") from error
+    return masks
+
+
+def to_torch_prune(model, masks) -> None:
+    """Hand the masks over to ``torch.nn.utils.prune``, in place, for code that expects its ``weight_mask`` buffers.
+
+    Raises:
+        ValueError: masks that do not fit the model; nothing is changed then.
+    """
+    matched(model, masks)
+    for name, mask in masks.items():
+        owner, _, parameter = name.rpartition(".")
+        torch_prune.custom_from_mask(model.get_submodule(owner), parameter, mask)

@@ -1,7 +1,7 @@
 """Saliency criteria: one number a connection, from a model and a mini-batch.
 
 Every criterion is a pure function of the same shape, ``(model, batches, loss, *, biases, batch_norm, generator)``, that
-returns ``{parameter name: float tensor of the parameter's shape}`` with sum 1 and leaves the model as it found it.
+returns ``{parameter name: float tensor of the parameter's shape}``, whose absolute values sum to 1, and leaves the model as it found it.
 What it does not need, it ignores. ``CRITERIA`` names them.
 """
 
@@ -49,6 +49,31 @@ def snip(model, batches, loss=cross_entropy, *, biases=True, batch_norm="eval", 
 
     Source: SNIP, equations 3 to 6 and Algorithm 1.
     """
+    weights, gradients = _mean_gradients(model, batches, loss, biases, batch_norm)
+    derivatives = torch._foreach_mul(gradients, list(weights.values()))  # ∂L/∂c = w ⊙ ∂L/∂w
+    return _normalised(dict(zip(weights, torch._foreach_abs(derivatives))))
+
+
+def gradient(model, batches, loss=cross_entropy, *, biases=True, batch_norm="eval", generator=None):
+    """|∂L/∂w|: how much the loss reacts to a step of each weight. Arguments, result and errors as for ``snip``."""
+    weights, gradients = _mean_gradients(model, batches, loss, biases, batch_norm)
+    return _normalised(dict(zip(weights, torch._foreach_abs(gradients))))
+
+
+def signed_gradient(model, batches, loss=cross_entropy, *, biases=True, batch_norm="eval", generator=None):
+    """∂L/∂w with its sign, so that the most negative derivatives are removed first; the *absolute* values sum to 1.
+
+    Arguments and errors as for ``snip``.
+
+    Source: what SNIP's appendix A (figure 6) sets beside connection sensitivity; that the sign is kept there is read from
+    its pictures.
+    """
+    weights, gradients = _mean_gradients(model, batches, loss, biases, batch_norm)
+    return _normalised(dict(zip(weights, gradients)))
+
+
+def _mean_gradients(model, batches, loss, biases, batch_norm):
+    """The prunable weights and ∂L/∂w of each, the mean over all examples; in at least float32."""
     if batch_norm not in BATCH_NORM_MODES:
         raise ValueError(f"unknown batch_norm mode {batch_norm!r}; known: {', '.join(BATCH_NORM_MODES)}")
     weights = _some(prunable(model, biases=biases))
@@ -71,17 +96,14 @@ def snip(model, batches, loss=cross_entropy, *, biases=True, batch_norm="eval", 
                 )
             # A weight that the loss does not reach has derivative 0 (None from autograd).
             gradients = [torch.zeros_like(w) if g is None else g for w, g in zip(weights.values(), gradients)]
-            with torch.no_grad():
-                derivatives = torch._foreach_mul(list(weights.values()), gradients)  # ∂L/∂c = w ⊙ ∂L/∂w
             examples += len(targets)
             if mean is None:
-                mean = derivatives
+                mean = gradients
             else:
-                torch._foreach_lerp_(mean, derivatives, len(targets) / examples)
+                torch._foreach_lerp_(mean, gradients, len(targets) / examples)
     if mean is None:
         raise ValueError("no batch to score on: pass one (inputs, targets) pair, or an iterable of such pairs")
-    torch._foreach_abs_(mean)
-    return _normalised(dict(zip(weights, mean)))
+    return {name: weight.detach() for name, weight in weights.items()}, mean
 
 
 @contextlib.contextmanager
@@ -127,7 +149,9 @@ def random(model, batches=None, loss=None, *, biases=True, batch_norm="eval", ge
 
 
 #: name → criterion
-CRITERIA = {"snip": snip, "magnitude": magnitude, "random": random}
+CRITERIA = {
+    "snip": snip, "magnitude": magnitude, "random": random, "gradient": gradient, "signed-gradient": signed_gradient
+}
 
 
 def criterion(name):
@@ -170,7 +194,7 @@ def _some(parameters):
 
 
 def _normalised(scores):
-    total = sum(score.sum().item() for score in scores.values())
+    total = sum(score.abs().sum().item() for score in scores.values())
     if not math.isfinite(total):
         raise FloatingPointError("some scores are not finite: check the loss, the inputs and the initialisation")
     if total == 0:

@@ -31,7 +31,10 @@ from snipkit import data, masking, models, saliency, sources, training
 from snipkit.training import Recipe
 
 ABLATIONS = ("none", "shuffle", "invert")
-STREAMS = ("split", "scoring_init", "training_init", "batch", "criterion", "ablation", "order")
+LABELS = ("true", "random")
+NOISE = "noise"  # as ``scoring_data``: standard normal pixels under random labels
+# In this order for good: seeds go by it.
+STREAMS = ("split", "scoring_init", "training_init", "batch", "criterion", "ablation", "order", "labels")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,12 @@ class Run:
             share split, draws, scoring batch and order of examples, so that they can be compared in pairs.
         scoring_init, training_init: names in ``models.INITIALISERS``.
         same_draw: train the very weights that were scored instead of a fresh draw.
-        scoring_batch: examples in the scoring mini-batch.
+        scoring_batch: examples in the scoring mini-batch; None: all training images.
+        scoring_sample: how they are drawn, a name in ``data.SAMPLES``.
+        scoring_data: another data set to score on, of the same shape, or "noise"; None: the one that is trained on.
+        scoring_augment: a name in ``data.AUGMENTATIONS``, for the scoring batch.
+        scoring_labels, train_labels: "true", or "random": the labels of the training images shuffled among them (both
+            in the same way). Test labels are always true.
         biases, batch_norm: see ``saliency.snip``.
         train_size, test_size: use only so many images (None: all), for lessons and laptops.
 
@@ -71,7 +79,12 @@ class Run:
     scoring_init: str = "lecun"
     training_init: str = "lecun"
     same_draw: bool = False
-    scoring_batch: int = 100
+    scoring_batch: int | None = 100
+    scoring_sample: str = "uniform"
+    scoring_data: str | None = None
+    scoring_augment: str = "none"
+    scoring_labels: str = "true"
+    train_labels: str = "true"
     biases: bool = True
     batch_norm: str = "eval"
     train_size: int | None = None
@@ -92,9 +105,14 @@ class Run:
             (self.scoring_init, models.INITIALISERS, "initialiser"),
             (self.training_init, models.INITIALISERS, "initialiser"),
             (self.batch_norm, saliency.BATCH_NORM_MODES, "batch_norm mode"),
+            (self.scoring_sample, data.SAMPLES, "sample"),
+            (self.scoring_data, (None, NOISE, *data.SHAPES), "data set to score on"),
+            (self.scoring_augment, data.AUGMENTATIONS, "augmentation"),
+            (self.scoring_labels, LABELS, "labels"),
+            (self.train_labels, LABELS, "labels"),
         ):
             if value not in known:
-                raise ValueError(f"unknown {what} {value!r}; known: {', '.join(known)}")
+                raise ValueError(f"unknown {what} {value!r}; known: {', '.join(map(str, known))}")
         masking.kept_count(1, self.sparsity)
         if (self.criterion == "dense") != (self.sparsity == 0):
             raise ValueError("a dense run has sparsity 0 and criterion 'dense', a pruned run has neither")
@@ -102,6 +120,8 @@ class Run:
             raise ValueError("a dense run has no mask to ablate")
         if self.same_draw and self.scoring_init != self.training_init:
             raise ValueError("the scored draw can only be trained when both initialisers are the same")
+        if self.scoring_data in data.SHAPES and data.SHAPES[self.scoring_data] != data.SHAPES[self.data]:
+            raise ValueError(f"{self.scoring_data} has other images or classes than {self.data}: nothing to score this network on")
 
     @property
     def id(self) -> str:
@@ -156,15 +176,40 @@ def score(run: Run, dataset, device="cpu") -> dict[str, torch.Tensor]:
     """
     seeds = run.seeds()
     model = build(run, run.scoring_init, seeds["scoring_init"], device)
-    batch = data.draw(dataset.train, run.scoring_batch, torch.Generator().manual_seed(seeds["batch"]))
     scores = saliency.criterion(run.criterion)(
-        model, batch, biases=run.biases, batch_norm=run.batch_norm,
+        model, scoring_batches(run, dataset), biases=run.biases, batch_norm=run.batch_norm,
         generator=torch.Generator().manual_seed(seeds["criterion"]),
     )
     masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
     if run.ablation == "shuffle":
         masks = masking.shuffle(masks, torch.Generator().manual_seed(seeds["ablation"]))
     return masks
+
+
+CHUNK = 1000  # images scored at a time; the scores are those of the whole batch (law 4)
+
+
+def scoring_batches(run: Run, dataset) -> list:
+    """The (inputs, targets) pairs that a run scores on: its one mini-batch, in pieces of at most ``CHUNK`` images.
+
+    With batch norm in train mode it stays in one piece, since there its statistics are part of the score.
+    """
+    seeds, part = run.seeds(), dataset.train
+    generator = torch.Generator().manual_seed(seeds["batch"])
+    if run.scoring_data == NOISE:
+        shape, classes = data.SHAPES[run.data]
+        size = run.scoring_batch or len(part)
+        inputs, labels = torch.randn(size, *shape, generator=generator), torch.randint(classes, (size,), generator=generator)
+        inputs, labels = inputs.to(part.pixels.device), labels.to(part.labels.device)
+    else:
+        if run.scoring_data:
+            part = data.load(run.scoring_data, split_seed=seeds["split"], train_size=run.train_size, device=part.pixels.device).train
+        if run.scoring_labels == "random":
+            part = data.shuffle_labels(part, torch.Generator().manual_seed(seeds["labels"]))
+        inputs, labels = data.draw(part, run.scoring_batch, generator, run.scoring_sample)
+    inputs = data.augment(inputs, run.scoring_augment, generator)
+    size = len(labels) if run.batch_norm == "train" else CHUNK
+    return list(zip(inputs.split(size), labels.split(size)))
 
 
 def load(run: Run, device="cpu"):
@@ -185,6 +230,9 @@ def execute(run: Run, device="cpu") -> dict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", masking.EmptyLayerWarning)  # the record has the counts of every layer
         masks = {} if run.criterion == "dense" else score(run, dataset, device)
+    if run.train_labels == "random":
+        shuffled = data.shuffle_labels(dataset.train, torch.Generator().manual_seed(seeds["labels"]))
+        dataset = dataclasses.replace(dataset, train=shuffled)
     model = build(run, run.training_init, seeds["training_init"], device)
     outcome, diverged = None, None
     try:
@@ -248,14 +296,15 @@ def reachable(runs) -> list[Run]:
         UserWarning: for each data set that cannot be had: why, how to get it, and how many runs are left out.
     """
     missing = {}
-    for name in sorted({run.data for run in runs}):
+    needed = {run: {run.data, run.scoring_data} & set(data.SHAPES) for run in runs}
+    for name in sorted(set().union(*needed.values())):
         try:
             sources.fetch(name)
         except sources.DataError as error:
             missing[name] = error
     for name, error in missing.items():
-        warnings.warn(f"{sum(run.data == name for run in runs)} runs are left out. {error}", stacklevel=2)
-    return [run for run in runs if run.data not in missing]
+        warnings.warn(f"{sum(name in sets for sets in needed.values())} runs are left out. {error}", stacklevel=2)
+    return [run for run in runs if not needed[run] & set(missing)]
 
 
 def _work(todo, results, executor):
@@ -360,8 +409,8 @@ def table(runs, records) -> pd.DataFrame:
     """One row a run that is on record, in the order of ``runs``: what it was, what it came to.
 
     Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; test_error and
-    best_of_last_five (percent, NaN where training diverged); test_loss; empty_layers (weights without a kept entry);
-    seconds.
+    best_of_last_five (percent, NaN where training diverged); test_loss; train_loss and train_error (their curves: a value
+    each ``training.log_interval`` steps); empty_layers (weights without a kept entry); seconds.
     """
     rows = []
     for run in runs:
@@ -373,6 +422,7 @@ def table(runs, records) -> pd.DataFrame:
             | {part.name: getattr(run, part.name) for part in fields(run) if part.name != "recipe"}
             | {"steps": run.recipe.steps}
             | {name: outcome.get(name, np.nan) for name in ("test_error", "best_of_last_five", "test_loss")}
+            | {name: outcome.get(name) or [] for name in ("train_loss", "train_error")}
             | {
                 "empty_layers": sum(
                     not kept for name, (kept, _) in record["kept"].items() if not masking.is_bias(name)

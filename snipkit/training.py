@@ -12,7 +12,7 @@ from snipkit.masking import apply_, is_norm, matched
 from snipkit.saliency import check_labels
 
 CHECKPOINTS = 5  # as many as the authors' code kept
-LOG_EVERY = 100  # steps a point of the training-loss curve averages over
+LOG_EVERY = 100  # steps that a point of the training curves averages over; less in short runs (``log_interval``)
 
 OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("constant", "step", "onecycle")
@@ -104,13 +104,16 @@ class Outcome:
         best_of_last_five: percent, the lowest among the last five checkpoints. The authors' code reports this; it
             picks on the test set, so it stands only beside the result.
         test_loss: mean cross-entropy in nats, of the final weights.
-        train_loss: mean training loss over each ``LOG_EVERY`` steps, nats, without the L2 penalty.
+        train_loss: mean over each ``log_interval`` steps of the loss on the mini-batches, nats, without the L2 penalty.
+        train_error: the same of the error on the mini-batches, percent. Both are taken before each step, in training
+            mode and on augmented images.
     """
 
     test_error: float
     best_of_last_five: float
     test_loss: float
     train_loss: list[float]
+    train_error: list[float]
 
 
 def train(model, masks, data, recipe, *, seed=0) -> Outcome:
@@ -142,7 +145,8 @@ def train(model, masks, data, recipe, *, seed=0) -> Outcome:
     optimiser, scheduler = _optimiser(model, recipe)
     first_checkpoint = recipe.steps - (CHECKPOINTS - 1) * (interval := _checkpoint_interval(recipe.steps))
     draws = torch.Generator().manual_seed(seed + 1)  # of the augmentation
-    curve, errors, running = [], [], 0.0
+    losses, wrongs, errors, running, wrong = [], [], [], 0.0, 0
+    log_every = log_interval(recipe.steps)
     model.train()
     for step, index in enumerate(_order(len(images), recipe, seed), start=1):
         inputs, labels = images[index.to(images.labels.device)]
@@ -156,17 +160,24 @@ def train(model, masks, data, recipe, *, seed=0) -> Outcome:
         optimiser.step()
         scheduler.step()
         running = running + loss.detach()
-        if step % LOG_EVERY == 0 or step == recipe.steps:
+        wrong = wrong + (outputs.detach().argmax(1) != labels).sum()
+        if step % log_every == 0 or step == recipe.steps:
             # Read once an interval: a look at every loss would make a GPU wait for the CPU.
-            mean = float(running) / ((step - 1) % LOG_EVERY + 1)
-            _check_finite("training", mean, step, recipe)
-            curve.append(mean)
-            running = 0.0
+            logged = (step - 1) % log_every + 1
+            losses.append(float(running) / logged)
+            wrongs.append(100 * float(wrong) / (logged * recipe.batch_size))
+            _check_finite("training", losses[-1], step, recipe)
+            running, wrong = 0.0, 0
         if step >= first_checkpoint and (step - first_checkpoint) % interval == 0:
             errors.append(evaluate(model, data.test))
             _check_finite("test", errors[-1].loss, step, recipe)
             model.train()
-    return Outcome(errors[-1].error, min(e.error for e in errors), errors[-1].loss, curve)
+    return Outcome(errors[-1].error, min(e.error for e in errors), errors[-1].loss, losses, wrongs)
+
+
+def log_interval(steps) -> int:
+    """Steps a point of the training curves of a run of ``steps``: at least 30 points, of at most ``LOG_EVERY`` steps."""
+    return max(1, min(LOG_EVERY, steps // 30))
 
 
 def mask_gradients(masked) -> None:

@@ -73,6 +73,25 @@ def test_a_scoring_batch_has_no_repetitions(mnist):
         data.draw(part, 65, torch.Generator())
 
 
+def test_balanced_and_one_class_batches(mnist):
+    generator = torch.Generator().manual_seed(0)
+    _, labels = data.draw(mnist.train, 100, generator, "balanced")
+    assert labels.bincount().tolist() == [10] * 10
+    _, labels = data.draw(mnist.train, 13, generator, "balanced")
+    assert sorted(labels.bincount(minlength=10).tolist()) == [1] * 7 + [2] * 3
+    classes = {int(data.draw(mnist.train, 20, generator, "one-class")[1].unique()) for _ in range(20)}
+    assert len(classes) > 3
+    with pytest.raises(ValueError, match="unknown sample 'odd'; known: uniform"):
+        data.draw(mnist.train, 20, generator, "odd")
+
+
+def test_shuffled_labels_are_a_permutation_that_has_forgotten_the_images(mnist):
+    shuffled = data.shuffle_labels(mnist.train, torch.Generator().manual_seed(0))
+    assert torch.equal(shuffled.labels.bincount(), mnist.train.labels.bincount()) and shuffled.pixels is mnist.train.pixels
+    assert 0.09 < (shuffled.labels == mnist.train.labels).double().mean() < 0.11
+
+
+
 def test_local_files_come_first_also_packed(root, offline):
     folder = root / "MNIST/raw"
     label_file = folder / "t10k-labels-idx1-ubyte"

@@ -131,3 +131,69 @@ def test_layer_table():
     assert table.to_dict("index") == {
         "a.weight": {"kept": 3, "total": 4, "density": 0.75}, "a.bias": {"kept": 0, "total": 1, "density": 0.0}
     }
+
+
+def test_effective_masks_by_boolean_matrices():
+    """Three linear layers: a weight counts when its unit is fed from the input and leads on to the output."""
+    model = models.build("lenet-300-100")
+    masks = masking.keep_top(saliency.random(model, generator=torch.Generator().manual_seed(0)), 0.99)
+    first, second, third = (masks[f"fc{i}.weight"] for i in (1, 2, 3))
+    fed1, leads2 = first.any(1), third.any(0)
+    fed2, leads1 = (second & fed1).any(1), (second & leads2[:, None]).any(0)
+    found = masking.effective(model, masks, torch.zeros(1, 1, 28, 28))
+    assert torch.equal(found["fc1.weight"], first & leads1[:, None])
+    assert torch.equal(found["fc2.weight"], second & fed1 & leads2[:, None])
+    assert torch.equal(found["fc3.weight"], third & fed2)
+    assert torch.equal(found["fc1.bias"], masks["fc1.bias"] & leads1)
+    assert 0 < sum(int(m.sum()) for m in found.values()) < sum(int(m.sum()) for m in masks.values())
+
+
+def test_removing_what_is_not_effective_changes_no_output():
+    """By its meaning: a convolutional network with pooling and batch norm, a residual one; biases zero."""
+    for name in ("lenet-5-caffe", "resnet-20", "vgg-like"):
+        model = models.build(name, **({} if name.startswith("lenet") else {"width": 0.25})).eval()
+        inputs = torch.randn(2, *((1, 28, 28) if name.startswith("lenet") else (3, 32, 32)), generator=torch.Generator().manual_seed(0))
+        masks = masking.keep_top(saliency.random(model, generator=torch.Generator().manual_seed(1)), 0.99 if name.startswith("lenet") else 0.97)
+        found = masking.effective(model, masks, inputs)
+        masking.apply_(model, masks)
+        with torch.no_grad():
+            before = model(inputs)
+            masking.apply_(model, found)
+            assert torch.allclose(before, model(inputs), atol=1e-6)
+        assert sum(int(m.sum()) for m in found.values()) < sum(int(m.sum()) for m in masks.values())
+
+
+def test_nothing_is_effective_behind_an_empty_layer_and_everything_in_a_deep_dense_network():
+    model = models.build("lenet-300-100")
+    masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(model).items()}
+    assert all(torch.equal(m, masks[n]) for n, m in masking.effective(model, masks, torch.zeros(1, 1, 28, 28)).items())
+    masks["fc2.weight"][:] = False
+    assert not any(m.any() for n, m in masking.effective(model, masks, torch.zeros(1, 1, 28, 28)).items() if n.endswith("weight"))
+    deep = nn.Sequential(*(nn.Linear(64, 64) for _ in range(300)))  # 64^300 paths: their number is no float
+    ones = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(deep).items()}
+    assert all(m.all() for m in masking.effective(deep, ones, torch.zeros(1, 64)).values())
+    with pytest.raises(ValueError, match="paths through LSTM"):
+        masking.effective(nn.Sequential(nn.LSTM(3, 4)), {}, torch.zeros(1, 2, 3))
+
+
+def test_masks_are_saved_at_one_bit_an_entry_and_come_back(tmp_path, batch):
+    model = models.build("lenet-300-100")
+    masks = masking.keep_top(saliency.random(model), 0.5)
+    masking.save(masks, tmp_path / "masks.npz")
+    assert (tmp_path / "masks.npz").stat().st_size < 266_610 / 8 + 3000
+    found = masking.load(tmp_path / "masks.npz")
+    assert list(found) == list(masks) and all(torch.equal(found[n], masks[n]) for n in masks)
+    content = bytearray((tmp_path / "masks.npz").read_bytes())
+    content[2000] ^= 255
+    (tmp_path / "masks.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="masks.npz does not hold masks, or is damaged"):
+        masking.load(tmp_path / "masks.npz")
+
+
+def test_masks_for_torch_prune(batch):
+    model = models.build("lenet-300-100")
+    plain = models.build("lenet-300-100")
+    masks = snipkit.prune(plain, batch, 0.9)
+    masking.to_torch_prune(model, masks)
+    assert torch.equal(model.fc1.weight_mask.bool(), masks["fc1.weight"])
+    assert torch.equal(model(batch[0]), plain(batch[0]))

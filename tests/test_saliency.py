@@ -166,8 +166,23 @@ def test_the_model_is_left_as_it_was(small, criterion, mode):
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [module.training for module in model] == [True, True, True, False, True, True, True, True]
     assert torch.equal(state, torch.get_rng_state())
-    assert math.isclose(sum(score.sum().item() for score in scores.values()), 1, rel_tol=1e-6)
-    assert all(not score.requires_grad and (score >= 0).all() for score in scores.values())
+    assert math.isclose(sum(score.abs().sum().item() for score in scores.values()), 1, rel_tol=1e-6)
+    assert all(not score.requires_grad for score in scores.values())
+    assert all((score >= 0).all() for score in scores.values()) is (criterion != "signed-gradient")
+
+
+def test_the_three_rankings_of_one_gradient(small):
+    """|∂L/∂w|, ∂L/∂w and |w · ∂L/∂w|, against autograd."""
+    model, (inputs, targets) = small
+    model.eval()
+    cross_entropy(model(inputs), targets).backward()
+    for criterion, expected in (
+        ("gradient", lambda p: p.grad.abs()), ("signed-gradient", lambda p: p.grad), ("snip", lambda p: (p.detach() * p.grad).abs())
+    ):
+        scores = saliency.CRITERIA[criterion](model, (inputs, targets))
+        by_hand = {name: expected(p) for name, p in model.named_parameters() if name in scores}
+        total = sum(value.abs().sum() for value in by_hand.values())
+        assert all(torch.allclose(scores[name], by_hand[name] / total, rtol=1e-9) for name in scores)
 
 
 def test_batch_norm_mode_changes_the_scores(small):

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from snipkit import sources, study
+from snipkit import data, masking, saliency, sources, study
 from snipkit.study import Run
 from snipkit.training import Recipe
 
@@ -31,7 +31,8 @@ def test_the_id_is_stable_and_depends_on_every_field():
         quick(criterion="snip", sparsity=0.9, ablation="shuffle"), quick(recipe=Recipe(steps=6)), quick(model="lenet-5-caffe"),
         quick(model="lenet-5-caffe", options={"conv_relu": True}), quick(scoring_init="he"), quick(training_init="he"),
         quick(same_draw=True), quick(scoring_batch=10), quick(biases=False), quick(batch_norm="train"), quick(data="fashion-mnist"),
-        quick(recipe=Recipe(steps=5, augment="flip-shift")),
+        quick(recipe=Recipe(steps=5, augment="flip-shift")), quick(scoring_batch=None), quick(scoring_sample="balanced"),
+        quick(scoring_data="noise"), quick(scoring_augment="flip-shift"), quick(scoring_labels="random"), quick(train_labels="random"),
     ]
     assert len({run.id for run in variants}) == len(variants)
     assert quick(recipe=Recipe(steps=5, momentum=0)).id == quick(recipe=Recipe(steps=5, momentum=0.0)).id  # YAML's 0
@@ -57,6 +58,10 @@ def test_runs_of_one_seed_are_paired():
         ({"sparsity": 0.5}, "a dense run has sparsity 0"),
         ({"ablation": "flip"}, "unknown ablation"),
         ({"same_draw": True, "scoring_init": "he"}, "only be trained when both initialisers are the same"),
+        ({"scoring_data": "imagenet"}, "unknown data set to score on 'imagenet'; known: None, noise, mnist"),
+        ({"scoring_data": "cifar-10"}, "cifar-10 has other images or classes than mnist"),
+        ({"scoring_sample": "odd"}, "unknown sample"),
+        ({"train_labels": "wrong"}, "unknown labels 'wrong'; known: true, random"),
     ],
 )
 def test_a_run_is_validated(wrong, message):
@@ -70,6 +75,45 @@ def test_ablations_change_what_they_should():
     assert counts["none"] == counts["shuffle"] != counts["invert"] and sum(counts["invert"]) == sum(counts["none"])
     assert not torch.equal(masks["none"]["fc1.weight"], masks["shuffle"]["fc1.weight"])
     assert not (masks["none"]["fc3.weight"] & masks["invert"]["fc3.weight"]).any()
+
+
+def test_what_a_run_scores_on():
+    def whole(**changes):
+        run = quick(criterion="snip", sparsity=0.9, **changes)
+        pairs = study.scoring_batches(run, study.load(run))
+        return [torch.cat(part) for part in zip(*pairs)], len(pairs)
+
+    (inputs, labels), _ = whole()
+    (everything, _), pieces = whole(scoring_batch=None, train_size=2500)
+    assert len(labels) == 100 and len(everything) == 2500 and pieces == 3
+    assert whole(scoring_batch=None, train_size=2500, batch_norm="train")[1] == 1
+    (same, shuffled), _ = whole(scoring_labels="random")
+    assert torch.equal(inputs, same) and not torch.equal(labels, shuffled)
+    (shifted, unmoved), _ = whole(scoring_augment="flip-shift")
+    assert torch.equal(labels, unmoved) and not torch.equal(inputs, shifted)
+    (noise, _), _ = whole(scoring_data="noise")
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+    (garments, _), _ = whole(scoring_data="fashion-mnist")
+    assert not torch.equal(garments, inputs)
+
+
+def test_scores_in_pieces_are_those_of_the_whole_batch():
+    """Law 4 at work: 2,500 images go through in three pieces."""
+    run = quick(criterion="snip", sparsity=0.95, scoring_batch=2500, train_size=3000)
+    dataset, seeds = study.load(run), run.seeds()
+    pieces = study.score(run, dataset)
+    batch = data.draw(dataset.train, 2500, torch.Generator().manual_seed(seeds["batch"]))
+    whole = masking.keep_top(saliency.snip(study.build(run, "lecun", seeds["scoring_init"]), batch), 0.95)
+    assert masking.overlap(pieces, whole)[0] > 0.9995  # a tie in the last digits may fall the other way
+
+
+def test_random_labels_are_trained_on_and_true_ones_tested_on():
+    """Few images and many steps: the labels are learnt by heart, and are of no use on the test set."""
+    recipe = Recipe(steps=150, batch_size=50, schedule="onecycle", weight_decay=0.0)
+    true, shuffled = (study.execute(Run(recipe=recipe, train_labels=kind, train_size=200, test_size=500))["outcome"] for kind in study.LABELS)
+    assert len(true["train_loss"]) == len(true["train_error"]) == 30
+    assert shuffled["train_error"][0] > 80 and shuffled["train_error"][-1] < 5
+    assert true["test_error"] < 30 and shuffled["test_error"] > 75
 
 
 def test_a_record_says_what_was_run_and_what_came_of_it(tmp_path):
