@@ -27,6 +27,22 @@ STYLE = {
 }
 
 
+#: network → its name in legends
+NETWORKS = {
+    "lenet-300-100": "LeNet-300-100", "lenet-5-caffe": "LeNet-5-Caffe", "alexnet-s": "AlexNet-s", "alexnet-b": "AlexNet-b",
+    "vgg-c": "VGG-C", "vgg-d": "VGG-D", "vgg-like": "VGG-like", "resnet-20": "ResNet-20", "wrn-16-8": "WRN-16-8",
+    "wrn-16-10": "WRN-16-10", "wrn-22-8": "WRN-22-8", "lstm-s": "LSTM-s", "lstm-b": "LSTM-b", "gru-s": "GRU-s", "gru-b": "GRU-b",
+}
+#: ``Run.method`` → its name in legends, in drawing order
+METHODS = {
+    "snip": "SNIP",
+    "magnitude": "magnitude at init",
+    "snip, shuffle": "random, SNIP's count per layer",
+    "random": "random",
+    "snip, invert": "SNIP inverted",
+}
+
+
 def use_style() -> None:
     """Set matplotlib's defaults to the study's style (colours that colour-blind readers can tell apart)."""
     mpl.rcParams.update(STYLE)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
+from torch.overrides import TorchFunctionMode
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -197,12 +198,9 @@ def effective(model, masks, inputs) -> dict[str, torch.Tensor]:
         for name, child in list(parent.named_children()):
             if is_norm(child):
                 setattr(parent, name, nn.Identity())
-            elif isinstance(child, nn.MaxPool2d):  # a maximum leads back to one of several equals only
-                setattr(parent, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode))
-    handles = []
     for module in probe.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
-            handles.append(module.register_forward_hook(lambda _module, _inputs, output: _Reached.apply(output)))
+            module.register_forward_hook(lambda _module, _inputs, output: _Reached.apply(output))
         elif any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False)):
             raise ValueError(f"paths through {type(module).__name__} are not defined here: Linear and Conv2d only")
     weights = prunable(probe)
@@ -210,11 +208,22 @@ def effective(model, masks, inputs) -> dict[str, torch.Tensor]:
         for name, weight in weights.items():
             weight.fill_(0 if is_bias(name) else 1)
         apply_(probe, masks)
-    with torch.enable_grad():
+    with torch.enable_grad(), _AveragePooling():
         outputs = probe(torch.ones_like(inputs[:1], dtype=torch.float64))
         found = torch.autograd.grad(outputs.sum(), list(weights.values()), allow_unused=True)
     on_path = {name: torch.zeros_like(w, dtype=torch.bool) if g is None else g > 0 for (name, w), g in zip(weights.items(), found)}
     return {name: mask & on_path[name].to(mask.device) for name, mask in masks.items()}
+
+
+class _AveragePooling(TorchFunctionMode):
+    """Means for maxima: of several equal values, a maximum leads back to one only."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        options = kwargs or {}
+        if function is nn.functional.max_pool2d:
+            shared = {name: options[name] for name in ("stride", "padding", "ceil_mode") if name in options}
+            return nn.functional.avg_pool2d(*args, **shared)
+        return function(*args, **options)
 
 
 class _Reached(torch.autograd.Function):

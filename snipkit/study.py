@@ -245,6 +245,7 @@ def execute(run: Run, device="cpu") -> dict:
         "outcome": outcome,
         "diverged": diverged,
         "kept": {name: [int(mask.sum()), mask.numel()] for name, mask in masks.items()},
+        "effective": _effective(model, masks, dataset),
         "provenance": {
             "seconds": round(time.perf_counter() - start, 2),
             "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
@@ -254,6 +255,16 @@ def execute(run: Run, device="cpu") -> dict:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     }
+
+
+def _effective(model, masks, dataset):
+    """How many of the kept parameters are on a path from input to output; None where paths are not defined (recurrent)."""
+    if not masks:
+        return None
+    try:
+        return sum(int(mask.sum()) for mask in masking.effective(model, masks, dataset.test[:1][0]).values())
+    except ValueError:
+        return None
 
 
 def run_all(runs, results, executor: Executor | None = None) -> pd.DataFrame:
@@ -410,7 +421,8 @@ def table(runs, records) -> pd.DataFrame:
 
     Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; test_error and
     best_of_last_five (percent, NaN where training diverged); test_loss; train_loss and train_error (their curves: a value
-    each ``training.log_interval`` steps); empty_layers (weights without a kept entry); seconds.
+    each ``training.log_interval`` steps); empty_layers (weights without a kept entry); effective_sparsity
+    (``masking.effective``; NaN where it is not known); seconds.
     """
     rows = []
     for run in runs:
@@ -427,10 +439,16 @@ def table(runs, records) -> pd.DataFrame:
                 "empty_layers": sum(
                     not kept for name, (kept, _) in record["kept"].items() if not masking.is_bias(name)
                 ),
+                "effective_sparsity": _effective_sparsity(record),
                 "seconds": record["provenance"]["seconds"],
             }
         )
     return pd.DataFrame(rows)
+
+
+def _effective_sparsity(record):
+    total = sum(total for _, total in record["kept"].values())
+    return np.nan if record.get("effective") is None or not total else 1 - record["effective"] / total
 
 
 def estimate(runs, records) -> float:
