@@ -98,6 +98,19 @@ def test_snip_beats_random_at_98_percent(mnist, batch):
     assert errors["snip"] < 20 and errors["random"] > errors["snip"] + 30
 
 
+@pytest.mark.parametrize("name", ["lenet-300-100", "lenet-5-caffe"])
+def test_bfloat16_is_for_the_passes_only(tiny, name):
+    """The network computes in bfloat16, the loss is float32, and what is trained is float32 and keeps law 6."""
+    model, kinds = models.build(name), []
+    masks = snipkit.prune(model, tiny.train[:100], 0.95)
+    model.fc2.register_forward_hook(lambda _module, _inputs, output: kinds.append((torch.is_grad_enabled(), output.dtype)))
+    outcome = training.train(model, masks, tiny, Recipe(steps=60, schedule="onecycle", precision="bfloat16"))
+    assert set(kinds) == {(True, torch.bfloat16), (False, torch.bfloat16)}  # in training and in the tests of it
+    assert all(p.dtype == torch.float32 and not p[~masks[n]].any() for n, p in model.named_parameters())
+    assert outcome.train_loss[-1] < outcome.train_loss[0] - 0.5 and outcome.test_error < 60
+    assert training.evaluate(model, tiny.test).error == pytest.approx(outcome.test_error, abs=1)
+
+
 def test_evaluate_counts(tiny):
     model = models.build("lenet-300-100")
     images, labels = tiny.test[:]
@@ -124,7 +137,7 @@ def test_labels_and_masks_that_do_not_fit(tiny):
         training.train(models.build("lenet-300-100"), {}, tiny, Recipe(steps=1, batch_size=3000))
 
 
-@pytest.mark.parametrize("wrong", [{"optimiser": "sdg"}, {"schedule": "cyclic"}, {"steps": 0}, {"lr": -0.1}, {"momentum": 1.0}])
+@pytest.mark.parametrize("wrong", [{"optimiser": "sdg"}, {"schedule": "cyclic"}, {"precision": "half"}, {"steps": 0}, {"lr": -0.1}, {"momentum": 1.0}])
 def test_a_recipe_is_validated(wrong):
     with pytest.raises(ValueError, match=str(list(wrong.values())[0]) + "|momentum must be"):
         Recipe(**({"steps": 10} | wrong))
