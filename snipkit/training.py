@@ -1,7 +1,14 @@
 """Masked training: a plain loop, exact masks, a recipe that is a value."""
 
+import contextlib
+import hashlib
 import math
+import os
+import time
+import warnings
 from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,6 +21,8 @@ from snipkit.saliency import check_labels, wide
 CHECKPOINTS = 5  # as many as the authors' code kept
 LOG_EVERY = 100  # steps that a point of the training curves averages over; less in short runs (``log_interval``)
 
+CHECKPOINT_SECONDS = 120  # between two writings of the state of a training that is to be resumable
+
 OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("constant", "step", "onecycle")
 PRECISIONS = ("float32", "bfloat16")
@@ -21,6 +30,10 @@ PRECISIONS = ("float32", "bfloat16")
 
 class DivergedError(FloatingPointError):
     """The training or test loss stopped being a finite number."""
+
+
+class Interrupted(Exception):
+    """The deadline of a training passed before its last step; its state is on disk."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +135,29 @@ class Outcome:
     train_error: list[float]
 
 
-def train(model, masks, data, recipe, *, seed=0) -> Outcome:
+class Curves(NamedTuple):
+    """What a training has reported so far: see ``Outcome``; ``tests`` are the evaluations at its checkpoints."""
+
+    train_loss: list[float]
+    train_error: list[float]
+    tests: list[Evaluation]
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            self.tests[-1].error, min(test.error for test in self.tests), self.tests[-1].loss, self.train_loss, self.train_error
+        )
+
+
+def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None) -> Outcome:
     """Train ``model`` in place with ``masks`` held fixed; pruned entries are exactly 0 before and after every step.
 
     The weights are multiplied by their mask once. From then on only gradients are: a weight that is 0 with gradient
     0 has no momentum and no decay, so it stays 0 (law 6; unlike a gradient hook alone, which lets weight decay and
     momentum revive what was not zero to begin with).
+
+    With a ``checkpoint`` a training that was killed or interrupted carries on where it was, if called again with the same
+    arguments, and comes to the same numbers to the last bit as one that was not (on the same machine; a network that draws
+    from torch's global generator, as dropout does, is not followed). The file is removed when there is a result.
 
     Args:
         model: any ``nn.Module`` on the device of ``data``.
@@ -136,51 +166,63 @@ def train(model, masks, data, recipe, *, seed=0) -> Outcome:
             (every 1,000 steps, or every tenth of a shorter run). ``data.val`` is not touched.
         recipe: a ``Recipe``.
         seed: seeds the order of the examples and the augmentation.
+        checkpoint: a file to keep the state of the training in; written every ``CHECKPOINT_SECONDS``.
+        deadline: seconds since the epoch (``time.time()``) after which to stop; looked at every ``log_interval`` steps.
 
     Raises:
-        ValueError: masks that do not fit, labels out of range, a batch larger than the training set.
+        ValueError: masks that do not fit, labels out of range, a batch larger than the training set, a deadline without
+            a checkpoint.
         DivergedError: a non-finite loss; says at which step and what to change.
+        Interrupted: the deadline has passed; ``checkpoint`` has the state.
+
+    Warns:
+        UserWarning: ``checkpoint`` is damaged, or of another training; training starts from the beginning.
 
     Source: SNIP Algorithm 1, lines 6 and 7, and section 5.
     """
+    if deadline is not None and checkpoint is None:
+        raise ValueError("a training with a deadline needs a checkpoint, a file to leave its state in")
     images = data.train
-    if recipe.batch_size > len(images):
-        raise ValueError(f"the batch size is {recipe.batch_size}, but there are only {len(images)} training images")
+    _check_batch_size(recipe, images)
     apply_(model, masks)
     masked = [(p, mask.to(p)) for p, mask in matched(model, masks)]  # in the weights' own layout and type
     optimiser, scheduler = _optimiser(model, recipe)
-    first_checkpoint = recipe.steps - (CHECKPOINTS - 1) * (interval := _checkpoint_interval(recipe.steps))
     draws = torch.Generator().manual_seed(seed + 1)  # of the augmentation
-    losses, wrongs, errors, running, wrong = [], [], [], 0.0, 0
-    log_every = log_interval(recipe.steps)
-    model.train()
-    for step, index in enumerate(_order(len(images), recipe, seed), start=1):
-        inputs, labels = images[index.to(images.labels.device)]
-        with _autocast(recipe, inputs.device):
-            outputs = wide(model(augment(inputs, recipe.augment, draws)))
-        if step == 1:
-            check_labels(images.labels, outputs)
-        loss = cross_entropy(outputs, labels)
-        optimiser.zero_grad()
-        loss.backward()
-        mask_gradients(masked)
-        optimiser.step()
-        scheduler.step()
-        running = running + loss.detach()
-        wrong = wrong + (outputs.detach().argmax(1) != labels).sum()
-        if step % log_every == 0 or step == recipe.steps:
-            # Read once an interval: a look at every loss would make a GPU wait for the CPU.
-            logged = (step - 1) % log_every + 1
-            losses.append(float(running) / logged)
-            wrongs.append(100 * float(wrong) / (logged * recipe.batch_size))
-            _check_finite("training", losses[-1], step, recipe)
-            running, wrong = 0.0, 0
-        if step >= first_checkpoint and (step - first_checkpoint) % interval == 0:
+    curves, running, wrong = Curves([], [], []), 0.0, 0
+    log_every, tests = log_interval(recipe.steps), _checkpoints(recipe.steps)
+    order = _order(len(images), recipe, seed, images.labels.device)
+    parts = _Parts(model, optimiser, scheduler, draws, curves)
+    with _resumable(checkpoint, deadline, parts, masks, images, recipe, seed) as (done, keep):
+        model.train()
+        for step, index in enumerate(islice(order, done, None), start=done + 1):
+            inputs, labels = images[index]
             with _autocast(recipe, inputs.device):
-                errors.append(evaluate(model, data.test))
-            _check_finite("test", errors[-1].loss, step, recipe)
-            model.train()
-    return Outcome(errors[-1].error, min(e.error for e in errors), errors[-1].loss, losses, wrongs)
+                outputs = wide(model(augment(inputs, recipe.augment, draws)))
+            if step == 1:
+                check_labels(images.labels, outputs)
+            loss = cross_entropy(outputs, labels)
+            optimiser.zero_grad()
+            loss.backward()
+            mask_gradients(masked)
+            optimiser.step()
+            scheduler.step()
+            running = running + loss.detach()
+            wrong = wrong + (outputs.detach().argmax(1) != labels).sum()
+            if step % log_every == 0 or step == recipe.steps:
+                # Read once an interval: a look at every loss would make a GPU wait for the CPU.
+                logged = (step - 1) % log_every + 1
+                curves.train_loss.append(float(running) / logged)
+                curves.train_error.append(100 * float(wrong) / (logged * recipe.batch_size))
+                _check_finite("training", curves.train_loss[-1], step, recipe)
+                running, wrong = 0.0, 0
+            if step in tests:
+                with _autocast(recipe, inputs.device):
+                    curves.tests.append(evaluate(model, data.test))
+                _check_finite("test", curves.tests[-1].loss, step, recipe)
+                model.train()
+            if step % log_every == 0 and step < recipe.steps:
+                keep(step)
+    return curves.outcome()
 
 
 def log_interval(steps) -> int:
@@ -236,19 +278,34 @@ def _check_finite(what, loss, step, recipe):
         )
 
 
-def _checkpoint_interval(steps):
-    return max(1, min(1000, steps // 10))
+def _check_batch_size(recipe, images):
+    if recipe.batch_size > len(images):
+        raise ValueError(f"the batch size is {recipe.batch_size}, but there are only {len(images)} training images")
 
 
-def _order(size, recipe, seed):
-    """The indices of each step's batch: a fresh permutation an epoch, drawn on the CPU (the same on every device)."""
-    generator = torch.Generator().manual_seed(seed)
+def _checkpoints(steps):
+    """The steps after which the network is tested."""
+    interval = max(1, min(1000, steps // 10))
+    return range(steps - (CHECKPOINTS - 1) * interval, steps + 1, interval)
+
+
+def _order(size, recipe, seed, device="cpu"):
+    """The indices of each step's batch, (batch size,)."""
+    return (index[0] for index in _orders(size, recipe, [seed], device))
+
+
+def _orders(size, recipe, seeds, device):
+    """The indices of each step's batches, (seeds, batch size): a fresh permutation an epoch and seed.
+
+    They are drawn on the CPU (the same on every device) and moved an epoch at a time: a copy a step would stop a GPU.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     per_epoch = size // recipe.batch_size
     for step in range(recipe.steps):
         if step % per_epoch == 0:
-            epoch = torch.randperm(size, generator=generator)
+            epoch = torch.stack([torch.randperm(size, generator=generator) for generator in generators]).to(device)
         start = step % per_epoch * recipe.batch_size
-        yield epoch[start : start + recipe.batch_size]
+        yield epoch[:, start : start + recipe.batch_size]
 
 
 def _optimiser(model, recipe):
@@ -276,3 +333,92 @@ def _rate(step, recipe):
     if step < warmup:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * step / warmup)) / 2
     return (1 + math.cos(math.pi * (step - warmup) / (recipe.steps - warmup))) / 2
+
+
+# --- trainings that can be interrupted ------------------------------------------------------------------------------
+
+
+class _Parts(NamedTuple):
+    """All that changes in the course of a training; the order of the examples follows from the seed and the step."""
+
+    model: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    draws: torch.Generator
+    curves: Curves
+
+
+@contextlib.contextmanager
+def _resumable(path, deadline, parts, *beginning):
+    """Restore the parts from ``path``; give the steps done by then, and what is to be called from time to time.
+
+    That is ``keep(step)``: it writes the state if it is time to, and raises ``Interrupted`` after the deadline. The file is
+    removed when there is a result, which a divergence is too. Without a path nothing is kept.
+    """
+    if path is None:
+        yield 0, lambda step: None
+        return
+    path = Path(path)
+    fingerprint = _fingerprint(parts.model, *beginning)
+    done, written = _restore(path, fingerprint, parts), time.time()
+
+    def keep(step):
+        nonlocal written
+        late = deadline is not None and time.time() >= deadline
+        if late or time.time() - written >= CHECKPOINT_SECONDS:
+            _write(path, fingerprint, parts, step)
+            written = time.time()
+        if late:
+            raise Interrupted(f"the deadline passed at step {step}; {path} has the state: train again with the same arguments")
+
+    try:
+        yield done, keep
+    except DivergedError:
+        path.unlink(missing_ok=True)
+        raise
+    path.unlink(missing_ok=True)
+
+
+def _fingerprint(model, masks, images, recipe, seed):
+    """Equal for equal beginnings: weights, masks, labels, recipe, seed and version of torch."""
+    digest = hashlib.sha256(repr((recipe, seed, torch.__version__)).encode())
+    for name, tensor in (*model.named_parameters(), *model.named_buffers(), *masks.items(), ("labels", images.labels)):
+        digest.update(repr((name, tensor.shape, tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _write(path, fingerprint, parts, step):
+    """Write the state whole or not at all."""
+    state = {name: getattr(parts, name).state_dict() for name in ("model", "optimiser", "scheduler")}
+    state |= {"fingerprint": fingerprint, "step": step, "draws": parts.draws.get_state()}
+    state |= {"curves": (parts.curves.train_loss, parts.curves.train_error, [tuple(test) for test in parts.curves.tests])}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        torch.save(state, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _restore(path, fingerprint, parts):
+    """Bring the parts into the state on disk, if there is one that fits; give the number of steps done."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        known = state["fingerprint"]
+    except FileNotFoundError:
+        return 0
+    except Exception as error:  # torch, pickle and zipfile raise half a dozen kinds
+        warnings.warn(f"{path} is not the state of a training, or is damaged: training starts anew ({error})", stacklevel=5)
+        return 0
+    if known != fingerprint:
+        warnings.warn(f"{path} is the state of another training: this one starts anew", stacklevel=5)
+        return 0
+    for name in ("model", "optimiser", "scheduler"):
+        getattr(parts, name).load_state_dict(state[name])
+    parts.draws.set_state(state["draws"])
+    train_loss, train_error, tests = state["curves"]
+    for curve, values in zip(parts.curves, (train_loss, train_error, [Evaluation(*test) for test in tests])):
+        curve.extend(values)
+    return state["step"]

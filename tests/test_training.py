@@ -104,7 +104,7 @@ def test_bfloat16_is_for_the_passes_only(tiny, name):
     model, kinds = models.build(name), []
     masks = snipkit.prune(model, tiny.train[:100], 0.95)
     model.fc2.register_forward_hook(lambda _module, _inputs, output: kinds.append((torch.is_grad_enabled(), output.dtype)))
-    outcome = training.train(model, masks, tiny, Recipe(steps=60, schedule="onecycle", precision="bfloat16"))
+    outcome = training.train(model, masks, tiny, Recipe(steps=40, schedule="onecycle", precision="bfloat16"))
     assert set(kinds) == {(True, torch.bfloat16), (False, torch.bfloat16)}  # in training and in the tests of it
     assert all(p.dtype == torch.float32 and not p[~masks[n]].any() for n, p in model.named_parameters())
     assert outcome.train_loss[-1] < outcome.train_loss[0] - 0.5 and outcome.test_error < 60
@@ -159,3 +159,111 @@ def test_norm_layers_are_not_decayed(small):
     assert {name: decayed[id(p)] for name, p in model.named_parameters()} == {
         name: 0.0 if name.startswith("1.") else 5e-4 for name, _ in model.named_parameters()
     }
+
+
+# --- trainings that can be interrupted ------------------------------------------------------------------------------
+
+COLOURED = Recipe(steps=12, batch_size=16, schedule="onecycle", augment="flip-shift")
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """Made-up colour images, for networks with batch norm."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (80, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    part = data.Images(pixels, torch.arange(80) % 10, (0.5,) * 3, (0.3,) * 3)
+    return data.Dataset("noise", 10, part.take(slice(64)), part.take(slice(0)), part.take(slice(64, None)))
+
+
+def resnet(noise, seed=0):
+    model = models.build("resnet-20", width=0.25, seed=seed).to(memory_format=torch.channels_last)
+    return model, snipkit.prune(model, noise.train[:32], 0.8)
+
+
+def lenet(tiny, seed=0, name="lenet-300-100"):
+    model = models.build(name, seed=seed)
+    return model, snipkit.prune(model, tiny.train[:100], 0.95)
+
+
+@pytest.mark.parametrize(
+    "build, dataset, recipe",
+    [
+        (resnet, "noise", COLOURED),
+        (lenet, "tiny", Recipe(steps=12, optimiser="adam", lr=0.001, augment="half-flip-shift")),
+        (lenet, "tiny", Recipe(steps=70, decay_every=20)),  # logged every other step, so more than one is lost
+    ],
+)
+def test_an_interrupted_training_comes_to_the_same_bits(request, tmp_path, monkeypatch, build, dataset, recipe):
+    """Stopped by its deadline at every step but the first, and then killed between two states, it ends where one that was not does."""
+    dataset, path = request.getfixturevalue(dataset), tmp_path / "a" / "state.pt"
+    whole, masks = build(dataset)
+    expected = training.train(whole, masks, dataset, recipe, seed=3)
+    stops = 0
+    while True:
+        model, masks = build(dataset)
+        try:
+            outcome = training.train(model, masks, dataset, recipe, seed=3, checkpoint=path, deadline=0.0 if stops < 7 else None)
+            break
+        except training.Interrupted as error:
+            assert f"at step {(stops + 1) * training.log_interval(recipe.steps)};" in str(error) and path.exists()
+            stops += 1
+    assert stops == 7 and outcome == expected
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert not list(path.parent.iterdir())  # nothing is left lying about
+
+
+def test_a_killed_training_loses_what_came_after_the_last_state(tiny, tmp_path, monkeypatch):
+    path, recipe, steps = tmp_path / "state.pt", Recipe(steps=40), []
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    real = training.mask_gradients
+
+    def killed(masked):
+        steps.append(1)
+        if len(steps) == 20:
+            raise KeyboardInterrupt
+        real(masked)
+
+    model, masks = lenet(tiny)
+    monkeypatch.setattr(training, "mask_gradients", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(model, masks, tiny, recipe, checkpoint=path)
+    model, masks = lenet(tiny)
+    outcome = training.train(model, masks, tiny, recipe, checkpoint=path)
+    assert len(steps) == 20 + 40 - 19 and not path.exists()
+    model, masks = lenet(tiny)
+    assert outcome == training.train(model, masks, tiny, recipe)
+
+
+def test_states_that_are_damaged_or_of_another_training_are_not_used(tiny, tmp_path):
+    path, recipe = tmp_path / "state.pt", Recipe(steps=10)
+
+    def result(seed=0, **how):
+        model, masks = lenet(tiny)
+        return training.train(model, masks, tiny, recipe, seed=seed, **how)
+
+    def interrupted(**how):
+        with pytest.raises(training.Interrupted):
+            result(checkpoint=path, deadline=0.0, **how)
+        return path.read_bytes()
+
+    expected, state = result(), interrupted()
+    for torn in (b"", b"text", state[:1000], state[:-1]):
+        path.write_bytes(torn)
+        with pytest.warns(UserWarning, match="is not the state of a training, or is damaged: training starts anew"):
+            assert result(checkpoint=path) == expected
+    interrupted(seed=1)
+    with pytest.warns(UserWarning, match="the state of another training"):
+        assert result(checkpoint=path) == expected
+    path.write_bytes(state)
+    other, masks = lenet(tiny, seed=1)
+    with pytest.warns(UserWarning, match="the state of another training"):
+        training.train(other, masks, tiny, recipe, checkpoint=path)
+    with pytest.raises(ValueError, match="a training with a deadline needs a checkpoint"):
+        result(deadline=0.0)
+
+
+def test_a_diverged_training_leaves_no_state_behind(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    with pytest.raises(training.DivergedError):
+        training.train(models.build("lenet-300-100"), {}, tiny, Recipe(steps=20, lr=1e6), checkpoint=tmp_path / "state.pt")
+    assert not list(tmp_path.iterdir())
