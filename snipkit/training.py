@@ -1,4 +1,4 @@
-"""Masked training: a plain loop, exact masks, a recipe that is a value."""
+"""Masked training: a plain loop, exact masks, a recipe that is a value; and the same loop for a stack of networks."""
 
 import contextlib
 import hashlib
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
+from torch.func import functional_call, stack_module_state
 from torch.nn.functional import cross_entropy
 
 from snipkit.data import AUGMENTATIONS, augment
@@ -308,13 +310,16 @@ def _orders(size, recipe, seeds, device):
         yield epoch[:, start : start + recipe.batch_size]
 
 
-def _optimiser(model, recipe):
-    """The optimiser and its schedule; parameters of norm layers are not decayed (as in the authors' code)."""
+def _optimiser(model, recipe, stacked=None):
+    """The optimiser and its schedule; parameters of norm layers are not decayed (as in the authors' code).
+
+    With ``stacked``, name → tensor, it is those that are optimised, each as the model's parameter of the same name is.
+    """
     norms = {id(p) for module in model.modules() if is_norm(module) for p in module.parameters(recurse=False)}
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) not in norms], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in model.parameters() if id(p) in norms], "weight_decay": 0.0},
-    ]
+    decayed, others = [], []
+    for name, parameter in model.named_parameters():
+        (others if id(parameter) in norms else decayed).append(parameter if stacked is None else stacked[name])
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if recipe.optimiser == "adam":
         optimiser = torch.optim.Adam(groups, lr=recipe.lr, fused=True)
@@ -335,13 +340,191 @@ def _rate(step, recipe):
     return (1 + math.cos(math.pi * (step - warmup) / (recipe.steps - warmup))) / 2
 
 
+# --- stacks of networks ---------------------------------------------------------------------------------------------
+
+UNSTACKABLE = (nn.RNNBase, nn.RNNCellBase, nn.modules.dropout._DropoutNd)  # no batching rule, or draws that nothing repeats
+STACK_TEST_BATCH = 200  # images that all networks of a stack are tested on at a time
+
+
+def train_stack(models, masks, data, recipe, *, seeds) -> list[Outcome | DivergedError]:
+    """Train networks of one architecture by one recipe all at once, each as ``train`` would alone (law 7).
+
+    Small networks leave a GPU idle between the launches of its kernels, and a stack has no more of those than one network.
+    Their weights are stacked along a new first dimension (S networks), and ``vmap`` puts the forward pass through it. Losses,
+    and with them gradients, stay apart, and momentum SGD and Adam go entry by entry, so nothing else changes.
+
+    Args:
+        models: S modules of the same architecture and switches, trained in place; the forward pass is the first one's.
+        masks: S mask sets as for ``train``, not necessarily of the same parameters.
+        data: S ``data.Dataset``s with equally many training images of the same standardisation. Pixels that are the same
+            tensor are held in memory once, and networks with the same test set are tested together.
+        recipe: a ``Recipe``.
+        seeds: S seeds.
+
+    Returns:
+        For each network what ``train`` returns, or the ``DivergedError`` it raises: the others go on.
+
+    Raises:
+        ValueError: as ``train``; lists of different lengths; models, or data sets, that do not go together; a layer that
+            cannot be stacked, by its name.
+    """
+    _check_stack(models, masks, data, seeds)
+    network, parts = models[0], [dataset.train for dataset in data]
+    _check_batch_size(recipe, parts[0])
+    for model, kept in zip(models, masks):
+        apply_(model, kept)
+        model.train()
+    parameters, buffers = stack_module_state(models)
+    masked = _stacked_masks(parameters, masks)
+    optimiser, scheduler = _optimiser(network, recipe, parameters)
+    draws = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
+    batch, device = _batches(parts), parts[0].labels.device
+    curves, diverged = [Curves([], [], []) for _ in models], {}
+    running, wrong, log_every, tests = 0.0, 0, log_interval(recipe.steps), _checkpoints(recipe.steps)
+    for step, index in enumerate(_orders(len(parts[0]), recipe, seeds, device), start=1):
+        inputs, labels = batch(index)
+        if recipe.augment != "none":
+            inputs = torch.stack([augment(images, recipe.augment, generator) for images, generator in zip(inputs, draws)])
+        with _autocast(recipe, device):
+            outputs = wide(_forward(network, parameters, buffers, inputs))  # (S, B, classes)
+        if step == 1:
+            for part, output in zip(parts, outputs):
+                check_labels(part.labels, output)
+        losses = _losses(outputs, labels).mean(1)
+        optimiser.zero_grad()
+        losses.sum().backward()
+        mask_gradients(masked)
+        optimiser.step()
+        scheduler.step()
+        running = running + losses.detach()
+        wrong = wrong + (outputs.detach().argmax(2) != labels).sum(1)
+        if step % log_every == 0 or step == recipe.steps:
+            logged = (step - 1) % log_every + 1
+            for curve, loss, errors in zip(curves, running.tolist(), wrong.tolist()):
+                curve.train_loss.append(loss / logged)
+                curve.train_error.append(100 * errors / (logged * recipe.batch_size))
+            _note_diverged(diverged, "training", [curve.train_loss[-1] for curve in curves], step, recipe)
+            running, wrong = 0.0, 0
+        if step in tests:
+            with _autocast(recipe, device):
+                evaluations = _evaluate_stack(models, parameters, buffers, [dataset.test for dataset in data])
+            for curve, evaluation in zip(curves, evaluations):
+                curve.tests.append(evaluation)
+            _note_diverged(diverged, "test", [evaluation.loss for evaluation in evaluations], step, recipe)
+            network.train()
+        if len(diverged) == len(models):
+            break
+    _unstack(models, parameters, buffers)
+    return [diverged.get(number) or curve.outcome() for number, curve in enumerate(curves)]
+
+
+def _forward(network, parameters, buffers, inputs, shared=False):
+    """The outputs (S, B, classes) of a stack for inputs (S, B, ...), or (B, ...) if they are shared by all."""
+
+    def one(parameters, buffers, inputs):
+        return functional_call(network, (parameters, buffers), (inputs,))
+
+    return torch.vmap(one, in_dims=(0, 0, None if shared else 0))(parameters, buffers, inputs)
+
+
+def _losses(outputs, labels):
+    """The cross-entropy of each example, (S, B), from outputs (S, B, classes) and labels (S, B)."""
+    return cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+
+
+def _batches(parts):
+    """A function from indices (S, B) to standardised inputs (S, B, C, H, W) and labels (S, B), for S parts of data sets."""
+    distinct = {_address(part.pixels): part.pixels for part in parts}
+    pixels, labels = torch.stack(list(distinct.values())), torch.stack([part.labels for part in parts])
+    device, numbers = labels.device, list(distinct)
+    which = torch.tensor([[numbers.index(_address(part.pixels))] for part in parts], device=device)
+    row = torch.arange(len(parts), device=device)[:, None]
+
+    def batch(index):
+        inputs = parts[0].standardise(pixels[which, index].flatten(0, 1))
+        return inputs.unflatten(0, index.shape), labels[row, index]
+
+    return batch
+
+
+def _address(tensor):
+    """The same for tensors that are the same memory seen in the same way."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _stacked_masks(parameters, masks):
+    """Pairs of a stacked parameter and its stacked masks, for every parameter that is masked in any of the networks."""
+    pairs = []
+    for name, parameter in parameters.items():
+        if any(name in kept for kept in masks):
+            stacked = torch.ones_like(parameter, requires_grad=False)
+            for row, kept in zip(stacked, masks):
+                if name in kept:
+                    row.copy_(kept[name])
+            pairs.append((parameter, stacked))
+    return pairs
+
+
+@torch.no_grad()
+def _evaluate_stack(models, parameters, buffers, parts):
+    """What ``evaluate`` gives for each network of a stack: together on one test set, one after the other on several."""
+    if len({(_address(part.pixels), _address(part.labels)) for part in parts}) > 1:
+        _unstack(models, parameters, buffers)
+        return [evaluate(model, part) for model, part in zip(models, parts)]
+    network, part = models[0].eval(), parts[0]
+    if not len(part):
+        raise ValueError("there are no images to evaluate on")
+    wrong = loss = 0.0
+    for start in range(0, len(part), STACK_TEST_BATCH):
+        inputs, labels = part[start : start + STACK_TEST_BATCH]
+        outputs = wide(_forward(network, parameters, buffers, inputs, shared=True))
+        wrong = wrong + (outputs.argmax(2) != labels).sum(1)
+        loss = loss + _losses(outputs, labels.expand(len(models), -1)).sum(1)
+    return [Evaluation(100 * errors / len(part), total / len(part)) for errors, total in zip(wrong.tolist(), loss.tolist())]
+
+
+@torch.no_grad()
+def _unstack(models, parameters, buffers):
+    """Write the state of a stack into its networks."""
+    for number, model in enumerate(models):
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            tensor.copy_((parameters | buffers)[name][number])
+        model.eval()  # as ``train`` leaves it
+
+
+def _note_diverged(diverged, what, losses, step, recipe):
+    """Keep the first error of each network of a stack whose loss is not finite."""
+    for number, loss in enumerate(losses):
+        try:
+            _check_finite(what, loss, step, recipe)
+        except DivergedError as error:
+            diverged.setdefault(number, error)
+
+
+def _check_stack(models, masks, data, seeds):
+    """Raise ValueError, with the reason, for what ``train_stack`` cannot train together."""
+    if not models or not len(models) == len(masks) == len(data) == len(seeds):
+        raise ValueError(f"a stack of {len(models)} models, {len(masks)} mask sets, {len(data)} data sets and {len(seeds)} seeds")
+    for name, module in models[0].named_modules():
+        if isinstance(module, UNSTACKABLE):
+            raise ValueError(f"{name or 'the model'} is a {type(module).__name__}, which cannot be stacked: train the models alone")
+    alike = {
+        "models": [(type(m), [(name, p.shape, p.dtype) for name, p in m.state_dict().items()]) for m in models],
+        "training sets": [(d.train.pixels.shape, d.train.labels.shape, d.train.mean, d.train.std) for d in data],
+    }
+    for what, (first, *others) in alike.items():
+        for number, other in enumerate(others, start=1):
+            if other != first:
+                raise ValueError(f"the {what} of a stack must be alike: number {number} is not like number 0")
+
+
 # --- trainings that can be interrupted ------------------------------------------------------------------------------
 
 
 class _Parts(NamedTuple):
     """All that changes in the course of a training; the order of the examples follows from the seed and the step."""
 
-    model: torch.nn.Module
+    model: nn.Module
     optimiser: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
     draws: torch.Generator
