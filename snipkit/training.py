@@ -194,7 +194,7 @@ def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None)
     log_every, tests = log_interval(recipe.steps), _checkpoints(recipe.steps)
     order = _order(len(images), recipe, seed, images.labels.device)
     parts = _Parts(model, optimiser, scheduler, draws, curves)
-    with _resumable(checkpoint, deadline, parts, masks, images, recipe, seed) as (done, keep):
+    with _resumable(checkpoint, deadline, parts, masks, data, recipe, seed) as (done, keep):
         model.train()
         for step, index in enumerate(islice(order, done, None), start=done + 1):
             inputs, labels = images[index]
@@ -486,9 +486,10 @@ def _evaluate_stack(models, parameters, buffers, parts):
 @torch.no_grad()
 def _unstack(models, parameters, buffers):
     """Write the state of a stack into its networks."""
+    stacked = parameters | buffers
     for number, model in enumerate(models):
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            tensor.copy_((parameters | buffers)[name][number])
+            tensor.copy_(stacked[name][number])
         model.eval()  # as ``train`` leaves it
 
 
@@ -507,7 +508,7 @@ def _check_stack(models, masks, data, seeds):
         raise ValueError(f"a stack of {len(models)} models, {len(masks)} mask sets, {len(data)} data sets and {len(seeds)} seeds")
     for name, module in models[0].named_modules():
         if isinstance(module, UNSTACKABLE):
-            raise ValueError(f"{name or 'the model'} is a {type(module).__name__}, which cannot be stacked: train the models alone")
+            raise ValueError(f"{name or 'the model'} is a {type(module).__name__}, which cannot be stacked: train them alone")
     alike = {
         "models": [(type(m), [(name, p.shape, p.dtype) for name, p in m.state_dict().items()]) for m in models],
         "training sets": [(d.train.pixels.shape, d.train.labels.shape, d.train.mean, d.train.std) for d in data],
@@ -552,7 +553,7 @@ def _resumable(path, deadline, parts, *beginning):
             _write(path, fingerprint, parts, step)
             written = time.time()
         if late:
-            raise Interrupted(f"the deadline passed at step {step}; {path} has the state: train again with the same arguments")
+            raise Interrupted(f"the deadline passed at step {step}; {path} has the state: train again as before to carry on")
 
     try:
         yield done, keep
@@ -562,10 +563,11 @@ def _resumable(path, deadline, parts, *beginning):
     path.unlink(missing_ok=True)
 
 
-def _fingerprint(model, masks, images, recipe, seed):
-    """Equal for equal beginnings: weights, masks, labels, recipe, seed and version of torch."""
+def _fingerprint(model, masks, data, recipe, seed):
+    """Equal for equal beginnings: weights, masks, labels (they tell data sets and splits apart), recipe, seed, torch."""
     digest = hashlib.sha256(repr((recipe, seed, torch.__version__)).encode())
-    for name, tensor in (*model.named_parameters(), *model.named_buffers(), *masks.items(), ("labels", images.labels)):
+    labels = ("train", data.train.labels), ("test", data.test.labels)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers(), *masks.items(), *labels):
         digest.update(repr((name, tensor.shape, tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

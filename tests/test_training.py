@@ -349,9 +349,9 @@ def test_a_killed_training_loses_what_came_after_the_last_state(tiny, tmp_path, 
 def test_states_that_are_damaged_or_of_another_training_are_not_used(tiny, tmp_path):
     path, recipe = tmp_path / "state.pt", Recipe(steps=10)
 
-    def result(seed=0, **how):
+    def result(dataset=tiny, seed=0, **how):
         model, masks = lenet(tiny)
-        return training.train(model, masks, tiny, recipe, seed=seed, **how)
+        return training.train(model, masks, dataset, recipe, seed=seed, **how)
 
     def interrupted(**how):
         with pytest.raises(training.Interrupted):
@@ -363,9 +363,10 @@ def test_states_that_are_damaged_or_of_another_training_are_not_used(tiny, tmp_p
         path.write_bytes(torn)
         with pytest.warns(UserWarning, match="is not the state of a training, or is damaged: training starts anew"):
             assert result(checkpoint=path) == expected
-    interrupted(seed=1)
-    with pytest.warns(UserWarning, match="the state of another training"):
-        assert result(checkpoint=path) == expected
+    for other in ({"seed": 1}, {"dataset": replace(tiny, test=tiny.test.take(slice(10)))}):
+        interrupted(**other)
+        with pytest.warns(UserWarning, match="the state of another training"):
+            assert result(checkpoint=path) == expected
     path.write_bytes(state)
     other, masks = lenet(tiny, seed=1)
     with pytest.warns(UserWarning, match="the state of another training"):
