@@ -54,10 +54,7 @@ class Images:
 
     def standardise(self, pixels):
         """uint8 pixels (B, C, H, W) to float32 with the training set's mean 0 and standard deviation 1."""
-        shape = (1, -1, 1, 1)
-        mean = torch.tensor(self.mean, device=pixels.device).mul_(255).view(shape)
-        std = torch.tensor(self.std, device=pixels.device).mul_(255).view(shape)
-        images = pixels.float().sub_(mean).div_(std)
+        images = pixels.float().sub_(_in_pixels(self.mean, pixels.device)).div_(_in_pixels(self.std, pixels.device))
         return images.contiguous(memory_format=torch.channels_last) if len(self.mean) > 1 else images
 
     def to(self, device):
@@ -66,6 +63,12 @@ class Images:
     def take(self, index):
         """The part of this part at ``index``, still as raw pixels."""
         return replace(self, pixels=self.pixels[index], labels=self.labels[index])
+
+
+@functools.lru_cache(maxsize=64)
+def _in_pixels(values, device):
+    """A statistic of the channels in units of pixels, made once: a copy a batch would make a GPU wait for the CPU."""
+    return torch.tensor(values, device=device).mul_(255).view(1, -1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def augment(images, kind, generator):
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     padded = torch.nn.functional.pad(images, (reach,) * 4)
     each, rows, columns = (
-        index.to(images.device) for index in (torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :])
+        index.to(images.device, non_blocking=True) for index in (torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :])
     )
     return padded[each, :, rows, columns].permute(0, 3, 1, 2)  # indexing puts the channels last, where convolutions want them
 

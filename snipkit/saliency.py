@@ -77,13 +77,13 @@ def _mean_gradients(model, batches, loss, biases, batch_norm):
     if batch_norm not in BATCH_NORM_MODES:
         raise ValueError(f"unknown batch_norm mode {batch_norm!r}; known: {', '.join(BATCH_NORM_MODES)}")
     weights = _some(prunable(model, biases=biases))
-    if any(_wide(weight) is not weight for weight in weights.values()):
+    if any(wide(weight) is not weight for weight in weights.values()):
         model = copy.deepcopy(model).float()
         weights = prunable(model, biases=biases)
     mean, examples = None, 0
     with _scoring(model, list(weights.values()), batch_norm):
         for inputs, targets in _pairs(batches):
-            inputs = _wide(inputs)
+            inputs = wide(inputs)
             with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
                 outputs = model(inputs)
                 check_labels(targets, outputs)
@@ -132,7 +132,7 @@ def _scoring(model, weights, batch_norm):
 
 def magnitude(model, batches=None, loss=None, *, biases=True, batch_norm="eval", generator=None):
     """|w|, in one global ranking: the data-free baseline. Arguments, result and errors as for ``snip``."""
-    return _normalised({name: _wide(w.detach()).abs() for name, w in _some(prunable(model, biases=biases)).items()})
+    return _normalised({name: wide(w.detach()).abs() for name, w in _some(prunable(model, biases=biases)).items()})
 
 
 def random(model, batches=None, loss=None, *, biases=True, batch_norm="eval", generator=None):
@@ -182,8 +182,8 @@ def _pairs(batches):
         yield pair
 
 
-def _wide(tensor):
-    """At least float32: half-precision scores move a good part of the mask."""
+def wide(tensor):
+    """At least float32: half-precision scores move a good part of the mask, and sums of half-precision losses are coarse."""
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
 
 

@@ -225,29 +225,82 @@ def execute(run: Run, device="cpu") -> dict:
     A training that diverges is a result too: its record has ``outcome`` None and says why under ``diverged``.
     """
     start = time.perf_counter()
+    model, masks, dataset = _prepare(run, load(run, device), device)
+    try:
+        outcome = training.train(model, masks, dataset, run.recipe, seed=run.seeds()["order"])
+    except training.DivergedError as error:
+        outcome = error
+    return _record(run, model, masks, dataset, outcome, device, {"seconds": round(time.perf_counter() - start, 2)})
+
+
+def execute_stack(runs, device="cpu") -> list[dict]:
+    """Do runs that go together (``stacks``) all at once and return their records, in order.
+
+    They are those of ``execute`` to float tolerance, but for the provenance: it says how many runs were done together
+    ("stack"), and its seconds are an equal share of the whole.
+
+    Raises:
+        ValueError: runs that do not go together. What ``execute`` raises for any one of them ends all.
+    """
+    start = time.perf_counter()
+    if len({_stack_key(run) for run in runs}) > 1:
+        raise ValueError("these runs differ in what the runs of one stack must share: group them with study.stacks")
+    datasets, test = {}, None
+    for run in runs:
+        if (split := run.seeds()["split"]) not in datasets:
+            loaded = load(run, device)
+            test = test or loaded.test  # it does not depend on the split: held, and gone through, once for all
+            datasets[split] = dataclasses.replace(loaded, test=test)
+    prepared = [_prepare(run, datasets[run.seeds()["split"]], device) for run in runs]
+    networks, masks, parts = map(list, zip(*prepared))
+    seeds = [run.seeds()["order"] for run in runs]
+    outcomes = training.train_stack(networks, masks, parts, runs[0].recipe, seeds=seeds)
+    provenance = {"seconds": round((time.perf_counter() - start) / len(runs), 2), "stack": len(runs)}
+    done = zip(runs, networks, masks, parts, outcomes)
+    return [_record(*what, device, provenance) for what in done]
+
+
+STACKED = ("lenet-300-100", "lenet-5-caffe")  # small enough for the launches of its kernels to be what a GPU waits for
+
+
+def stacks(runs, limit=64) -> list[list[Run]]:
+    """The runs in groups that can train together, in the order in which the groups first appear, at most ``limit`` in each.
+
+    Together go runs of a model in ``STACKED`` that share data set, sizes, model, options and recipe; all others are alone.
+    """
+    groups = {}
+    for run in runs:
+        groups.setdefault(_stack_key(run) if run.model in STACKED else (len(groups), run.id), []).append(run)
+    return [group[start : start + limit] for group in groups.values() for start in range(0, len(group), limit)]
+
+
+def _stack_key(run):
+    return run.data, run.model, json.dumps(run.options, sort_keys=True), run.recipe, run.train_size, run.test_size
+
+
+def _prepare(run, dataset, device):
+    """What a run trains: the network, its masks, and the data set with the labels that it is to learn."""
     seeds = run.seeds()
-    dataset = load(run, device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", masking.EmptyLayerWarning)  # the record has the counts of every layer
         masks = {} if run.criterion == "dense" else score(run, dataset, device)
     if run.train_labels == "random":
         shuffled = data.shuffle_labels(dataset.train, torch.Generator().manual_seed(seeds["labels"]))
         dataset = dataclasses.replace(dataset, train=shuffled)
-    model = build(run, run.training_init, seeds["training_init"], device)
-    outcome, diverged = None, None
-    try:
-        outcome = dataclasses.asdict(training.train(model, masks, dataset, run.recipe, seed=seeds["order"]))
-    except training.DivergedError as error:
-        diverged = str(error)
+    return build(run, run.training_init, seeds["training_init"], device), masks, dataset
+
+
+def _record(run, model, masks, dataset, outcome, device, provenance):
+    """The record of a run that came to an outcome, or to a ``DivergedError``."""
+    diverged = isinstance(outcome, training.DivergedError)
     return {
         "id": run.id,
         "run": dataclasses.asdict(run),
-        "outcome": outcome,
-        "diverged": diverged,
+        "outcome": None if diverged else dataclasses.asdict(outcome),
+        "diverged": str(outcome) if diverged else None,
         "kept": {name: [int(mask.sum()), mask.numel()] for name, mask in masks.items()},
         "effective": _effective(model, masks, dataset),
-        "provenance": {
-            "seconds": round(time.perf_counter() - start, 2),
+        "provenance": provenance | {
             "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
             "snipkit": snipkit.__version__,
             "torch": torch.__version__,

@@ -107,6 +107,47 @@ def test_scores_in_pieces_are_those_of_the_whole_batch():
     assert masking.overlap(pieces, whole)[0] > 0.9995  # a tie in the last digits may fall the other way
 
 
+def test_runs_that_can_train_together_are_grouped():
+    first, other, alone = quick(), quick(recipe=Recipe(steps=6)), quick(data="cifar-10", model="vgg-d")
+    relu = quick(model="lenet-5-caffe", options={"conv_relu": True})
+    pruned = quick(criterion="snip", sparsity=0.9, seed=3, scoring_data="noise", train_labels="random")
+    runs = [first, alone, other, pruned, relu, quick(model="lenet-5-caffe"), quick(seed=1), quick(seed=2), alone, quick(train_size=600)]
+    groups = study.stacks(runs, limit=3)
+    assert groups == [
+        [first, pruned, quick(seed=1)], [quick(seed=2)], [alone], [other], [relu], [quick(model="lenet-5-caffe")], [alone],
+        [quick(train_size=600)],
+    ]
+
+
+def test_a_stack_of_runs_comes_to_the_records_of_the_single_ones():
+    runs = [
+        quick(), quick(criterion="snip", sparsity=0.95), quick(criterion="random", sparsity=0.5, seed=1),
+        quick(criterion="snip", sparsity=0.9, train_labels="random", scoring_labels="random"),
+        quick(criterion="magnitude", sparsity=0.9, scoring_init="he", training_init="he", seed=2),
+        quick(model="lenet-5-caffe", criterion="snip", sparsity=0.9), quick(model="lenet-5-caffe", seed=1),
+    ]
+    groups = study.stacks(runs)
+    assert [len(group) for group in groups] == [5, 2]
+    for group in groups:
+        for run, record in zip(group, study.execute_stack(group), strict=True):
+            alone = study.execute(run)
+            assert json.loads(json.dumps(record)) == record
+            assert record["provenance"].pop("stack") == len(group) and set(record["provenance"]) == set(alone["provenance"])
+            for name, value in alone["outcome"].items():
+                assert record["outcome"][name] == pytest.approx(value, rel=1e-4), name
+            assert all(record[name] == alone[name] for name in ("id", "run", "diverged", "kept"))
+    with pytest.raises(ValueError, match="group them with study.stacks"):
+        study.execute_stack([quick(), quick(train_size=600)])
+
+
+def test_a_diverging_run_leaves_its_stack_alone():
+    recipe = Recipe(steps=30, lr=0.2)
+    calm, wild = quick(recipe=recipe, criterion="snip", sparsity=0.99), quick(recipe=recipe, training_init="normal")
+    stack, alone = study.execute_stack([wild, calm]), study.execute(wild)
+    assert stack[0]["outcome"] is alone["outcome"] is None and stack[0]["diverged"][:20] == alone["diverged"][:20]
+    assert stack[1]["diverged"] is None and stack[1]["outcome"]["test_loss"] > 0
+
+
 def test_random_labels_are_trained_on_and_true_ones_tested_on():
     """Few images and many steps: the labels are learnt by heart, and are of no use on the test set."""
     recipe = Recipe(steps=150, batch_size=50, schedule="onecycle", weight_decay=0.0)
