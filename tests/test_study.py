@@ -135,7 +135,7 @@ def test_a_finished_run_never_runs_again_from_any_file_of_the_folder(tmp_path, m
     with ThreadPoolExecutor(1) as executor:
         first = study.run_all(runs[:1], tmp_path / "a.jsonl", executor)
         done = []
-        monkeypatch.setattr(study, "execute", lambda run, device, real=study.execute: done.append(run) or real(run, device))
+        monkeypatch.setattr(study, "execute", lambda run, *rest, real=study.execute: done.append(run) or real(run, *rest))
         both = study.run_all(runs, tmp_path / "b.jsonl", executor)
     assert done == runs[1:] and both.id[0] == first.id[0] and both.test_error[0] == first.test_error[0]
 
@@ -230,7 +230,7 @@ def test_a_killed_worker_is_one_clear_error(tmp_path, monkeypatch):
         study.run_all([quick()], tmp_path / "a.jsonl")
 
 
-def _die(run, device):
+def _die(run, version, checkpoint, deadline):
     os._exit(9)
 
 
@@ -239,6 +239,5 @@ def test_the_estimate_is_of_the_right_order(tmp_path):
     with ThreadPoolExecutor(1) as executor:
         study.run_all([quick()], tmp_path / "warm.jsonl", executor)
         seconds = study.run_all([run], tmp_path / "a.jsonl", executor).seconds[0]
-    estimate = study.estimate([run] * study._workers(), {})
-    assert seconds / 5 < estimate < seconds * 5
-    assert study.estimate([run] * study._workers(), study.read(tmp_path)) == pytest.approx(seconds)
+    assert seconds / 5 < study.seconds([run], {})[run] < seconds * 5
+    assert study.seconds([run], study.read(tmp_path))[run] == pytest.approx(seconds)
