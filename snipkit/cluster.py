@@ -5,6 +5,7 @@ import warnings
 
 import snipkit
 
+SECONDS = 30  # to wait for the scheduler's answer
 COMPARED = ("python", "torch")  # other versions give other last digits, no more
 
 
@@ -28,7 +29,7 @@ def connect(address):
     except ImportError:
         raise RuntimeError("several machines need the package distributed: pip install 'snipkit[cluster]'") from None
     try:
-        client = distributed.Client(address, timeout=30, set_as_default=False)
+        client = distributed.Client(address, timeout=SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RuntimeError(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
     with client:

@@ -18,11 +18,13 @@ import os
 import platform
 import socket
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -371,13 +373,13 @@ def _work(files, records, seen, executor, deadline):
     bar = tqdm(total=len(files), desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30)
     with _open_claims(folder) as claims, bar:
         while running or (queue and not (died or full or _passed(deadline))):
-            while not (died or full or _passed(deadline)) and len(running) < capacity(executor) + LEAD:
-                if (run := _next(queue, records, seen, folder, claims)) is None:
-                    break
-                try:
+            try:
+                while not (died or full or _passed(deadline)) and len(running) < capacity(executor) + LEAD:
+                    if (run := _next(queue, records, seen, folder, claims)) is None:
+                        break
                     running[executor.submit(_execute, *_task(run, folder, deadline))] = run
-                except BrokenExecutor as error:
-                    died = error
+            except BrokenExecutor as error:
+                died = error
             if not running:
                 time.sleep(1)  # all that is left is being done by other processes
             # Not for ever: workers may join, and other processes may finish or die.
@@ -410,8 +412,9 @@ def _work(files, records, seen, executor, deadline):
     if full:
         raise RuntimeError(f"{full}. {len(unwritten)} finished runs could not be put on record and will be done again") from full
     if died:
-        what = "the executor dropped its runs (is its scheduler gone?)" if isinstance(died, CancelledError) else (
-            "a worker process died (was it killed, or out of memory?)")
+        what = "a worker process died (was it killed, or out of memory?)"
+        if not isinstance(died, BrokenProcessPool):
+            what = "the executor dropped its runs (has its scheduler died, or the network?)"
         raise RuntimeError(
             f"{what}; {finished} of {len(files)} runs were finished and are in {folder}: run again to carry on"
         ) from died
@@ -466,7 +469,9 @@ def _execute(run, version, checkpoint, deadline):
     if _passed(deadline):
         return None
     if checkpoint and not Path(checkpoint).parent.is_dir():
-        checkpoint = None  # a machine that does not share the folder of results
+        # A machine that does not share the folder of results: the state is of use if the same machine gets the run again.
+        checkpoint = Path(tempfile.gettempdir()) / f"snipkit-{os.getuid()}" / Path(checkpoint).name
+        checkpoint.parent.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -482,7 +487,10 @@ def capacity(executor: Executor | None = None) -> float:
     if executor is None:
         return _workers()
     if client := getattr(executor, "_client", None):  # Dask's: its workers come and go
-        return sum(client.nthreads().values())
+        try:
+            return sum(client.nthreads().values())
+        except OSError as error:
+            raise BrokenExecutor("its scheduler does not answer") from error
     return getattr(executor, "_max_workers", math.inf)  # the standard library's
 
 
