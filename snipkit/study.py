@@ -368,7 +368,7 @@ LONG = 5000  # steps: a run of so many takes minutes, and is worth a checkpoint
 def _work(files, records, seen, executor, deadline):
     """Hand the runs to the executor, a few at a time; append each record as it comes in, and add it to ``records``."""
     queue, running, failed, unwritten = deque(files), {}, {}, deque()
-    folder, died, full, finished = _folder(files), None, None, 0
+    folder, died, full, finished, cut_off = _folder(files), None, None, 0, 0
     # In a log, a line every half minute is enough.
     bar = tqdm(total=len(files), desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30)
     with _open_claims(folder) as claims, bar:
@@ -394,7 +394,8 @@ def _work(files, records, seen, executor, deadline):
                 else:
                     if record is not None:
                         unwritten.append((run, record))
-                        continue
+                        continue  # the claim is given up when it is on record
+                    cut_off += 1
                 _release(claims, run)
             full = None
             while unwritten and not full:  # kept for another try: there may be room again when the next run has finished
@@ -408,7 +409,7 @@ def _work(files, records, seen, executor, deadline):
                     finished += 1
                     _release(claims, run)
                     unwritten.popleft()
-            bar.update(len(files) - len(queue) - len(running) - bar.n)
+            bar.update(len(files) - len(queue) - len(running) - cut_off - bar.n)
     if full:
         raise RuntimeError(f"{full}. {len(unwritten)} finished runs could not be put on record and will be done again") from full
     if died:
