@@ -368,7 +368,7 @@ LONG = 5000  # steps: a run of so many takes minutes, and is worth a checkpoint
 def _work(files, records, seen, executor, deadline):
     """Hand the runs to the executor, a few at a time; append each record as it comes in, and add it to ``records``."""
     queue, running, failed, unwritten = deque(files), {}, {}, deque()
-    folder, died, full, finished, cut_off = _folder(files), None, None, 0, 0
+    folder, died, full, cut_off = _folder(files), None, None, 0
     # In a log, a line every half minute is enough.
     bar = tqdm(total=len(files), desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30)
     with _open_claims(folder) as claims, bar:
@@ -397,19 +397,9 @@ def _work(files, records, seen, executor, deadline):
                         continue  # the claim is given up when it is on record
                     cut_off += 1
                 _release(claims, run)
-            full = None
-            while unwritten and not full:  # kept for another try: there may be room again when the next run has finished
-                run, record = unwritten[0]
-                try:
-                    append(files[run], record)
-                except RuntimeError as error:
-                    full = error
-                else:
-                    records[run.id] = record
-                    finished += 1
-                    _release(claims, run)
-                    unwritten.popleft()
+            full = _record_all(unwritten, files, records, claims)
             bar.update(len(files) - len(queue) - len(running) - cut_off - bar.n)
+    finished = sum(run.id in records for run in files)
     if full:
         raise RuntimeError(f"{full}. {len(unwritten)} finished runs could not be put on record and will be done again") from full
     if died:
@@ -425,6 +415,20 @@ def _work(files, records, seen, executor, deadline):
             f"{len(failed)} of {len(files)} runs failed, the others are in {folder}. The first: {run}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _record_all(unwritten, files, records, claims):
+    """Put finished runs on record; the error if there was no room for all: the rest stays in ``unwritten`` for another try."""
+    while unwritten:
+        run, record = unwritten[0]
+        try:
+            append(files[run], record)
+        except RuntimeError as error:
+            return error
+        records[run.id] = record
+        _release(claims, run)
+        unwritten.popleft()
+    return None
 
 
 def _passed(deadline):
