@@ -6,12 +6,15 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # The largest profile that makes sense here: the paper's protocol needs a GPU.
 PROFILE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo paper || echo laptop)
+# Minutes after which no run is started (the next call carries on), and the Dask scheduler of other machines: docs/machines.md.
+BUDGET ?=
+EXECUTOR ?=
 
 NOTEBOOKS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 CODE := $(wildcard snipkit/*.py snipkit/*/*.py)
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=lesson|laptop|paper]   (profile here: $(PROFILE))"; echo
+	@echo "make TARGET [PROFILE=lesson|laptop|paper] [BUDGET=minutes] [EXECUTOR=tcp://host:port]   (profile here: $(PROFILE))"; echo
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
@@ -28,11 +31,15 @@ data: setup  ## fetch and verify the data sets, once (under a minute)
 	$(PY) -m snipkit fetch
 
 train: data  ## the training of `make paper` alone, without notebooks
-	$(PY) -m snipkit train --profile $(PROFILE)
+	$(PY) -m snipkit train --profile $(PROFILE) $(BUDGET:%=--budget %) $(EXECUTOR:%=--executor %)
 
 paper: train  ## all training, figures and tables (lesson: 3 minutes, laptop: 9, paper: GPU days; resumable)
+ifeq ($(BUDGET),)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
+else  # a notebook would go on training
+	$(PY) -m snipkit figures --profile $(PROFILE)
+endif
 
 # The records are read when this runs, after the training: new ones draw the figures anew.
 build/$(PROFILE)/%.ipynb: notebooks/%.ipynb notebooks/profiles/$(PROFILE).yml $(CODE) $(wildcard results/$(PROFILE)/*.jsonl)

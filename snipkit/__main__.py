@@ -1,5 +1,7 @@
 """The commands behind the Makefile: ``python -m snipkit --help``."""
 
+import contextlib
+import time
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -25,36 +27,45 @@ def fetch(names: Annotated[list[str], typer.Argument(help="data sets; by default
 
 
 @app.command()
-def train(profile: Profile = "laptop"):
+def train(
+    profile: Profile = "laptop",
+    budget: Annotated[float, typer.Option(help="minutes; then no run is started, and those under way stop at a checkpoint")] = None,
+    executor: Annotated[str, typer.Option(help="tcp://host:port of a Dask scheduler; by default the cores of this machine")] = None,
+):
     """Say what a profile has to train and how long that takes here, then train it all (no Jupyter needed)."""
-    from snipkit import notebooks, sources, study
+    deadline = None if budget is None else time.time() + 60 * budget
+
+    from snipkit import cluster, notebooks, sources, study
 
     results = sources.home() / "results" / profile
     records = study.read(results)
-    todo, seen = {}, set()
+    files = {}
     for name in notebooks.names():
-        runs = {run.id: run for run in notebooks.grid(name, profile)}
-        todo[name] = [run for run in runs.values() if run.id not in records and run.id not in seen]
-        print(f"{name}: {len(runs)} runs, {len(todo[name])} to do")
-        seen |= set(runs)
-    every = [run for runs in todo.values() for run in runs]
-    can_be_had = {run.id for run in study.reachable(every)}
-    todo = {name: [run for run in runs if run.id in can_be_had] for name, runs in todo.items()}
-    every = [run for runs in todo.values() for run in runs]
-    if not every:
+        runs = list(dict.fromkeys(notebooks.grid(name, profile)))
+        to_do = [run for run in runs if run.id not in records and run not in files]
+        print(f"{name}: {len(runs)} runs, {len(to_do)} to do")
+        for run in runs:
+            files.setdefault(run, results / f"{name}.jsonl")  # of the first notebook that wants it
+    to_do = study.reachable([run for run in files if run.id not in records])
+    if not to_do:
         print(f"profile {profile}: nothing to do, all that can be run is on record in {results}")
-        return
-    seconds = study.estimate(every, {} if profile == "paper" else records)
-    shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]
-    print(
-        f"profile {profile}: {len(records)} runs on record in {results}, {len(every)} to do, about {_duration(seconds)} "
-        f"here; stop it at any time, a rerun carries on"
-        + (f"; shorter: make paper PROFILE={shorter[-1]}" if shorter else ""),
-        flush=True,
-    )
-    for name, runs in todo.items():
-        if runs:
-            study.run_all(runs, results / f"{name}.jsonl")
+    else:
+        with cluster.connect(executor) if executor else contextlib.nullcontext() as workers:
+            seconds = study.seconds(to_do, {} if profile == "paper" else records)
+            shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]
+            print(
+                f"profile {profile}: {len(records)} runs on record in {results}, {len(to_do)} to do, "
+                f"about {_duration(sum(seconds.values()) / study.capacity(workers))} "
+                + (f"with {study.capacity(workers)} workers as fast as this machine" if executor else "here")
+                + "; stop it at any time, a rerun carries on"
+                + (f"; shorter: make paper PROFILE={shorter[-1]}" if shorter else ""),
+                flush=True,
+            )
+            records = study.carry_out({run: files[run] for run in study.in_order(to_do, seconds)}, workers, deadline)
+    if budget is not None:
+        done = sum(run.id in records for run in files)
+        kept = sum(study.checkpoint_of(run, results).exists() for run in files if run.id not in records)
+        print(f"profile {profile}: {done} of {len(files)} on record" + (f", {kept} stopped at a checkpoint" if kept else ""))
 
 
 @app.command()

@@ -1,22 +1,29 @@
 """The study: a run is a value, its record a line in a file, and a finished run never runs again.
 
 ``results/<profile>/*.jsonl`` hold one JSON object a line: ``{"id", "run", "outcome", "kept", "provenance"}``. A file
-is only ever appended to, one whole line at a time under a lock; whoever reads skips (and names) a torn line.
+is only ever appended to, one whole line at a time under a lock; whoever reads skips (and names) a torn line. Beside them
+lie ``checkpoints/<id>.pt``, the states of unfinished runs, and ``.claims``, by which processes share out the runs.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import errno
 import fcntl
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import platform
+import socket
 import sys
+import tempfile
 import threading
 import time
 import warnings
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -219,18 +226,30 @@ def load(run: Run, device="cpu"):
     )
 
 
-def execute(run: Run, device="cpu") -> dict:
+def execute(run: Run, device="cpu", checkpoint=None, deadline=None) -> dict:
     """Do a run and return its record (plain JSON values).
 
     A training that diverges is a result too: its record has ``outcome`` None and says why under ``diverged``.
+
+    Args:
+        checkpoint, deadline: see ``training.train``.
+
+    Raises:
+        training.Interrupted: the deadline came first.
     """
     start = time.perf_counter()
+    resumed = checkpoint is not None and Path(checkpoint).exists()
     model, masks, dataset = _prepare(run, load(run, device), device)
     try:
-        outcome = training.train(model, masks, dataset, run.recipe, seed=run.seeds()["order"])
+        outcome = training.train(
+            model, masks, dataset, run.recipe, seed=run.seeds()["order"], checkpoint=checkpoint, deadline=deadline
+        )
     except training.DivergedError as error:
         outcome = error
-    return _record(run, model, masks, dataset, outcome, device, {"seconds": round(time.perf_counter() - start, 2)})
+    provenance = {"seconds": round(time.perf_counter() - start, 2)}
+    if resumed:
+        provenance["resumed"] = True  # then the seconds are those of the last part only
+    return _record(run, model, masks, dataset, outcome, device, provenance)
 
 
 def execute_stack(runs, device="cpu") -> list[dict]:
@@ -320,7 +339,7 @@ def _effective(model, masks, dataset):
         return None
 
 
-def run_all(runs, results, executor: Executor | None = None) -> pd.DataFrame:
+def run_all(runs, results, executor: Executor | None = None, deadline: float | None = None) -> pd.DataFrame:
     """Do every run that is not on record yet, put each on record the moment it is finished, return the table of all.
 
     A run on record in *any* ``.jsonl`` file of the same folder is not run again, so notebooks share their runs.
@@ -329,28 +348,69 @@ def run_all(runs, results, executor: Executor | None = None) -> pd.DataFrame:
     Args:
         runs: the runs wanted; doubles are run once.
         results: the ``.jsonl`` file to append new records to; made if need be.
-        executor: any ``concurrent.futures.Executor``. By default one process a core, one thread each (on a GPU: one
-            process), which is what small networks are fastest with.
+        executor, deadline: see ``carry_out``.
 
     Returns:
-        ``table`` of the records of ``runs``, in their order. Runs whose data set cannot be had are left out (see
-        ``reachable``).
+        ``table`` of the records of ``runs``, in their order. Runs that the deadline cut off are left out, and those
+        whose data set cannot be had (see ``reachable``).
 
     Raises:
-        RuntimeError: some runs failed (each with its reason), or a worker died. All others are on record by then.
+        RuntimeError: see ``carry_out``.
     """
-    runs, results = list({run.id: run for run in runs}.values()), Path(results)
-    records = read(results.parent)
-    todo = reachable([run for run in runs if run.id not in records])
+    runs = list({run.id: run for run in runs}.values())
+    return table(runs, carry_out({run: Path(results) for run in runs}, executor, deadline))
+
+
+def carry_out(files, executor: Executor | None = None, deadline: float | None = None) -> dict[str, dict]:
+    """Do the runs that are not on record yet, in the order given; put each on record the moment it is finished.
+
+    Any number of processes may do this in one folder at a time: each run is done by one, the others wait for its record.
+
+    Args:
+        files: run → the ``.jsonl`` file for its record; all files lie in one folder.
+        executor: any ``concurrent.futures.Executor``. By default one process a core, one thread each (on a GPU: one
+            process), which is what small networks are fastest with.
+        deadline: a ``time.time()`` after which no run is started, and those under way stop at a checkpoint.
+
+    Returns:
+        All records of the folder, by run id.
+
+    Raises:
+        RuntimeError: some runs failed (each with its reason), a worker died, or a record could not be written. All that
+            was finished is on record by then, as far as there was room.
+    """
+    if not files:
+        return {}
+    folder, seen = _folder(files), {}
+    records = read(folder, seen)
+    todo = reachable([run for run in files if run.id not in records])
     if todo:
         own = executor is None
         executor = executor or _processes(min(len(todo), _workers()))
         try:
-            records |= _work(todo, results, executor)
+            if own and _on_gpu():
+                _work_stacks({run: files[run] for run in todo}, records, seen, executor, deadline)
+            if left := {run: files[run] for run in todo if run.id not in records}:
+                _work(left, records, seen, executor, deadline)
         finally:
             if own:
                 executor.shutdown(cancel_futures=True)
-    return table(runs, records)
+    return records
+
+
+def _folder(files):
+    return next(iter(files.values())).parent
+
+
+def in_order(runs, seconds) -> list[Run]:
+    """One seed of everything before the second seed of anything; the cheapest first within a seed.
+
+    So a study stopped at any time has as many complete repetitions as it can.
+
+    Args:
+        seconds: run → its cost, as from ``seconds``.
+    """
+    return sorted(runs, key=lambda run: (run.seed, seconds[run]))
 
 
 def reachable(runs) -> list[Run]:
@@ -371,47 +431,175 @@ def reachable(runs) -> list[Run]:
     return [run for run in runs if not needed[run] & set(missing)]
 
 
-def _work(todo, results, executor):
-    """Hand the runs to the executor; append each record as it comes in."""
-    records, failed, died = {}, {}, None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    futures = {executor.submit(_execute, dataclasses.asdict(run), device): run for run in todo}
-    # In a log, a line every half minute is enough.
-    with tqdm(total=len(todo), desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30) as bar:
-        for future in as_completed(futures):
-            run = futures[future]
+def _work_stacks(files, records, seen, executor, deadline):
+    """Hand the runs that can train together to the executor, a stack at a time; a stack that fails is left to be done singly."""
+    groups = [group for group in stacks(files) if len(group) > 1]
+    folder = _folder(files)
+    with _open_claims(folder) as claims, tqdm(total=sum(map(len, groups)), desc="runs in stacks", unit="run") as bar:
+        for group in groups:
+            queue, mine = deque(group), []
+            while not _passed(deadline) and (run := _next(queue, records, seen, folder, claims)) is not None:
+                mine.append(run)
             try:
-                record = future.result()
-            except BrokenProcessPool as error:
-                died = error  # the runs that were finished before are still to come
+                done = executor.submit(_execute_stack, [dataclasses.asdict(run) for run in mine]).result() if mine else []
+            except BrokenExecutor:
+                raise RuntimeError(f"a worker process died (out of memory?); {folder} has what was finished: run again to carry on") from None
             except Exception as error:
-                failed[run] = error
-            else:
-                append(results, record)
-                records[run.id] = record
-            bar.update()
+                warnings.warn(f"{len(mine)} runs could not be trained together ({error}): they are done one by one", stacklevel=4)
+                done = []
+            if error := _record_all(deque(zip(mine, done)), files, records, claims):
+                raise error
+            for run in mine:
+                _release(claims, run)
+            bar.update(len(group))
+
+
+LEAD = 2  # runs waiting at the executor, so that no worker waits for its next one
+
+
+def _work(files, records, seen, executor, deadline):
+    """Hand the runs to the executor, a few at a time; append each record as it comes in, and add it to ``records``."""
+    queue, running, failed, unwritten = deque(files), {}, {}, deque()
+    folder, died, full, cut_off = _folder(files), None, None, 0
+    # In a log, a line every half minute is enough.
+    bar = tqdm(total=len(files), desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30)
+    with _open_claims(folder) as claims, bar:
+        while running or (queue and not (died or full or _passed(deadline))):
+            try:
+                while not (died or full or _passed(deadline)) and len(running) < capacity(executor) + LEAD:
+                    if (run := _next(queue, records, seen, folder, claims)) is None:
+                        break
+                    running[executor.submit(_execute, *_task(run, folder, deadline))] = run
+            except BrokenExecutor as error:
+                died = error
+            if not running:
+                time.sleep(1)  # all that is left is being done by other processes
+            # Not for ever: workers may join, and other processes may finish or die.
+            for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
+                run = running.pop(future)
+                try:
+                    record = future.result()
+                except (BrokenExecutor, CancelledError) as error:
+                    died = error  # the runs that were finished before are still to come
+                except Exception as error:
+                    failed[run] = error
+                else:
+                    if record is not None:
+                        unwritten.append((run, record))
+                        continue  # the claim is given up when it is on record
+                    cut_off += 1
+                _release(claims, run)
+            full = _record_all(unwritten, files, records, claims)
+            bar.update(len(files) - len(queue) - len(running) - cut_off - bar.n)
+    finished = sum(run.id in records for run in files)
+    if full:
+        raise RuntimeError(f"{full}. {len(unwritten)} finished runs could not be put on record and will be done again") from full
     if died:
+        what = "a worker process died (was it killed, or out of memory?)"
+        if not isinstance(died, BrokenProcessPool):
+            what = "the executor dropped its runs (has its scheduler died, or the network?)"
         raise RuntimeError(
-            f"a worker process died (was it killed, or out of memory?); {len(records)} of {len(todo)} runs were finished "
-            f"and are in {results}: run again to carry on"
+            f"{what}; {finished} of {len(files)} runs were finished and are in {folder}: run again to carry on"
         ) from died
     if failed:
         run, error = next(iter(failed.items()))
         raise RuntimeError(
-            f"{len(failed)} of {len(todo)} runs failed, the others are in {results}. The first: {run}: "
+            f"{len(failed)} of {len(files)} runs failed, the others are in {folder}. The first: {run}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return records
 
 
-def _execute(run, device):
-    """What a worker does: plain values in, plain values out, one thread."""
+def _record_all(unwritten, files, records, claims):
+    """Put finished runs on record; the error if there was no room for all: the rest stays in ``unwritten`` for another try."""
+    while unwritten:
+        run, record = unwritten[0]
+        try:
+            append(files[run], record)
+        except RuntimeError as error:
+            return error
+        records[run.id] = record
+        _release(claims, run)
+        unwritten.popleft()
+    return None
+
+
+def _passed(deadline):
+    return deadline is not None and time.time() >= deadline
+
+
+def _next(queue, records, seen, folder, claims):
+    """Take the first run off the queue that is not on record and that no other process is at; None: there is none now."""
+    for _ in range(len(queue)):
+        run = queue.popleft()
+        if run.id in records:
+            continue
+        if not _claim(claims, run):
+            queue.append(run)
+            continue
+        for found, record in read(folder, seen).items():
+            records.setdefault(found, record)
+        if run.id not in records:
+            return run
+        _release(claims, run)
+    return None
+
+
+def _task(run, folder, deadline):
+    """The arguments of ``_execute`` for a run."""
+    checkpoint = checkpoint_of(run, folder)  # only runs of some minutes ever write it
+    checkpoint.parent.mkdir(exist_ok=True)
+    return dataclasses.asdict(run), snipkit.__version__, str(checkpoint), deadline
+
+
+def checkpoint_of(run, folder) -> Path:
+    """Where the state of an unfinished run is kept, in a folder of results."""
+    return Path(folder) / "checkpoints" / f"{run.id}.pt"
+
+
+def _execute(run, version, checkpoint, deadline):
+    """What a worker does: plain values in, plain values out, one thread; None when the deadline came first."""
+    here = socket.gethostname()
+    if version != snipkit.__version__:
+        raise RuntimeError(f"the worker on {here} has snipkit {snipkit.__version__}, not {version}: install the same on all machines")
+    if _passed(deadline):
+        return None
+    if checkpoint and not Path(checkpoint).parent.is_dir():
+        # A machine that does not share the folder of results: the state is of use if the same machine gets the run again.
+        checkpoint = Path(tempfile.gettempdir()) / f"snipkit-{os.getuid()}" / Path(checkpoint).name
+        checkpoint.parent.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    return execute(Run(**run), device)
+    device = "cuda" if _on_gpu() else "cpu"
+    try:
+        return execute(Run(**run), device, checkpoint, deadline)
+    except training.Interrupted:
+        return None
+    except sources.DataError as error:
+        raise sources.DataError(f"on {here}: {error}") from error
+
+
+def _execute_stack(runs):
+    """What a worker does with runs that train together."""
+    return execute_stack([Run(**run) for run in runs], "cuda" if _on_gpu() else "cpu")
+
+
+def _on_gpu():
+    return torch.cuda.is_available()
+
+
+def capacity(executor: Executor | None = None) -> float:
+    """How many runs an executor (by default: this machine) does at a time; infinity where it does not say."""
+    if executor is None:
+        return _workers()
+    if client := getattr(executor, "_client", None):  # Dask's: its workers come and go
+        try:
+            return sum(client.nthreads().values())
+        except OSError as error:
+            raise BrokenExecutor("its scheduler does not answer") from error
+    return getattr(executor, "_max_workers", math.inf)  # the standard library's
 
 
 def _workers():
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 1 if _on_gpu() else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processes(workers):
@@ -434,38 +622,94 @@ def _die_with_parent():
 
 
 def append(results, record) -> None:
-    """Append one record as one line, locked and flushed to the disk; a torn line before it is closed first."""
+    """Append one record as one line, locked and flushed to the disk; a torn line before it is closed first.
+
+    Raises:
+        RuntimeError: it cannot be written (a full disk, no permission); then the file is as it was before.
+    """
     results = Path(results)
-    results.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record, allow_nan=False).encode() + b"\n"
-    with open(results, "ab+") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        if stream.seek(0, os.SEEK_END):
-            stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":
-                line = b"\n" + line
-        stream.write(line)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with _clearly(results):
+        results.parent.mkdir(parents=True, exist_ok=True)
+        with open(results, "ab+", buffering=0) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if end := stream.seek(0, os.SEEK_END):
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    line = b"\n" + line
+            try:
+                while line:
+                    line = line[stream.write(line) :]
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(end)  # takes back the half of our own line, and no more
+                raise
 
 
-def read(folder) -> dict[str, dict]:
+@contextlib.contextmanager
+def _clearly(path):
+    """Turn what the system says of a file that cannot be written into what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise RuntimeError(
+            f"{path} cannot be written: {'the disk is full' if full else error.strerror}. What was on record still is; "
+            f"{'make room' if full else 'change that'} and run again to carry on"
+        ) from error
+
+
+# One byte of the lock file stands for one run. The system frees what a process held when it ends, however it ends.
+
+
+def _open_claims(folder):
+    with _clearly(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / ".claims", "ab")
+
+
+def _claim(claims, run):
+    """Whether the run is ours to do; False: another process is at it."""
+    try:
+        fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(run.id, 16))
+    except (BlockingIOError, PermissionError):  # systems differ in how they say so
+        return False
+    return True
+
+
+def _release(claims, run):
+    fcntl.lockf(claims, fcntl.LOCK_UN, 1, int(run.id, 16))
+
+
+def read(folder, seen=None) -> dict[str, dict]:
     """All records in the ``.jsonl`` files of a folder, by run id; the first of several of one run counts.
 
+    Args:
+        seen: a dict, in which a call keeps how far it read; the next call with it reads only what was added since.
+
     Warns:
-        UserWarning: a line that is not a record (a torn write), with file and line number; it is skipped and left alone.
+        UserWarning: a line that is not a record of this version (a torn write, a field that ``Run`` does not have), with file
+            and line number; it is skipped and left alone.
     """
-    records = {}
+    records, seen = {}, {} if seen is None else seen
     for path in sorted(Path(folder).glob("*.jsonl")):
-        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                # Recomputed, not trusted: a field that has got a new default must not make an old record match.
-                records.setdefault(Run(**record["run"]).id, record)
-            except (ValueError, TypeError, KeyError) as error:
-                warnings.warn(f"{path}, line {number} is not a record ({error}): skipped", stacklevel=2)
+        start, number = seen.get(path, (0, 1))
+        with open(path, "rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)  # a line that is just being written is waited for
+            stream.seek(start)
+            lines = stream.readlines()
+        for line in lines:
+            if line.strip():
+                try:
+                    record = json.loads(line)
+                    if missing := {"run", "outcome", "kept", "provenance"} - set(record):
+                        raise ValueError(f"without {', '.join(sorted(missing))}")
+                    # Recomputed, not trusted: a field that has got a new default must not make an old record match.
+                    records.setdefault(Run(**record["run"]).id, record)
+                except (ValueError, TypeError) as error:
+                    warnings.warn(f"{path}, line {number} is not a record ({error}): skipped", stacklevel=2)
+            number += line.endswith(b"\n")
+        seen[path] = start + sum(map(len, lines)), number
     return records
 
 
@@ -504,8 +748,8 @@ def _effective_sparsity(record):
     return np.nan if record.get("effective") is None or not total else 1 - record["effective"] / total
 
 
-def estimate(runs, records) -> float:
-    """Seconds that ``runs`` will take on this machine, with all its workers.
+def seconds(runs, records) -> dict[Run, float]:
+    """How long each of the runs takes on one worker of this machine.
 
     Runs of the same model, recipe and test size that are on record *here* are the measure where there are any; for
     the rest a few training steps and one evaluation batch are timed.
@@ -514,14 +758,15 @@ def estimate(runs, records) -> float:
         runs: the runs still to do.
         records: what ``read`` gave; only the records of this machine's own results should be passed.
     """
-    seconds = {}
+    spent = {}
     for record in records.values():
-        seconds.setdefault(_cost_key(Run(**record["run"])), []).append(record["provenance"]["seconds"])
-    known = {key: float(np.median(values)) for key, values in seconds.items()}
+        if not record["provenance"].get("resumed"):
+            spent.setdefault(_cost_key(Run(**record["run"])), []).append(record["provenance"]["seconds"])
+    known = {key: float(np.median(values)) for key, values in spent.items()}
     for run in runs:
         if _cost_key(run) not in known:
             known[_cost_key(run)] = _time(run)
-    return sum(known[_cost_key(run)] for run in runs) / _workers()
+    return {run: known[_cost_key(run)] for run in runs}
 
 
 def _cost_key(run):
@@ -530,7 +775,7 @@ def _cost_key(run):
 
 def _time(run):
     """Seconds of one run, extrapolated from a few steps on made-up images."""
-    (shape, classes), device = data.SHAPES[run.data], "cuda" if torch.cuda.is_available() else "cpu"
+    (shape, classes), device = data.SHAPES[run.data], "cuda" if _on_gpu() else "cpu"
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (10 * run.recipe.batch_size, *shape), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, classes, (len(pixels),), generator=generator)

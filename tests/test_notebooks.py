@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snipkit import sources
+from snipkit import sources, training
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = {
@@ -72,9 +72,40 @@ def test_a_profile_trained_executed_and_drawn_again(toy):
     assert "nothing to do" in said.stdout
 
 
+def second_notebook(toy):
+    """A notebook that wants one more seed than the first, and its own file for that."""
+    content = json.loads((toy / "notebooks/toy.ipynb").read_text())
+    content["cells"][0]["source"] = "profile = 'lesson'\nsteps = 30\nseeds = 3"
+    (toy / "notebooks/zoo.ipynb").write_text(json.dumps(content))
+
+
+def test_a_budget_of_no_time_trains_nothing_and_says_so_in_the_last_line(toy):
+    second_notebook(toy)
+    said = command("train", "--profile", "laptop", "--budget", "0")
+    assert said.returncode == 0, said.stderr
+    assert "toy: 2 runs, 2 to do\nzoo: 3 runs, 1 to do\n" in said.stdout
+    assert said.stdout.splitlines()[-1] == "profile laptop: 0 of 3 on record" and not list(toy.glob("results/laptop/*.jsonl"))
+
+
+@pytest.mark.skipif(not hasattr(training, "Interrupted"), reason="training cannot be interrupted yet")
+def test_a_profile_trained_in_pieces(toy):
+    """Each record goes into the file of the first notebook that wants it; seed 2 comes last."""
+    second_notebook(toy)
+    said = command("train", "--profile", "laptop", "--budget", "10")
+    assert said.returncode == 0 and said.stdout.splitlines()[-1] == "profile laptop: 3 of 3 on record", said.stderr
+    seeds = {name: [json.loads(line)["run"]["seed"] for line in (toy / f"results/laptop/{name}.jsonl").read_text().splitlines()] for name in ("toy", "zoo")}
+    assert sorted(seeds["toy"]) == [0, 1] and seeds["zoo"] == [2]
+    said = command("train", "--profile", "laptop", "--budget", "10")
+    assert "nothing to do" in said.stdout and said.stdout.splitlines()[-1] == "profile laptop: 3 of 3 on record"
+
+
 def test_expected_failures_are_one_line(toy):
     said = command("train", "--profile", "huge")
     assert said.returncode == 1 and said.stderr.strip() == "error: unknown profile 'huge'; known: lesson, laptop, paper"
+    (toy / "results").write_text("a file where the folder should be")
+    said = command("train", "--profile", "laptop")
+    assert said.returncode == 1 and said.stderr.strip().endswith("change that and run again to carry on")
+    assert said.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in said.stderr
 
 
 def test_a_failing_cell_leaves_no_target(toy):

@@ -2,18 +2,16 @@
 
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 import warnings
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from snipkit import data, masking, saliency, sources, study
+from snipkit import data, masking, saliency, sources, study, training
 from snipkit.study import Run
 from snipkit.training import Recipe
 
@@ -176,24 +174,9 @@ def test_a_finished_run_never_runs_again_from_any_file_of_the_folder(tmp_path, m
     with ThreadPoolExecutor(1) as executor:
         first = study.run_all(runs[:1], tmp_path / "a.jsonl", executor)
         done = []
-        monkeypatch.setattr(study, "execute", lambda run, device, real=study.execute: done.append(run) or real(run, device))
+        monkeypatch.setattr(study, "execute", lambda run, *rest, real=study.execute: done.append(run) or real(run, *rest))
         both = study.run_all(runs, tmp_path / "b.jsonl", executor)
     assert done == runs[1:] and both.id[0] == first.id[0] and both.test_error[0] == first.test_error[0]
-
-
-def test_a_torn_line_is_named_skipped_and_left_alone(tmp_path):
-    path = tmp_path / "a.jsonl"
-    with ThreadPoolExecutor(1) as executor:
-        study.run_all([quick()], path, executor)
-        whole = path.read_bytes()
-        path.write_bytes(whole + b'{"id": "torn", "ru')
-        with pytest.warns(UserWarning, match=r"a.jsonl, line 2 is not a record"):
-            study.run_all([quick(), quick(seed=1)], path, executor)
-    lines = path.read_bytes().splitlines()
-    assert lines[0] + b"\n" == whole and lines[1] == b'{"id": "torn", "ru' and json.loads(lines[2])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert len(study.read(tmp_path)) == 2
 
 
 def test_two_writers_do_not_mix_their_lines(tmp_path):
@@ -236,50 +219,81 @@ def test_named_recipes():
         Run(recipe="papr")
 
 
-STUDY = """
-import sys
-from snipkit.study import Recipe, Run, run_all
-if __name__ == "__main__":
-    recipe = Recipe(steps=300, schedule="onecycle")
-    run_all([Run(recipe=recipe, seed=seed, test_size=100) for seed in range(8)], sys.argv[1])
-"""
-
-
-def test_kill_9_in_mid_study_loses_nothing_that_was_finished(tmp_path):
-    """A real study with real workers, killed with SIGKILL after its second record; the rerun does the rest only."""
-    script, path = tmp_path / "study.py", tmp_path / "a.jsonl"
-    script.write_text(STUDY)
-    process = subprocess.Popen([sys.executable, script, path], env=os.environ | {"TQDM_DISABLE": "1"})
-    deadline = time.time() + 120
-    while not (path.exists() and path.read_bytes().count(b"\n") >= 2):
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.02)
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout.split()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = path.read_bytes()
-    assert 2 <= before.count(b"\n") < 8
-    assert subprocess.run([sys.executable, script, path], env=os.environ | {"TQDM_DISABLE": "1"}).returncode == 0
-    after = path.read_bytes()
-    assert after.startswith(before) and len(after.splitlines()) == 8 == len(study.read(tmp_path))
-    assert children and not any(os.path.exists(f"/proc/{child}") for child in children)  # no worker outlived its parent
-
-
-def test_a_killed_worker_is_one_clear_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "_execute", _die)
-    with pytest.raises(RuntimeError, match="a worker process died.*run again to carry on"):
-        study.run_all([quick()], tmp_path / "a.jsonl")
-
-
-def _die(run, device):
-    os._exit(9)
-
-
 def test_the_estimate_is_of_the_right_order(tmp_path):
     run = quick(recipe=Recipe(steps=200, schedule="onecycle"), test_size=1000)
     with ThreadPoolExecutor(1) as executor:
         study.run_all([quick()], tmp_path / "warm.jsonl", executor)
         seconds = study.run_all([run], tmp_path / "a.jsonl", executor).seconds[0]
-    estimate = study.estimate([run] * study._workers(), {})
-    assert seconds / 5 < estimate < seconds * 5
-    assert study.estimate([run] * study._workers(), study.read(tmp_path)) == pytest.approx(seconds)
+    assert seconds / 5 < study.seconds([run], {})[run] < seconds * 5
+    assert study.seconds([run], study.read(tmp_path))[run] == pytest.approx(seconds)
+
+
+def test_one_seed_of_everything_first_the_cheapest_first():
+    runs = [quick(seed=seed, model=model) for model in ("lenet-5-caffe", "lenet-300-100") for seed in (0, 1)]
+    cost = {run: 9 if run.model == "lenet-5-caffe" else 1 for run in runs}
+    assert study.in_order(runs, cost) == [runs[2], runs[0], runs[3], runs[1]]
+
+
+def test_runs_are_done_in_the_order_given_each_into_its_file(tmp_path):
+    runs = [quick(seed=seed) for seed in (2, 0, 1)]
+    files = {run: tmp_path / ("a.jsonl" if run.seed else "b.jsonl") for run in runs}
+    with ThreadPoolExecutor(1) as executor:
+        records = study.carry_out(files, executor)
+    assert set(records) == {run.id for run in runs}
+    assert [json.loads(line)["run"]["seed"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [2, 1]
+    assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 1
+
+
+def test_after_the_deadline_no_run_is_started(tmp_path, monkeypatch):
+    """Each run takes a tenth of a second; those under way at the deadline stop at a checkpoint of their own."""
+    asked = []
+
+    def slow(run, device, checkpoint, deadline):
+        asked.append(checkpoint)
+        time.sleep(0.1)
+        if time.time() > deadline:
+            raise Interrupted
+        return {"id": run.id, "run": dataclasses.asdict(run), "outcome": None, "kept": {}, "provenance": {"seconds": 0.1}}
+
+    class Interrupted(Exception):
+        pass
+
+    monkeypatch.setattr(training, "Interrupted", Interrupted, raising=False)
+    monkeypatch.setattr(study, "execute", slow)
+    runs = [quick(seed=seed) for seed in range(100)]
+    with ThreadPoolExecutor(2) as executor:
+        table = study.run_all(runs, tmp_path / "a.jsonl", executor, deadline=time.time() + 0.55)
+        assert 2 <= len(table) <= 10 and len(asked) == len(table) + 2
+        assert asked[0] == str(tmp_path / "checkpoints" / f"{runs[0].id}.pt") == str(study.checkpoint_of(runs[0], tmp_path))
+        assert len(study.run_all(runs[:20], tmp_path / "a.jsonl", executor, deadline=time.time() - 1)) == len(table)
+    assert len(asked) == len(table) + 2
+
+
+@pytest.mark.skipif(not hasattr(training, "Interrupted"), reason="training cannot be interrupted yet")
+def test_a_run_cut_off_by_the_deadline_carries_on_from_its_checkpoint(tmp_path):
+    run = quick(recipe=Recipe(steps=400, schedule="onecycle"), criterion="snip", sparsity=0.9)
+    with ThreadPoolExecutor(1) as executor:
+        study.run_all([quick()], tmp_path / "warm.jsonl", executor)
+        whole = study.run_all([run], tmp_path / "whole" / "a.jsonl", executor)
+        parts = 0
+        while not len(table := study.run_all([run], tmp_path / "a.jsonl", executor, deadline=time.time() + whole.seconds[0] / 3)):
+            assert study.checkpoint_of(run, tmp_path).exists() and parts < 50
+            parts += 1
+    assert parts and table.train_loss[0] == whole.train_loss[0] and table.test_error[0] == whole.test_error[0]
+    assert study.read(tmp_path)[run.id]["provenance"]["resumed"] and not study.checkpoint_of(run, tmp_path).exists()
+
+
+def test_on_a_gpu_runs_that_go_together_are_trained_together(tmp_path, monkeypatch):
+    """The way of a GPU's runs, with a CPU doing the work: stacks first, the rest singly, and a stack that fails singly too."""
+    monkeypatch.setattr(study, "_on_gpu", lambda: True)
+    runs = [quick(seed=seed, criterion="snip", sparsity=0.9) for seed in range(3)] + [quick(model="gru-s")]
+    table = study.run_all(runs, tmp_path / "a.jsonl")
+    records = study.read(tmp_path)
+    assert list(table.seed) == [0, 1, 2, 0] and len((tmp_path / "a.jsonl").read_text().splitlines()) == 4
+    assert [records[run.id]["provenance"].get("stack") for run in runs] == [3, 3, 3, None]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        monkeypatch.setattr(study, "stacks", lambda runs: [list(runs)])  # a stack that cannot be
+        mixed = [quick(seed=5), quick(seed=5, model="lenet-5-caffe")]
+        assert len(study.run_all(mixed, tmp_path / "a.jsonl")) == 2
+    assert any("2 runs could not be trained together" in str(w.message) for w in caught)
