@@ -33,26 +33,28 @@ data: setup  ## fetch and verify the data sets, once (under a minute)
 train: data  ## the training of `make paper` alone, without notebooks
 	$(PY) -m snipkit train --profile $(PROFILE) $(BUDGET:%=--budget %) $(EXECUTOR:%=--executor %)
 
-paper: train  ## all training, figures and tables (lesson: 3 minutes, laptop: 9, paper: GPU days; resumable)
+paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 14, paper: GPU days; resumable)
 ifeq ($(BUDGET),)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
 else  # a notebook would go on training
 	$(PY) -m snipkit figures --profile $(PROFILE)
 endif
+	$(PY) -m snipkit report --profile $(PROFILE)
 
 # The records are read when this runs, after the training: new ones draw the figures anew.
 build/$(PROFILE)/%.ipynb: notebooks/%.ipynb notebooks/profiles/$(PROFILE).yml $(CODE) $(wildcard results/$(PROFILE)/*.jsonl)
 	$(PY) -m snipkit execute $* $@ --profile $(PROFILE)
 
-figures: setup  ## draw the figures again from the records alone (seconds)
+figures: setup  ## draw the figures again from the records alone, and rewrite REPLICATION.md (seconds)
 	$(PY) -m snipkit figures
+	$(PY) -m snipkit report --profile paper
 
-notebooks: data  ## run the committed notebooks again in place, at lesson scale (3 minutes)
+notebooks: data  ## run the committed notebooks again in place, at lesson scale (5 minutes)
 	for name in $(NOTEBOOKS); do $(PY) -m snipkit execute $$name notebooks/$$name.ipynb --profile lesson || exit 1; done
 
-test: data  ## unit tests, then every notebook against its stored outputs (5 minutes)
-	$(PY) -m pytest -q tests
+test: data  ## unit tests, then every notebook against its stored outputs (7 minutes)
+	$(PY) -m pytest -q -n 2 tests
 	$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine)

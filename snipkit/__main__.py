@@ -93,6 +93,19 @@ def figures(profile: Annotated[str, typer.Option(help="by default every profile 
             print(f"{chosen}: {name}: drawn from {drawn} of {len(notebooks.grid(name, chosen))} runs")
 
 
+@app.command()
+def report(profile: Profile = "laptop"):
+    """Write REPLICATION.md from what figures/ holds, and say in short what a profile has to say about the paper's claims."""
+    from snipkit import replication, sources
+
+    replication.write()
+    rows = replication.report((profile,))
+    for row in rows[rows.verdict != replication.NOT_RUN].itertuples():
+        print(f"{row.verdict:>10}  {row.where:<9}  {row[2]}" + (f": {row.here}" if row.here else ""))
+    print(f"profile {profile}, {len(rows)} claims of the paper: {replication.summary(rows)}")
+    print(f"all of it, with what other profiles found: {sources.home() / 'REPLICATION.md'}")
+
+
 def _duration(seconds):
     return f"{seconds / 3600:.1f} hours" if seconds > 7200 else f"{max(1, seconds / 60):.0f} minutes"
 

@@ -4,8 +4,8 @@ import dataclasses
 import json
 import subprocess
 import sys
-import warnings
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
