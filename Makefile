@@ -57,7 +57,7 @@ test: data  ## unit tests, then every notebook against its stored outputs (7 min
 	$(PY) -m pytest -q -n 2 tests
 	$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 
-bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine)
+bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
 	$(PY) tests/bench.py
 
 lab: data  ## JupyterLab on the notebooks (starts in seconds)
