@@ -178,7 +178,7 @@ def effective(model, masks, inputs) -> dict[str, torch.Tensor]:
 
     Whatever else is kept cannot change the output (a weight into a unit that leads nowhere) or always sees zero (a weight
     out of a unit that nothing leads to). Paths are looked for, not counted: every unit is set back to 0 or 1 on the way, so
-    nothing under- or overflows however deep the network. A bias needs only a way to the output.
+    nothing under- or overflows however deep the network. A bias counts where its unit is on such a path.
 
     Args:
         model: a feed-forward network of ``nn.Linear`` and ``nn.Conv2d``, pooling, batch norm, ReLU and sums.
@@ -230,12 +230,14 @@ class _Reached(torch.autograd.Function):
     """1 where anything arrives, forwards and backwards."""
 
     @staticmethod
-    def forward(_context, signal):
-        return (signal > 0).to(signal.dtype)
+    def forward(context, signal):
+        reached = (signal > 0).to(signal.dtype)
+        context.save_for_backward(reached)
+        return reached
 
     @staticmethod
-    def backward(_context, signal):
-        return (signal > 0).to(signal.dtype)
+    def backward(context, signal):
+        return (signal > 0).to(signal.dtype) * context.saved_tensors[0]
 
 
 def save(masks, path) -> None:

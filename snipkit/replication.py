@@ -11,17 +11,18 @@ import pandas as pd
 
 from snipkit import figures, sources
 
-REPRODUCED, PARTLY, NOT, NOT_RUN = "reproduced", "partly", "not", "not run at this scale"
+REPRODUCED, PARTLY, NOT, INCONCLUSIVE, NOT_RUN = "reproduced", "partly", "not", "inconclusive", "not run at this scale"
 SEEDS = 3  # fewer runs than this are no ground for a verdict
 
 RULE = f"""\
-- **A printed number** is judged only by runs of the paper's protocol, and by at least {SEEDS} seeds. *Reproduced*: it lies in the 95 %
-  interval of our mean, and half that interval is at most 15 % of it (at least 0.1 points). *Partly*: it lies in a wider interval, or
-  within 25 % of our mean. *Not*: neither. A better number than the printed one is a difference like any other.
+- **A printed number** is judged only by runs of the paper's protocol, and by at least {SEEDS} seeds. Since the paper seldom says how many runs are behind it, it is
+  taken for one more run: *reproduced* if it lies in the 95 % prediction interval of our next run (plus half a unit of its last digit) and half of that
+  is at most 15 % of it (or 0.15 points). *Partly*: it lies in a wider interval, or within 25 % of our mean. *Not*: neither. A better number than the
+  printed one is a difference like any other.
 - **A claim about an order** is judged in every setting that was tried, by whether the 95 % interval of the difference lies wholly on the claimed side.
-  *Reproduced*: in all of them, trained by the paper's protocol (or without any training). *Partly*: in at least half, and in more than lie wholly on the
-  other side; and at best this where the training was shortened. *Not*: otherwise. A claim that two errors are *the same within a margin* is judged so too, but only by
-  runs of the paper's protocol.
+  *Reproduced*: in all that were planned, trained by the paper's protocol (or without any training). *Partly*: in at least half, and in more than lie wholly on the
+  other side; and at best this where the training was shortened or a setting is missing. *Not*: in more settings wholly on the other side than on the claimed one. *Inconclusive*: otherwise. A
+  claim that something stays *within a margin* is judged so too, but only by runs of the paper's protocol.
 - **A fact that needs no training** (a count, an identity) is *reproduced* or *not*.
 - Everything else is *not run at this scale*.
 """
@@ -49,9 +50,11 @@ def value(claim, errors, protocol, here=None) -> dict:
         return _row(claim, here, n, NOT_RUN, f"too few runs for a verdict (it takes {SEEDS})")
     if math.isnan(mean):
         return _row(claim, here, n, NOT, "training diverged")
-    narrow = (high - low) / 2 <= max(0.1, 0.15 * printed)
+    digits = len(str(_claims().loc[claim, "printed"]).partition(".")[2])
+    half = (high - low) / 2 * math.sqrt(n + 1) + 0.5 * 10**-digits  # of the prediction interval: t · sd · √(1 + 1/n)
+    narrow = half <= max(0.15, 0.15 * printed)
     difference = f"our mean is {abs(mean - printed):.2f} {'above' if mean > printed else 'below'} the printed number"
-    if low <= printed <= high:
+    if abs(mean - printed) <= half:
         return _row(claim, here, n, REPRODUCED, "") if narrow else _row(claim, here, n, PARTLY, "the interval is wide")
     return _row(claim, here, n, PARTLY if abs(mean - printed) <= 0.25 * printed else NOT, difference)
 
@@ -60,8 +63,8 @@ def order(claim, differences, protocol, here, reason="", margin=False) -> dict:
     """Judge a claim about an order, or about a margin.
 
     Args:
-        differences: one row a setting, with ``n, low, high`` of a difference that the claim says is positive; rows without an
-            interval do not count.
+        differences: one row a setting that was planned, with ``n, low, high`` of a difference that the claim says is positive. A row
+            with too few runs, or without an interval (a run diverged), does not count, and the verdict is "partly" at best.
         protocol: whether the runs were trained by the paper's protocol; True where nothing is trained.
         here: how to show ours.
         reason: what else to say.
@@ -69,13 +72,18 @@ def order(claim, differences, protocol, here, reason="", margin=False) -> dict:
     """
     if margin and not protocol:
         return _row(claim, here, "", NOT_RUN, "the training was shortened")
+    planned = len(differences)
     differences = differences[differences.low.notna() & (differences.n >= SEEDS)]
     if not len(differences):
         return _row(claim, here, "", NOT_RUN, f"no setting with {SEEDS} runs")
     n = f"{differences.n.min()}" if differences.n.nunique() == 1 else f"{differences.n.min()} to {differences.n.max()}"
     right, wrong, all_of_them = int((differences.low > 0).sum()), int((differences.high < 0).sum()), len(differences)
-    verdict = REPRODUCED if right == all_of_them and protocol else PARTLY if right > wrong and 2 * right >= all_of_them else NOT
+    if right > wrong and 2 * right >= all_of_them:
+        verdict = REPRODUCED if right == planned and protocol else PARTLY
+    else:
+        verdict = NOT if wrong > right else INCONCLUSIVE
     said = [f"{right} of {all_of_them} settings on the claimed side" + (f", {wrong} on the other" if wrong else "")]
+    said += [f"{planned - all_of_them} more not judged"] if planned > all_of_them else []
     said += [] if protocol else ["the training was shortened"]
     return _row(claim, here, n, verdict, "; ".join(said + [reason] * bool(reason)))
 
@@ -117,7 +125,7 @@ def report(profiles=("paper", "laptop")) -> pd.DataFrame:
     for claim, says in claims.iterrows():
         candidates = [(profile, rows.loc[claim]) for profile, rows in found.items() if claim in rows.index]
         judged = [c for c in candidates if c[1].verdict != NOT_RUN] or [c for c in candidates if c[1].here] or candidates
-        profile, row = judged[0] if judged else ("", pd.Series(dict.fromkeys(COLUMNS, ""), dtype=str).replace({"verdict": NOT_RUN}))
+        profile, row = judged[0] if judged else ("", pd.Series(dict.fromkeys(COLUMNS, ""), dtype=str))
         rows.append([says["where"], says.says, says.printed, row.here, row.n, row.verdict or NOT_RUN, row.reason, profile])
     return pd.DataFrame(rows, columns=["where", "the paper says", "printed", "here", "n", "verdict", "reason", "scale"], index=claims.index)
 
@@ -131,7 +139,7 @@ def evidence(notebook) -> pd.DataFrame:
 def summary(rows) -> str:
     """How many claims got which verdict, in one line."""
     counts = rows.verdict.value_counts()
-    return ", ".join(f"{verdict}: {counts.get(verdict, 0)}" for verdict in (REPRODUCED, PARTLY, NOT, NOT_RUN))
+    return ", ".join(f"{verdict}: {counts.get(verdict, 0)}" for verdict in (REPRODUCED, PARTLY, NOT, INCONCLUSIVE, NOT_RUN))
 
 
 def write() -> pd.DataFrame:
@@ -182,10 +190,12 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
         pairs: (minuend, subtrahend) pairs of boolean masks over ``table``.
 
     Returns:
-        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both.
+        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both, NaN where one diverged.
     """
     rows = []
     for first, second in pairs:
-        gap = (table[first].set_index("seed")[value] - table[second].set_index("seed")[value]).dropna()
+        ours, theirs = (table[rows].set_index("seed")[value] for rows in (first, second))
+        shared = ours.index.intersection(theirs.index)
+        gap = ours[shared] - theirs[shared]
         rows.append([len(gap), *(figures.interval(gap) if len(gap) else (np.nan,) * 3)])
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])

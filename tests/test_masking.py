@@ -144,7 +144,8 @@ def test_effective_masks_by_boolean_matrices():
     assert torch.equal(found["fc1.weight"], first & leads1[:, None])
     assert torch.equal(found["fc2.weight"], second & fed1 & leads2[:, None])
     assert torch.equal(found["fc3.weight"], third & fed2)
-    assert torch.equal(found["fc1.bias"], masks["fc1.bias"] & leads1)
+    assert torch.equal(found["fc1.bias"], masks["fc1.bias"] & leads1 & fed1)
+    assert torch.equal(found["fc3.bias"], masks["fc3.bias"] & (third & fed2).any(1))
     assert 0 < sum(int(m.sum()) for m in found.values()) < sum(int(m.sum()) for m in masks.values())
 
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from snipkit import figures, replication
-from snipkit.replication import NOT, NOT_RUN, PARTLY, REPRODUCED
+from snipkit.replication import INCONCLUSIVE, NOT, NOT_RUN, PARTLY, REPRODUCED
 
 CLAIM = "table1-lenet-300-100-95"  # printed: 1.6
 
@@ -39,8 +39,12 @@ def settings(*rows):
         ([(6, 0.1, 0.5), (6, 0.2, 0.4)], True, REPRODUCED),
         ([(6, 0.1, 0.5), (6, 0.2, 0.4)], False, PARTLY),
         ([(6, 0.1, 0.5), (6, -0.2, 0.4)], True, PARTLY),
-        ([(6, 0.1, 0.5), (6, -0.4, -0.2)], True, NOT),
-        ([(6, -0.1, 0.5), (6, -0.2, 0.4), (6, 0.1, 0.4)], True, NOT),
+        ([(6, 0.1, 0.5), (6, -0.4, -0.2)], True, INCONCLUSIVE),
+        ([(6, 0.1, 0.5), (6, -0.4, -0.2), (6, -0.4, -0.2)], True, NOT),
+        ([(6, -0.1, 0.5), (6, -0.2, 0.4), (6, 0.1, 0.4)], True, INCONCLUSIVE),
+        ([(6, -0.1, 0.5)], True, INCONCLUSIVE),  # no sign of it is no sign of the contrary
+        ([(6, 0.1, 0.5), (1, 0.1, 0.5)], True, PARTLY),  # a planned setting is not there yet
+        ([(6, 0.1, 0.5), (6, float("nan"), float("nan"))], True, PARTLY),  # or diverged
         ([(6, -0.5, -0.1)], True, NOT),
         ([(2, 0.1, 0.5)], True, NOT_RUN),
         ([(6, float("nan"), float("nan"))], True, NOT_RUN),
@@ -62,6 +66,19 @@ def test_differences_are_taken_seed_by_seed():
     row = replication.differences(table, [(table.kind == "a", table.kind == "b")]).iloc[0]
     assert (row.n, row["mean"], row.low, row.high) == (3, 1.0, 1.0, 1.0)
     assert replication.differences(table, [(table.kind == "a", table.kind == "c")]).iloc[0].n == 0
+    table.loc[1, "test_error"] = float("nan")  # diverged: not averaged away
+    row = replication.differences(table, [(table.kind == "a", table.kind == "b")]).iloc[0]
+    assert row.n == 3 and pd.isna(row["mean"])
+
+
+def test_a_perfect_replication_is_mostly_found_to_be_one():
+    """A printed number that is one more run of the very same distribution, 200 times over."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    offsets = generator.normal(0, 0.07, (200, 1))  # of the printed run from the true mean
+    verdicts = [replication.value(CLAIM, 1.6 - offset + generator.normal(0, 0.07, 20), True)["verdict"] for offset in offsets]
+    assert verdicts.count(REPRODUCED) > 180
 
 
 def test_an_unknown_claim_is_refused():
@@ -89,4 +106,4 @@ def test_the_report_prefers_the_papers_scale_where_that_has_a_verdict(tmp_path, 
     replication.write()
     text = (tmp_path / "REPLICATION.md").read_text()
     assert "| Table 5 " in text and "**reproduced**" in text and replication.summary(rows) in text
-    assert replication.summary(rows) == f"reproduced: 1, partly: 1, not: 0, not run at this scale: {len(rows) - 2}"
+    assert replication.summary(rows) == f"reproduced: 1, partly: 1, not: 0, inconclusive: 0, not run at this scale: {len(rows) - 2}"
