@@ -149,7 +149,7 @@ def write() -> pd.DataFrame:
     items = [[item, part.notebook.iloc[0], ", ".join(dict.fromkeys(_link(file) for file in part.file))] for item, part in made]
     items = pd.DataFrame(sorted(items), columns=["in the paper", "notebook", "file"])
     items["notebook"] = [f"[`{name}`](notebooks/{name}.ipynb)" for name in items.notebook]
-    shown = rows.assign(verdict="**" + rows.verdict + "**").replace({"|": "\\|"}, regex=False)
+    shown = rows.assign(verdict="**" + rows.verdict + "**").map(lambda text: text.replace("|", "\\|"))  # or it would end a cell
     text = f"""# Replication report
 
 One row for each claim, table and figure of *SNIP: single-shot network pruning based on connection sensitivity* (Lee, Ajanthan, Torr, ICLR 2019). Written

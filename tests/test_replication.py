@@ -95,7 +95,7 @@ def test_every_table_and_figure_of_the_paper_has_a_claim():
 
 def test_the_report_prefers_the_papers_scale_where_that_has_a_verdict(tmp_path, monkeypatch):
     monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
-    replication.save([replication.fact("table5", True, "here"), replication.order("figure3-order", settings((6, 0.1, 0.5)), False, "six")], "a", "laptop")
+    replication.save([replication.fact("table5", True, "|here|"), replication.order("figure3-order", settings((6, 0.1, 0.5)), False, "six")], "a", "laptop")
     replication.save([replication.value(CLAIM, [1.6, 1.6], True), replication.order("figure3-order", settings((1, 0.1, 0.5)), True, "one")], "a", "paper")
     rows = replication.report()
     assert len(rows) == len(figures.printed("claims"))
@@ -105,5 +105,5 @@ def test_the_report_prefers_the_papers_scale_where_that_has_a_verdict(tmp_path, 
     assert rows.loc["table6", "verdict"] == NOT_RUN and rows.loc["table6", "scale"] == ""
     replication.write()
     text = (tmp_path / "REPLICATION.md").read_text()
-    assert "| Table 5 " in text and "**reproduced**" in text and replication.summary(rows) in text
+    assert "| Table 5 " in text and r"\|here\|" in text and "**reproduced**" in text and replication.summary(rows) in text
     assert replication.summary(rows) == f"reproduced: 1, partly: 1, not: 0, inconclusive: 0, not run at this scale: {len(rows) - 2}"
