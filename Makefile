@@ -55,7 +55,7 @@ notebooks: data  ## run the committed notebooks again in place, at lesson scale 
 
 test: data  ## unit tests, then every notebook against its stored outputs (7 minutes)
 	$(PY) -m pytest -q -n 2 tests
-	$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
+	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
 	$(PY) tests/bench.py
