@@ -92,14 +92,23 @@ def paired(table, baseline, by, value="test_error") -> pd.DataFrame:
         DataFrame with the columns of ``by``, ``method``, ``n, mean, low, high`` and ``share``, the share of seeds in
         which the difference is positive.
     """
-    wide = table.pivot_table(index=[*by, "seed"], columns="method", values=value, sort=False, dropna=False)
     rows = []
-    for method in [m for m in table.method.unique() if m != baseline and baseline in wide]:
-        difference = (wide[method] - wide[baseline]).dropna()  # pairs of which one is missing, or diverged
-        for key, group in difference.groupby(level=by, sort=False):
-            mean, low, high = interval(group)
-            rows.append([*key, method, len(group), mean, low, high, (group > 0).mean()])
+    for method in [m for m in table.method.unique() if m != baseline]:
+        for key, group in table.groupby(by, sort=False):
+            ours, theirs = (group[group.method == m].set_index("seed")[value] for m in (method, baseline))
+            if len(gap := difference(ours, theirs)):
+                rows.append([*key, method, len(gap), *interval(gap), (gap > 0).mean()])
     return pd.DataFrame(rows, columns=[*by, "method", "n", "mean", "low", "high", "share"])
+
+
+def difference(first, second) -> pd.Series:
+    """First minus second, seed by seed, for the seeds that both have; NaN where one diverged, so that ``interval`` says so.
+
+    Args:
+        first, second: Series of numbers by seed.
+    """
+    shared = first.index.intersection(second.index, sort=False)
+    return first[shared] - second[shared]
 
 
 def with_interval(row, digits=1) -> str:

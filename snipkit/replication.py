@@ -30,20 +30,19 @@ RULE = f"""\
 COLUMNS = ["claim", "here", "n", "verdict", "reason"]
 
 
-def value(claim, errors, protocol, here=None) -> dict:
+def value(claim, errors, protocol) -> dict:
     """Judge a printed number.
 
     Args:
         claim: an id in ``printed/claims.csv``, whose ``printed`` is a number.
         errors: our numbers, one a seed.
         protocol: whether they were trained by the paper's protocol.
-        here: how to show ours; by default mean ± half the interval.
     """
     printed, n = float(_claims().loc[claim, "printed"]), len(errors)
     if not n:
         return _row(claim, "", 0, NOT_RUN, "")
     mean, low, high = figures.interval(errors)
-    here = here or figures.with_interval({"mean": mean, "low": low, "high": high}, 2)
+    here = figures.with_interval({"mean": mean, "low": low, "high": high}, 2)
     if not protocol:
         return _row(claim, here, n, NOT_RUN, "the training was shortened")
     if n < SEEDS:
@@ -194,8 +193,6 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
     """
     rows = []
     for first, second in pairs:
-        ours, theirs = (table[rows].set_index("seed")[value] for rows in (first, second))
-        shared = ours.index.intersection(theirs.index)
-        gap = ours[shared] - theirs[shared]
+        gap = figures.difference(*(table[chosen].set_index("seed")[value] for chosen in (first, second)))
         rows.append([len(gap), *(figures.interval(gap) if len(gap) else (np.nan,) * 3)])
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])

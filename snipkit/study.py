@@ -388,10 +388,8 @@ def carry_out(files, executor: Executor | None = None, deadline: float | None = 
         own = executor is None
         executor = executor or _processes(min(len(todo), _workers()))
         try:
-            if own and _on_gpu():
-                _work_stacks({run: files[run] for run in todo}, records, seen, executor, deadline)
-            if left := {run: files[run] for run in todo if run.id not in records}:
-                _work(left, records, seen, executor, deadline)
+            groups = stacks(todo) if own and _on_gpu() else [[run] for run in todo]
+            _work(groups, files, records, seen, executor, deadline)
         finally:
             if own:
                 executor.shutdown(cancel_futures=True)
@@ -431,67 +429,52 @@ def reachable(runs) -> list[Run]:
     return [run for run in runs if not needed[run] & set(missing)]
 
 
-def _work_stacks(files, records, seen, executor, deadline):
-    """Hand the runs that can train together to the executor, a stack at a time; a stack that fails is left to be done singly."""
-    groups = [group for group in stacks(files) if len(group) > 1]
-    folder = _folder(files)
-    with _open_claims(folder) as claims, tqdm(total=sum(map(len, groups)), desc="runs in stacks", unit="run") as bar:
-        for group in groups:
-            queue, mine = deque(group), []
-            while not _passed(deadline) and (run := _next(queue, records, seen, folder, claims)) is not None:
-                mine.append(run)
-            try:
-                done = executor.submit(_execute_stack, [dataclasses.asdict(run) for run in mine]).result() if mine else []
-            except BrokenExecutor:
-                raise RuntimeError(f"a worker process died (out of memory?); {folder} has what was finished: run again to carry on") from None
-            except Exception as error:
-                warnings.warn(f"{len(mine)} runs could not be trained together ({error}): they are done one by one", stacklevel=4)
-                done = []
-            if error := _record_all(deque(zip(mine, done)), files, records, claims):
-                raise error
-            for run in mine:
-                _release(claims, run)
-            bar.update(len(group))
-
-
 LEAD = 2  # runs waiting at the executor, so that no worker waits for its next one
 
 
-def _work(files, records, seen, executor, deadline):
-    """Hand the runs to the executor, a few at a time; append each record as it comes in, and add it to ``records``."""
-    queue, running, failed, unwritten = deque(files), {}, {}, deque()
-    folder, died, full, cut_off = _folder(files), None, None, 0
+def _work(groups, files, records, seen, executor, deadline):
+    """Hand groups of runs to the executor, a few at a time; append each record as it comes in, and add it to ``records``.
+
+    The runs of a group train together; if that fails they are done one by one.
+    """
+    queue, running, failed, unwritten = deque(groups), {}, {}, deque()
+    folder, died, full, cut_off, total = _folder(files), None, None, 0, sum(map(len, groups))
     # In a log, a line every half minute is enough.
-    bar = tqdm(total=len(files), desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30)
+    bar = tqdm(total=total, desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30)
     with _open_claims(folder) as claims, bar:
         while running or (queue and not (died or full or _passed(deadline))):
             try:
                 while not (died or full or _passed(deadline)) and len(running) < capacity(executor) + LEAD:
-                    if (run := _next(queue, records, seen, folder, claims)) is None:
+                    if not (group := _next(queue, records, seen, folder, claims)):
                         break
-                    running[executor.submit(_execute, *_task(run, folder, deadline))] = run
+                    running[executor.submit(_execute, *_task(group, folder, deadline))] = group
             except BrokenExecutor as error:
                 died = error
             if not running:
                 time.sleep(1)  # all that is left is being done by other processes
             # Not for ever: workers may join, and other processes may finish or die.
             for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
-                run = running.pop(future)
+                group = running.pop(future)
                 try:
-                    record = future.result()
+                    done = future.result()
                 except (BrokenExecutor, CancelledError) as error:
                     died = error  # the runs that were finished before are still to come
                 except Exception as error:
-                    failed[run] = error
+                    if len(group) > 1:
+                        warnings.warn(f"{len(group)} runs could not be trained together ({error}): they are done one by one", stacklevel=4)
+                        queue.extend([run] for run in group)
+                    else:
+                        failed[group[0]] = error
                 else:
-                    if record is not None:
-                        unwritten.append((run, record))
-                        continue  # the claim is given up when it is on record
-                    cut_off += 1
-                _release(claims, run)
+                    if done is not None:
+                        unwritten.extend(zip(group, done))
+                        continue  # the claims are given up when it is on record
+                    cut_off += len(group)
+                for run in group:
+                    _release(claims, run)
             full = _record_all(unwritten, files, records, claims)
-            bar.update(len(files) - len(queue) - len(running) - cut_off - bar.n)
-    finished = sum(run.id in records for run in files)
+            bar.update(total - sum(map(len, (*queue, *running.values()))) - cut_off - bar.n)
+    finished = sum(run.id in records for group in groups for run in group)
     if full:
         raise RuntimeError(f"{full}. {len(unwritten)} finished runs could not be put on record and will be done again") from full
     if died:
@@ -499,12 +482,12 @@ def _work(files, records, seen, executor, deadline):
         if not isinstance(died, BrokenProcessPool):
             what = "the executor dropped its runs (has its scheduler died, or the network?)"
         raise RuntimeError(
-            f"{what}; {finished} of {len(files)} runs were finished and are in {folder}: run again to carry on"
+            f"{what}; {finished} of {total} runs were finished and are in {folder}: run again to carry on"
         ) from died
     if failed:
         run, error = next(iter(failed.items()))
         raise RuntimeError(
-            f"{len(failed)} of {len(files)} runs failed, the others are in {folder}. The first: {run}: "
+            f"{len(failed)} of {total} runs failed, the others are in {folder}. The first: {run}: "
             f"{type(error).__name__}: {error}"
         ) from error
 
@@ -528,27 +511,30 @@ def _passed(deadline):
 
 
 def _next(queue, records, seen, folder, claims):
-    """Take the first run off the queue that is not on record and that no other process is at; None: there is none now."""
+    """Take the first group off the queue, less what is on record and what other processes are at; []: there is none now."""
     for _ in range(len(queue)):
-        run = queue.popleft()
-        if run.id in records:
-            continue
-        if not _claim(claims, run):
-            queue.append(run)
-            continue
-        for found, record in read(folder, seen).items():
-            records.setdefault(found, record)
-        if run.id not in records:
-            return run
-        _release(claims, run)
-    return None
+        wanted = [run for run in queue.popleft() if run.id not in records]
+        mine = [run for run in wanted if _claim(claims, run)]
+        if busy := [run for run in wanted if run not in mine]:
+            queue.append(busy)
+        if mine:
+            for found, record in read(folder, seen).items():
+                records.setdefault(found, record)
+            for run in [run for run in mine if run.id in records]:
+                _release(claims, run)
+                mine.remove(run)
+        if mine:
+            return mine
+    return []
 
 
-def _task(run, folder, deadline):
-    """The arguments of ``_execute`` for a run."""
-    checkpoint = checkpoint_of(run, folder)  # only runs of some minutes ever write it
-    checkpoint.parent.mkdir(exist_ok=True)
-    return dataclasses.asdict(run), snipkit.__version__, str(checkpoint), deadline
+def _task(group, folder, deadline):
+    """The arguments of ``_execute`` for a group of runs; a stack has no checkpoint."""
+    checkpoint = None
+    if len(group) == 1:
+        checkpoint = checkpoint_of(group[0], folder)  # only runs of some minutes ever write it
+        checkpoint.parent.mkdir(exist_ok=True)
+    return [dataclasses.asdict(run) for run in group], snipkit.__version__, checkpoint and str(checkpoint), deadline
 
 
 def checkpoint_of(run, folder) -> Path:
@@ -556,8 +542,8 @@ def checkpoint_of(run, folder) -> Path:
     return Path(folder) / "checkpoints" / f"{run.id}.pt"
 
 
-def _execute(run, version, checkpoint, deadline):
-    """What a worker does: plain values in, plain values out, one thread; None when the deadline came first."""
+def _execute(runs, version, checkpoint, deadline):
+    """What a worker does with a group: plain values in, plain values out, one thread; None when the deadline came first."""
     here = socket.gethostname()
     if version != snipkit.__version__:
         raise RuntimeError(f"the worker on {here} has snipkit {snipkit.__version__}, not {version}: install the same on all machines")
@@ -569,17 +555,13 @@ def _execute(run, version, checkpoint, deadline):
         checkpoint.parent.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     device = "cuda" if _on_gpu() else "cpu"
+    runs = [Run(**run) for run in runs]
     try:
-        return execute(Run(**run), device, checkpoint, deadline)
+        return execute_stack(runs, device) if len(runs) > 1 else [execute(runs[0], device, checkpoint, deadline)]
     except training.Interrupted:
         return None
     except sources.DataError as error:
         raise sources.DataError(f"on {here}: {error}") from error
-
-
-def _execute_stack(runs):
-    """What a worker does with runs that train together."""
-    return execute_stack([Run(**run) for run in runs], "cuda" if _on_gpu() else "cpu")
 
 
 def _on_gpu():

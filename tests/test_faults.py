@@ -275,7 +275,7 @@ def _elsewhere(data):
 
 def test_a_worker_with_another_snipkit_is_named():
     with pytest.raises(RuntimeError, match=f"the worker on {socket.gethostname()} has snipkit .*, not 9.9: install the same"):
-        study._execute({}, "9.9", None, None)
+        study._execute([{}], "9.9", None, None)
 
 
 def test_records_of_an_older_and_of_a_newer_version(tmp_path):
