@@ -251,13 +251,22 @@ def utilisation(device=None, steps=600, side=8192, **options):
     print(f"\nUtilisation of {torch.cuda.get_device_name() if device == 'cuda' else device}, batches of {recipe.batch_size}; "
           f"the peak is a bfloat16 product of {side} x {side} matrices, measured in turns with the rest.\n")
     print("| network | way | ms a step | TFLOP/s | peak, TFLOP/s | share of the peak |\n| --- | --- | ---: | ---: | ---: | ---: |")
-    for name in ("vgg-d", "wrn-16-8"):
-        ours = models.build(name, **options).to(device, memory_format=torch.channels_last)
+
+    def ours(model, compiled_from):
+        def train():
+            training.COMPILED_FROM = compiled_from
+            training.train(model, {}, made_up, recipe)
+
+        return train
+
+    for name in ("alexnet-s", "resnet-20", "vgg-d", "wrn-16-8"):
+        model = models.build(name, **options).to(device, memory_format=torch.channels_last)
         theirs = models.build(name, **options).to(device)
         with FlopCounterMode(display=False) as counter:
             forward_backward(theirs, on_device[: recipe.batch_size])()
         spent = take_turns({
-            "snipkit": lambda: training.train(ours, {}, made_up, recipe),
+            "snipkit, compiled (as long runs are on a GPU)": ours(model, 1),
+            "snipkit, not compiled": ours(model, steps + 1),
             f"DataLoader ({WORKERS if device == 'cuda' else 0} workers), float32": peers_training(theirs, images, recipe, device),
             "peak": several(lambda: matrix @ matrix, 50),
         }, device, 3)

@@ -133,6 +133,33 @@ def test_bfloat16_is_for_the_passes_only(tiny, name):
     assert training.evaluate(model, tiny.test).error == pytest.approx(outcome.test_error, abs=1)
 
 
+@pytest.mark.parametrize(
+    "build, dataset, recipe",
+    [(lenet, "tiny", Recipe(steps=20)), (resnet, "noise", COLOURED), (resnet, "noise", replace(COLOURED, precision="bfloat16"))],
+)
+def test_a_compiled_training_is_the_same_training(request, monkeypatch, build, dataset, recipe):
+    # The tracing is torch's own; its code generator, which needs a compiler on the machine, is left out.
+    dataset, compile_ = request.getfixturevalue(dataset), torch.compile
+    eager, compiled, another = (build(dataset, seed=seed) for seed in (0, 0, 1))
+    expected = training.train(*eager, dataset, recipe)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(training, "COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(torch, "compile", lambda model, mode: compile_(model, backend=backend, fullgraph=True))
+    training.train(*another, dataset, recipe)
+    assert graphs == [], "a short training is not worth compiling"
+    monkeypatch.setattr(training, "COMPILED_FROM", 1)
+    torch.compiler.reset()
+    assert training.train(*compiled, dataset, recipe) == expected
+    assert len(graphs) == 1
+    training.train(*build(dataset, seed=1), dataset, recipe)
+    assert len(graphs) == 1, "another seed of the same network must not be compiled again"
+
+
 def test_evaluate_counts(tiny):
     model = models.build("lenet-300-100")
     images, labels = tiny.test[:]
