@@ -56,10 +56,10 @@ def interval(values, level=0.95) -> tuple[float, float, float]:
         level: coverage.
 
     Returns:
-        (mean, low, high); low and high are NaN for a single value.
+        (mean, low, high); low and high are NaN for a single value, and all three for none.
     """
     values = np.asarray(values, float)
-    mean = values.mean()
+    mean = values.mean() if len(values) else np.nan
     if len(values) < 2:
         return mean, np.nan, np.nan
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
@@ -118,6 +118,11 @@ def with_interval(row, digits=1) -> str:
     if np.isnan(row["low"]):
         return f"{row['mean']:.{digits}f}"
     return f"{row['mean']:.{digits}f} ± {(row['high'] - row['low']) / 2:.{digits}f}"
+
+
+def cell(values, digits=1, missing="") -> str:
+    """``2.4 ± 0.3`` from one number a seed: ``with_interval`` of their ``interval``; ``missing`` if there are none."""
+    return with_interval(dict(zip(("mean", "low", "high"), interval(values))), digits) if len(values) else missing
 
 
 def lines(ax, summary, x, labels) -> None:

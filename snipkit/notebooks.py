@@ -61,6 +61,8 @@ def draw(name, profile, records) -> int:
     Returns:
         How many of its runs are on record; 0 means that nothing was drawn.
     """
+    import matplotlib.pyplot as plt
+
     from snipkit import study
 
     namespace = _namespace(name, profile)
@@ -68,6 +70,7 @@ def draw(name, profile, records) -> int:
     if len(namespace["table"]):
         for source in _cells(name, "figure"):
             exec(source, namespace)
+        plt.close("all")  # they are on disk
     return len(namespace["table"])
 
 

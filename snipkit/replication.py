@@ -42,7 +42,7 @@ def value(claim, errors, protocol) -> dict:
     if not n:
         return _row(claim, "", 0, NOT_RUN, "")
     mean, low, high = figures.interval(errors)
-    here = figures.with_interval({"mean": mean, "low": low, "high": high}, 2)
+    here = figures.cell(errors, 2)
     if not protocol:
         return _row(claim, here, n, NOT_RUN, "the training was shortened")
     if n < SEEDS:
@@ -194,5 +194,5 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
     rows = []
     for first, second in pairs:
         gap = figures.difference(*(table[chosen].set_index("seed")[value] for chosen in (first, second)))
-        rows.append([len(gap), *(figures.interval(gap) if len(gap) else (np.nan,) * 3)])
+        rows.append([len(gap), *figures.interval(gap)])
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])

@@ -152,6 +152,26 @@ class Run:
         return seeds
 
 
+def seeded(settings, **changes) -> list[Run]:
+    """The runs of one setting, a seed each.
+
+    Args:
+        settings: fields of ``Run``, and their number as ``seeds``; seeds count from 0.
+        **changes: fields that take the place of the settings'.
+    """
+    settings = settings | changes
+    return [Run(**settings, seed=seed) for seed in range(settings.pop("seeds"))]
+
+
+def pruning(method, sparsity) -> dict:
+    """The fields of a ``Run`` whose ``method`` is this one, as the study's comparisons have it.
+
+    Magnitude is trained on the draw that it ranked: the size of a weight says nothing about another draw.
+    """
+    criterion, _, ablation = method.partition(", ")
+    return dict(criterion=criterion, ablation=ablation or "none", sparsity=sparsity, same_draw=criterion == "magnitude")
+
+
 def _changed(value):
     """The fields of a dataclass that differ from their defaults, as plain JSON values."""
     changed = {}
@@ -439,9 +459,8 @@ def _work(groups, files, records, seen, executor, deadline):
     """
     queue, running, failed, unwritten = deque(groups), {}, {}, deque()
     folder, died, full, cut_off, total = _folder(files), None, None, 0, sum(map(len, groups))
-    # In a log, a line every half minute is enough.
-    bar = tqdm(total=total, desc="training runs", unit="run", mininterval=0.1 if sys.stderr.isatty() else 30)
-    with _open_claims(folder) as claims, bar:
+    interval = 0.1 if sys.stderr.isatty() else 30  # in a log, a line every half minute is enough
+    with _open_claims(folder) as claims, tqdm(total=total, desc="training runs", unit="run", mininterval=interval) as bar:
         while running or (queue and not (died or full or _passed(deadline))):
             try:
                 while not (died or full or _passed(deadline)) and len(running) < capacity(executor) + LEAD:

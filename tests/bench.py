@@ -23,15 +23,29 @@ import snipkit
 from snipkit import _torchvision, data, masking, models, saliency, training
 
 
+def now(device):
+    """Seconds of the CPU, which other processes do not slow; or, when all that a GPU was told to do is done, of the clock."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def take_turns(variants, rounds, device="cpu"):
+    """Seconds of several callables, by name, in turns after a round that warms up: for each those of every turn."""
+    times = {name: [] for name in variants}
+    for turn in tqdm(range(rounds + 1), leave=False, disable=None):
+        for name in list(variants)[:: 1 if turn % 2 else -1]:  # who comes second profits from warm caches: forth and back
+            start = now(device)
+            variants[name]()
+            if turn:
+                times[name].append(now(device) - start)
+    return times
+
+
 def alternate(first, second, rounds):
     """CPU seconds of two callables, in turns: (median, median, median ratio first over second)."""
-    times = ([], [])
-    first(), second()
-    for turn in tqdm(range(rounds), leave=False, disable=None):
-        for which in (0, 1) if turn % 2 else (1, 0):  # who comes second profits from warm caches: take turns
-            start = time.process_time()
-            (first, second)[which]()
-            times[which].append(time.process_time() - start)
+    times = take_turns({"first": first, "second": second}, rounds).values()
     return *map(statistics.median, times), statistics.median(a / b for a, b in zip(*times))
 
 
@@ -126,26 +140,6 @@ def large_networks():
     print(f"\nPeak memory with WRN-22-8 and 32 images: scoring {memory[0]:.0f} MiB, forward + backward {memory[1]:.0f} MiB, neither {memory[2]:.0f} MiB.")
 
 
-def now(device):
-    """Seconds of the CPU, which other processes do not slow; or, when all that a GPU was told to do is done, of the clock."""
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def take_turns(variants, device, rounds):
-    """Seconds of several callables, in turns after a round that warms up: for each the median."""
-    times = {name: [] for name in variants}
-    for turn in tqdm(range(rounds + 1), leave=False, disable=None):
-        for name, function in variants.items():
-            start = now(device)
-            function()
-            if turn:
-                times[name].append(now(device) - start)
-    return {name: statistics.median(spent) for name, spent in times.items()}
-
-
 def stacks(device=None):
     """Networks trained all at once against the same number one at a time."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -163,7 +157,8 @@ def stacks(device=None):
         return network, lambda: training.train(network, masks, mnist, recipe, seed=seed)
 
     slow = training.Recipe(steps=steps, lr=1e-4)  # the same networks are trained on and on: they must not diverge
-    spent = take_turns({size: stack(size, slow)[1] for size in sizes} | {"alone": alone(0, slow)[1]}, device, 3)
+    times = take_turns({size: stack(size, slow)[1] for size in sizes} | {"alone": alone(0, slow)[1]}, 3, device)
+    spent = {name: statistics.median(turns) for name, turns in times.items()}
     print(f"\nStacks of LeNet-300-100 on {device}, {steps} steps; one at a time takes a stack's size times one network's time.\n")
     print("| networks | one at a time, ms a step of all | stack, ms a step of all | stack, steps an hour of all | times as quick |")
     print("| ---: | ---: | ---: | ---: | ---: |")
@@ -264,12 +259,13 @@ def utilisation(device=None, steps=600, side=8192, **options):
         theirs = models.build(name, **options).to(device)
         with FlopCounterMode(display=False) as counter:
             forward_backward(theirs, on_device[: recipe.batch_size])()
-        spent = take_turns({
+        times = take_turns({
             "snipkit, compiled (as long runs are on a GPU)": ours(model, 1),
             "snipkit, not compiled": ours(model, steps + 1),
             f"DataLoader ({WORKERS if device == 'cuda' else 0} workers), float32": peers_training(theirs, images, recipe, device),
             "peak": several(lambda: matrix @ matrix, 50),
-        }, device, 3)
+        }, 3, device)
+        spent = {way: statistics.median(turns) for way, turns in times.items()}
         peak = 50 * 2 * side**3 / spent.pop("peak")
         for way, seconds in spent.items():
             rate = counter.get_total_flops() * steps / seconds

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snipkit import sources, training
+from snipkit import sources
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = {
@@ -87,7 +87,6 @@ def test_a_budget_of_no_time_trains_nothing_and_says_so_in_the_last_line(toy):
     assert said.stdout.splitlines()[-1] == "profile laptop: 0 of 3 on record" and not list(toy.glob("results/laptop/*.jsonl"))
 
 
-@pytest.mark.skipif(not hasattr(training, "Interrupted"), reason="training cannot be interrupted yet")
 def test_a_profile_trained_in_pieces(toy):
     """Each record goes into the file of the first notebook that wants it; seed 2 comes last."""
     second_notebook(toy)
