@@ -27,7 +27,7 @@ def connect(address):
     try:
         import distributed
     except ImportError:
-        raise RuntimeError("several machines need the package distributed: pip install 'snipkit[cluster]'") from None
+        raise RuntimeError("several machines need the package distributed: pip install '.[cluster]' in snipkit's folder") from None
     try:
         client = distributed.Client(address, timeout=SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:

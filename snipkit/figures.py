@@ -171,6 +171,18 @@ def save(figure, name, profile, source) -> None:
     )
 
 
+def save_runs(table, name, profile) -> None:
+    """Write ``study.table`` as ``<name>_runs.csv``, one row a run, so that every mean can be computed again.
+
+    Left out are the curves, and the seconds, which differ from machine to machine. The columns that are the same for
+    all runs are left out too.
+    """
+    plain = table.drop(columns=["train_loss", "train_error", "seconds"], errors="ignore")
+    varying = [column for column in plain if column in ("id", "seed", "test_error") or plain[column].astype(str).nunique() > 1]
+    folder(profile).mkdir(parents=True, exist_ok=True)
+    plain[varying].to_csv(folder(profile) / f"{name}_runs.csv", index=False, float_format="%.6g")
+
+
 def save_table(frame, name, profile) -> None:
     """Write a table as ``<name>.csv`` (six digits) and ``<name>.md`` (four)."""
     target = folder(profile)

@@ -257,8 +257,7 @@ def execute(run: Run, device="cpu", checkpoint=None, deadline=None) -> dict:
     Raises:
         training.Interrupted: the deadline came first.
     """
-    start = time.perf_counter()
-    resumed = checkpoint is not None and Path(checkpoint).exists()
+    start, provenance = time.perf_counter(), _resumed(checkpoint)
     model, masks, dataset = _prepare(run, load(run, device), device)
     try:
         outcome = training.train(
@@ -266,22 +265,29 @@ def execute(run: Run, device="cpu", checkpoint=None, deadline=None) -> dict:
         )
     except training.DivergedError as error:
         outcome = error
-    provenance = {"seconds": round(time.perf_counter() - start, 2)}
-    if resumed:
-        provenance["resumed"] = True  # then the seconds are those of the last part only
+    provenance["seconds"] = round(time.perf_counter() - start, 2)
     return _record(run, model, masks, dataset, outcome, device, provenance)
 
 
-def execute_stack(runs, device="cpu") -> list[dict]:
+def _resumed(checkpoint):
+    """What the provenance says of a training that carries on: its seconds are those of the last part only."""
+    return {"resumed": True} if checkpoint is not None and Path(checkpoint).exists() else {}
+
+
+def execute_stack(runs, device="cpu", checkpoint=None, deadline=None) -> list[dict]:
     """Do runs that go together (``stacks``) all at once and return their records, in order.
 
     They are those of ``execute`` to float tolerance, but for the provenance: it says how many runs were done together
     ("stack"), and its seconds are an equal share of the whole.
 
+    Args:
+        checkpoint, deadline: see ``training.train``; the state is that of the whole stack.
+
     Raises:
         ValueError: runs that do not go together. What ``execute`` raises for any one of them ends all.
+        training.Interrupted: the deadline came first.
     """
-    start = time.perf_counter()
+    start, provenance = time.perf_counter(), _resumed(checkpoint)
     if len({_stack_key(run) for run in runs}) > 1:
         raise ValueError("these runs differ in what the runs of one stack must share: group them with study.stacks")
     datasets, test = {}, None
@@ -293,8 +299,10 @@ def execute_stack(runs, device="cpu") -> list[dict]:
     prepared = [_prepare(run, datasets[run.seeds()["split"]], device) for run in runs]
     networks, masks, parts = map(list, zip(*prepared))
     seeds = [run.seeds()["order"] for run in runs]
-    outcomes = training.train_stack(networks, masks, parts, runs[0].recipe, seeds=seeds)
-    provenance = {"seconds": round((time.perf_counter() - start) / len(runs), 2), "stack": len(runs)}
+    outcomes = training.train_stack(
+        networks, masks, parts, runs[0].recipe, seeds=seeds, checkpoint=checkpoint, deadline=deadline
+    )
+    provenance |= {"seconds": round((time.perf_counter() - start) / len(runs), 2), "stack": len(runs)}
     done = zip(runs, networks, masks, parts, outcomes)
     return [_record(*what, device, provenance) for what in done]
 
@@ -304,6 +312,8 @@ STACKED = ("lenet-300-100", "lenet-5-caffe")  # small enough for the launches of
 
 def stacks(runs, limit=64) -> list[list[Run]]:
     """The runs in groups that can train together, in the order in which the groups first appear, at most ``limit`` in each.
+
+    Later seeds come along with the first, since a GPU trains a stack in little more time than one network.
 
     Together go runs of a model in ``STACKED`` that share data set, sizes, model, options and recipe; all others are alone.
     """
@@ -548,17 +558,19 @@ def _next(queue, records, seen, folder, claims):
 
 
 def _task(group, folder, deadline):
-    """The arguments of ``_execute`` for a group of runs; a stack has no checkpoint."""
-    checkpoint = None
-    if len(group) == 1:
-        checkpoint = checkpoint_of(group[0], folder)  # only runs of some minutes ever write it
-        checkpoint.parent.mkdir(exist_ok=True)
-    return [dataclasses.asdict(run) for run in group], snipkit.__version__, checkpoint and str(checkpoint), deadline
+    """The arguments of ``_execute`` for a group of runs."""
+    checkpoint = checkpoint_of(group, folder)  # only trainings of some minutes ever write it
+    checkpoint.parent.mkdir(exist_ok=True)
+    return [dataclasses.asdict(run) for run in group], snipkit.__version__, str(checkpoint), deadline
 
 
-def checkpoint_of(run, folder) -> Path:
-    """Where the state of an unfinished run is kept, in a folder of results."""
-    return Path(folder) / "checkpoints" / f"{run.id}.pt"
+def checkpoint_of(group, folder) -> Path:
+    """Where the state of an unfinished run, or stack of runs, is kept in a folder of results.
+
+    A stack is found again if it has the same runs: those that are done alone meanwhile make it another one, which starts anew.
+    """
+    name = group[0].id if len(group) == 1 else f"stack-{hashlib.sha256(' '.join(run.id for run in group).encode()).hexdigest()[:12]}"
+    return Path(folder) / "checkpoints" / f"{name}.pt"
 
 
 def _execute(runs, version, checkpoint, deadline):
@@ -568,7 +580,7 @@ def _execute(runs, version, checkpoint, deadline):
         raise RuntimeError(f"the worker on {here} has snipkit {snipkit.__version__}, not {version}: install the same on all machines")
     if _passed(deadline):
         return None
-    if checkpoint and not Path(checkpoint).parent.is_dir():
+    if not Path(checkpoint).parent.is_dir():
         # A machine that does not share the folder of results: the state is of use if the same machine gets the run again.
         checkpoint = Path(tempfile.gettempdir()) / f"snipkit-{os.getuid()}" / Path(checkpoint).name
         checkpoint.parent.mkdir(exist_ok=True)
@@ -576,7 +588,9 @@ def _execute(runs, version, checkpoint, deadline):
     device = "cuda" if _on_gpu() else "cpu"
     runs = [Run(**run) for run in runs]
     try:
-        return execute_stack(runs, device) if len(runs) > 1 else [execute(runs[0], device, checkpoint, deadline)]
+        if len(runs) > 1:
+            return execute_stack(runs, device, checkpoint, deadline)
+        return [execute(runs[0], device, checkpoint, deadline)]
     except training.Interrupted:
         return None
     except sources.DataError as error:

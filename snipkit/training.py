@@ -189,8 +189,6 @@ def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None)
 
     Source: SNIP Algorithm 1, lines 6 and 7, and section 5.
     """
-    if deadline is not None and checkpoint is None:
-        raise ValueError("a training with a deadline needs a checkpoint, a file to leave its state in")
     images = data.train
     _check_batch_size(recipe, images)
     apply_(model, masks)
@@ -200,9 +198,10 @@ def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None)
     curves, running, wrong = Curves([], [], []), 0.0, 0
     log_every, tests = log_interval(recipe.steps), _checkpoints(recipe.steps)
     order = _order(len(images), recipe, seed, images.labels.device)
-    parts = _Parts(model, optimiser, scheduler, draws, curves)
+    state = _State(dict(_tensors(model)), optimiser, scheduler, [draws], [curves], {})
+    beginning = checkpoint and _fingerprint([model], [masks], [data], recipe, [seed])
     network = _compiled(model, recipe, images.labels.device)  # the same weights; ``evaluate`` has no use for it
-    with _resumable(checkpoint, deadline, parts, masks, data, recipe, seed) as (done, keep):
+    with _resumable(checkpoint, deadline, state, beginning) as (done, keep):
         model.train()
         for step, index in enumerate(islice(order, done, None), start=done + 1):
             inputs, labels = images[index]
@@ -362,7 +361,7 @@ UNSTACKABLE = (nn.RNNBase, nn.RNNCellBase, nn.modules.dropout._DropoutNd)  # no 
 STACK_TEST_BATCH = 200  # images that all networks of a stack are tested on at a time
 
 
-def train_stack(models, masks, data, recipe, *, seeds) -> list[Outcome | DivergedError]:
+def train_stack(models, masks, data, recipe, *, seeds, checkpoint=None, deadline=None) -> list[Outcome | DivergedError]:
     """Train networks of one architecture by one recipe all at once, each as ``train`` would alone (law 7).
 
     Small networks leave a GPU idle between the launches of its kernels, and a stack has no more of those than one network.
@@ -376,6 +375,7 @@ def train_stack(models, masks, data, recipe, *, seeds) -> list[Outcome | Diverge
             tensor are held in memory once, and networks with the same test set are tested together.
         recipe: a ``Recipe``.
         seeds: S seeds.
+        checkpoint, deadline: as for ``train``; the state is that of the whole stack.
 
     Returns:
         For each network what ``train`` returns, or the ``DivergedError`` it raises: the others go on.
@@ -383,10 +383,15 @@ def train_stack(models, masks, data, recipe, *, seeds) -> list[Outcome | Diverge
     Raises:
         ValueError: as ``train``; lists of different lengths; models, or data sets, that do not go together; a layer that
             cannot be stacked, by its name.
+        Interrupted: as ``train``.
+
+    Warns:
+        UserWarning: as ``train``.
     """
     _check_stack(models, masks, data, seeds)
     network, parts = models[0], [dataset.train for dataset in data]
     _check_batch_size(recipe, parts[0])
+    beginning = checkpoint and _fingerprint(models, masks, data, recipe, seeds)
     for model, kept in zip(models, masks):
         apply_(model, kept)
         model.train()
@@ -397,39 +402,44 @@ def train_stack(models, masks, data, recipe, *, seeds) -> list[Outcome | Diverge
     batch, device = _batches(parts), parts[0].labels.device
     curves, diverged = [Curves([], [], []) for _ in models], {}
     running, wrong, log_every, tests = 0.0, 0, log_interval(recipe.steps), _checkpoints(recipe.steps)
-    for step, index in enumerate(_orders(len(parts[0]), recipe, seeds, device), start=1):
-        inputs, labels = batch(index)
-        if recipe.augment != "none":
-            inputs = torch.stack([augment(images, recipe.augment, generator) for images, generator in zip(inputs, draws)])
-        with _autocast(recipe, device):
-            outputs = wide(_forward(network, parameters, buffers, inputs))  # (S, B, classes)
-        if step == 1:
-            for part, output in zip(parts, outputs):
-                check_labels(part.labels, output)
-        losses = _losses(outputs, labels).mean(1)
-        optimiser.zero_grad()
-        losses.sum().backward()
-        mask_gradients(masked)
-        optimiser.step()
-        scheduler.step()
-        running = running + losses.detach()
-        wrong = wrong + (outputs.detach().argmax(2) != labels).sum(1)
-        if step % log_every == 0 or step == recipe.steps:
-            logged = (step - 1) % log_every + 1
-            for curve, loss, errors in zip(curves, running.tolist(), wrong.tolist()):
-                curve.train_loss.append(loss / logged)
-                curve.train_error.append(100 * errors / (logged * recipe.batch_size))
-            _note_diverged(diverged, "training", [curve.train_loss[-1] for curve in curves], step, recipe)
-            running, wrong = 0.0, 0
-        if step in tests:
+    orders = _orders(len(parts[0]), recipe, seeds, device)
+    state = _State(parameters | buffers, optimiser, scheduler, draws, curves, diverged)
+    with _resumable(checkpoint, deadline, state, beginning) as (done, keep):
+        for step, index in enumerate(islice(orders, done, None), start=done + 1):
+            inputs, labels = batch(index)
+            if recipe.augment != "none":
+                inputs = torch.stack([augment(images, recipe.augment, generator) for images, generator in zip(inputs, draws)])
             with _autocast(recipe, device):
-                evaluations = _evaluate_stack(models, parameters, buffers, [dataset.test for dataset in data])
-            for curve, evaluation in zip(curves, evaluations):
-                curve.tests.append(evaluation)
-            _note_diverged(diverged, "test", [evaluation.loss for evaluation in evaluations], step, recipe)
-            network.train()
-        if len(diverged) == len(models):
-            break
+                outputs = wide(_forward(network, parameters, buffers, inputs))  # (S, B, classes)
+            if step == 1:
+                for part, output in zip(parts, outputs):
+                    check_labels(part.labels, output)
+            losses = _losses(outputs, labels).mean(1)
+            optimiser.zero_grad()
+            losses.sum().backward()
+            mask_gradients(masked)
+            optimiser.step()
+            scheduler.step()
+            running = running + losses.detach()
+            wrong = wrong + (outputs.detach().argmax(2) != labels).sum(1)
+            if step % log_every == 0 or step == recipe.steps:
+                logged = (step - 1) % log_every + 1
+                for curve, loss, errors in zip(curves, running.tolist(), wrong.tolist()):
+                    curve.train_loss.append(loss / logged)
+                    curve.train_error.append(100 * errors / (logged * recipe.batch_size))
+                _note_diverged(diverged, "training", [curve.train_loss[-1] for curve in curves], step, recipe)
+                running, wrong = 0.0, 0
+            if step in tests:
+                with _autocast(recipe, device):
+                    evaluations = _evaluate_stack(models, parameters, buffers, [dataset.test for dataset in data])
+                for curve, evaluation in zip(curves, evaluations):
+                    curve.tests.append(evaluation)
+                _note_diverged(diverged, "test", [evaluation.loss for evaluation in evaluations], step, recipe)
+                network.train()
+            if len(diverged) == len(models):
+                break
+            if step % log_every == 0 and step < recipe.steps:
+                keep(step)
     _unstack(models, parameters, buffers)
     return [diverged.get(number) or curve.outcome() for number, curve in enumerate(curves)]
 
@@ -504,7 +514,7 @@ def _unstack(models, parameters, buffers):
     """Write the state of a stack into its networks."""
     stacked = parameters | buffers
     for number, model in enumerate(models):
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        for name, tensor in _tensors(model):
             tensor.copy_(stacked[name][number])
         model.eval()  # as ``train`` leaves it
 
@@ -538,35 +548,42 @@ def _check_stack(models, masks, data, seeds):
 # --- trainings that can be interrupted ------------------------------------------------------------------------------
 
 
-class _Parts(NamedTuple):
-    """All that changes in the course of a training; the order of the examples follows from the seed and the step."""
+class _State(NamedTuple):
+    """All that changes in the course of a training; the order of the examples follows from the seeds and the step."""
 
-    model: nn.Module
+    tensors: dict[str, torch.Tensor]  # parameters and buffers, of one network or of a stack
     optimiser: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
-    draws: torch.Generator
-    curves: Curves
+    draws: list[torch.Generator]
+    curves: list[Curves]
+    diverged: dict[int, DivergedError]  # of a stack
+
+
+def _tensors(model):
+    return (*model.named_parameters(), *model.named_buffers())
 
 
 @contextlib.contextmanager
-def _resumable(path, deadline, parts, *beginning):
-    """Restore the parts from ``path``; give the steps done by then, and what is to be called from time to time.
+def _resumable(path, deadline, state, beginning):
+    """Restore the state from ``path``, if it is that of a training with the same beginning; give the steps done by then,
+    and what is to be called from time to time.
 
     That is ``keep(step)``: it writes the state if it is time to, and raises ``Interrupted`` after the deadline. The file is
     removed when there is a result, which a divergence is too. Without a path nothing is kept.
     """
     if path is None:
+        if deadline is not None:
+            raise ValueError("a training with a deadline needs a checkpoint, a file to leave its state in")
         yield 0, lambda step: None
         return
     path = Path(path)
-    fingerprint = _fingerprint(parts.model, *beginning)
-    done, written = _restore(path, fingerprint, parts), time.time()
+    done, written = _restore(path, state, beginning), time.time()
 
     def keep(step):
         nonlocal written
         late = deadline is not None and time.time() >= deadline
         if late or time.time() - written >= CHECKPOINT_SECONDS:
-            _write(path, fingerprint, parts, step)
+            _write(path, state, beginning, step)
             written = time.time()
         if late:
             raise Interrupted(f"the deadline passed at step {step}; {path} has the state: train again as before to carry on")
@@ -579,47 +596,61 @@ def _resumable(path, deadline, parts, *beginning):
     path.unlink(missing_ok=True)
 
 
-def _fingerprint(model, masks, data, recipe, seed):
-    """Equal for equal beginnings: weights, masks, labels (they tell data sets and splits apart), recipe, seed, torch."""
-    digest = hashlib.sha256(repr((recipe, seed, torch.__version__)).encode())
-    labels = ("train", data.train.labels), ("test", data.test.labels)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers(), *masks.items(), *labels):
-        digest.update(repr((name, tensor.shape, tensor.dtype)).encode())
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+def _fingerprint(models, masks, data, recipe, seeds):
+    """Equal for equal beginnings: weights, masks, labels (they tell data sets and splits apart), recipe, seeds, torch."""
+    digest = hashlib.sha256(repr((recipe, list(seeds), torch.__version__)).encode())
+    for model, kept, dataset in zip(models, masks, data):
+        labels = ("train", dataset.train.labels), ("test", dataset.test.labels)
+        for name, tensor in (*_tensors(model), *kept.items(), *labels):
+            digest.update(repr((name, tensor.shape, tensor.dtype)).encode())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _write(path, fingerprint, parts, step):
+def _write(path, state, beginning, step):
     """Write the state whole or not at all."""
-    state = {name: getattr(parts, name).state_dict() for name in ("model", "optimiser", "scheduler")}
-    state |= {"fingerprint": fingerprint, "step": step, "draws": parts.draws.get_state()}
-    state |= {"curves": (parts.curves.train_loss, parts.curves.train_error, [tuple(test) for test in parts.curves.tests])}
+    written = {
+        "fingerprint": beginning,
+        "step": step,
+        "tensors": state.tensors,
+        "optimiser": state.optimiser.state_dict(),
+        "scheduler": state.scheduler.state_dict(),
+        "draws": [generator.get_state() for generator in state.draws],
+        "curves": [(curve.train_loss, curve.train_error, [tuple(test) for test in curve.tests]) for curve in state.curves],
+        "diverged": {number: str(error) for number, error in state.diverged.items()},
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        torch.save(state, part)
+        torch.save(written, part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _restore(path, fingerprint, parts):
-    """Bring the parts into the state on disk, if there is one that fits; give the number of steps done."""
+@torch.no_grad()
+def _restore(path, state, beginning):
+    """Bring the state into that on disk, if there is one that fits; give the number of steps done."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        known = state["fingerprint"]
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        known = found["fingerprint"]
     except FileNotFoundError:
         return 0
     except Exception as error:  # torch, pickle and zipfile raise half a dozen kinds
-        warnings.warn(f"{path} is not the state of a training, or is damaged: training starts anew ({error})", stacklevel=5)
+        warnings.warn(f"{path} is not the state of a training, or is damaged: training starts anew ({error})", stacklevel=6)
         return 0
-    if known != fingerprint:
-        warnings.warn(f"{path} is the state of another training: this one starts anew", stacklevel=5)
+    if known != beginning:
+        warnings.warn(f"{path} is the state of another training: this one starts anew", stacklevel=6)
         return 0
-    for name in ("model", "optimiser", "scheduler"):
-        getattr(parts, name).load_state_dict(state[name])
-    parts.draws.set_state(state["draws"])
-    train_loss, train_error, tests = state["curves"]
-    for curve, values in zip(parts.curves, (train_loss, train_error, [Evaluation(*test) for test in tests])):
-        curve.extend(values)
-    return state["step"]
+    for name, tensor in state.tensors.items():
+        tensor.copy_(found["tensors"][name])
+    state.optimiser.load_state_dict(found["optimiser"])
+    state.scheduler.load_state_dict(found["scheduler"])
+    for generator, drawn in zip(state.draws, found["draws"]):
+        generator.set_state(drawn)
+    for curve, (train_loss, train_error, tests) in zip(state.curves, found["curves"]):
+        curve.train_loss.extend(train_loss)
+        curve.train_error.extend(train_error)
+        curve.tests.extend(Evaluation(*test) for test in tests)
+    state.diverged.update({number: DivergedError(text) for number, text in found["diverged"].items()})
+    return found["step"]

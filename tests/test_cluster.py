@@ -38,14 +38,14 @@ def test_versions_are_compared():
 
 def test_without_the_package_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'snipkit\[cluster\]'"), cluster.connect("tcp://127.0.0.1:1"):
+    with pytest.raises(RuntimeError, match=r"pip install '.\[cluster\]' in snipkit's folder"), cluster.connect("tcp://127.0.0.1:1"):
         pass
 
 
 @pytest.fixture
 def processes(tmp_path):
     """Start `dask …` processes with the machine's data; all are ended afterwards."""
-    pytest.importorskip("distributed", reason="pip install 'snipkit[cluster]'")
+    pytest.importorskip("distributed", reason="pip install '.[cluster]' in snipkit's folder")
     started = []
 
     def begin(*words):
@@ -93,7 +93,7 @@ def test_a_killed_worker_costs_nothing(tmp_path, processes):
 
 
 def test_a_scheduler_that_is_not_there_is_one_clear_error(monkeypatch):
-    pytest.importorskip("distributed", reason="pip install 'snipkit[cluster]'")
+    pytest.importorskip("distributed", reason="pip install '.[cluster]' in snipkit's folder")
     monkeypatch.setattr(cluster, "SECONDS", 1)
     with pytest.raises(RuntimeError, match="no Dask scheduler answers at tcp://127.0.0.1:9 .*start one with `dask scheduler`"):
         with cluster.connect("tcp://127.0.0.1:9"):

@@ -110,6 +110,15 @@ def test_lenet_5_has_no_relu_after_its_convolutions_unless_asked():
     torch.testing.assert_close(plain(x), expected)
 
 
+def test_a_seed_means_the_same_draw_with_every_torch():
+    """Written down with torch 2.13; records from machines with different versions are compared seed by seed."""
+    weights = {init: models.build("lenet-300-100", init=init, seed=0).fc1.weight for init in ("lecun", "truncated-normal", "normal")}
+    assert weights["lecun"][0, :3].tolist() == pytest.approx([-0.0457110, -0.0467878, -0.0101739], abs=1e-6)
+    assert weights["lecun"].double().sum().item() == pytest.approx(-10.82541, abs=1e-3)  # many of them were drawn again
+    assert weights["truncated-normal"].double().sum().item() == pytest.approx(-266.6247, abs=1e-2)
+    assert weights["normal"].double().sum().item() == pytest.approx(-884.1979, abs=1e-2)
+
+
 @pytest.mark.parametrize("name", initialisers.INITIALISERS)
 def test_initialisers_have_the_stated_variance(name):
     weight = torch.empty(400, 25, 4, 4)  # fan-in 400, fan-out 6400

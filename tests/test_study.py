@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+import snipkit
 from snipkit import data, figures, masking, saliency, sources, study, training
 from snipkit.study import Run
 from snipkit.training import Recipe
@@ -152,6 +153,22 @@ def test_a_stack_of_runs_comes_to_the_records_of_the_single_ones():
         study.execute_stack([quick(), quick(train_size=600)])
 
 
+def test_a_stack_cut_off_by_the_deadline_carries_on_from_its_checkpoint(tmp_path, monkeypatch):
+    """As on a GPU, by the time limit of ``--budget``; the CPU takes its place."""
+    recipe = Recipe(steps=120, schedule="onecycle")
+    runs = [quick(recipe=recipe, seed=seed, criterion="snip", sparsity=0.9) for seed in range(3)]
+    whole, path = study.execute_stack(runs), study.checkpoint_of(runs, tmp_path)
+    assert path != study.checkpoint_of(runs[:2], tmp_path)
+    with pytest.raises(training.Interrupted):
+        study.execute_stack(runs, checkpoint=path, deadline=0.0)
+    assert path.exists()
+    plain = [dataclasses.asdict(run) for run in runs]
+    assert study._execute(plain, snipkit.__version__, str(path), deadline=time.time() - 1) is None and path.exists()
+    records = study._execute(plain, snipkit.__version__, str(path), deadline=None)
+    assert [record["outcome"] for record in records] == [record["outcome"] for record in whole]
+    assert all(record["provenance"]["resumed"] for record in records) and not path.exists()
+
+
 def test_a_diverging_run_leaves_its_stack_alone():
     recipe = Recipe(steps=30, lr=0.2)
     calm, wild = quick(recipe=recipe, criterion="snip", sparsity=0.99), quick(recipe=recipe, training_init="normal")
@@ -274,8 +291,8 @@ def test_after_the_deadline_no_run_is_started(tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as executor:
         table = study.run_all(runs, tmp_path / "a.jsonl", executor, deadline=time.time() + 0.55)
         assert 2 <= len(table) <= 10 and len(table) <= len(asked) <= len(table) + 2
-        assert str(tmp_path / "checkpoints" / f"{runs[0].id}.pt") == str(study.checkpoint_of(runs[0], tmp_path))
-        assert set(asked[:2]) == {str(study.checkpoint_of(run, tmp_path)) for run in runs[:2]}  # two at a time
+        assert str(tmp_path / "checkpoints" / f"{runs[0].id}.pt") == str(study.checkpoint_of([runs[0]], tmp_path))
+        assert set(asked[:2]) == {str(study.checkpoint_of([run], tmp_path)) for run in runs[:2]}  # two at a time
         before = len(asked)
         assert len(study.run_all(runs[:20], tmp_path / "a.jsonl", executor, deadline=time.time() - 1)) == len(table)
     assert len(asked) == before
@@ -288,10 +305,10 @@ def test_a_run_cut_off_by_the_deadline_carries_on_from_its_checkpoint(tmp_path):
         whole = study.run_all([run], tmp_path / "whole" / "a.jsonl", executor)
         parts = 0
         while not len(table := study.run_all([run], tmp_path / "a.jsonl", executor, deadline=time.time() + whole.seconds[0] / 3)):
-            assert study.checkpoint_of(run, tmp_path).exists() and parts < 50
+            assert study.checkpoint_of([run], tmp_path).exists() and parts < 50
             parts += 1
     assert parts and table.train_loss[0] == whole.train_loss[0] and table.test_error[0] == whole.test_error[0]
-    assert study.read(tmp_path)[run.id]["provenance"]["resumed"] and not study.checkpoint_of(run, tmp_path).exists()
+    assert study.read(tmp_path)[run.id]["provenance"]["resumed"] and not study.checkpoint_of([run], tmp_path).exists()
 
 
 def test_on_a_gpu_runs_that_go_together_are_trained_together(tmp_path, monkeypatch):

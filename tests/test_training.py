@@ -351,6 +351,34 @@ def test_an_interrupted_training_comes_to_the_same_bits(request, tmp_path, monke
     assert not list(path.parent.iterdir())  # nothing is left lying about
 
 
+def test_an_interrupted_stack_comes_to_the_same_bits(tiny, tmp_path):
+    """One of its three networks has diverged by the time of the first stop."""
+    recipe, path = Recipe(steps=40, lr=0.2, augment="flip-shift"), tmp_path / "stack.pt"
+
+    def result(seeds=(3, 4, 5), **how):
+        networks, masks = map(list, zip(*(lenet(tiny, seed) for seed in (0, 1, 2))))
+        with torch.no_grad():
+            networks[1].fc1.weight *= 1e4
+        return networks, training.train_stack(networks, masks, [tiny] * 3, recipe, seeds=seeds, **how)
+
+    def same(first, second):
+        # An error is equal to no other, so those of the diverged network are compared as text.
+        return list(map(str, first[1])) == list(map(str, second[1])) and all(
+            torch.equal(*pair) for a, b in zip(first[0], second[0]) for pair in zip(a.parameters(), b.parameters()) if pair[0].isfinite().all()
+        )
+
+    whole = result()
+    assert isinstance(whole[1][1], training.DivergedError)
+    for stops in range(5):
+        with pytest.raises(training.Interrupted):
+            result(checkpoint=path, deadline=0.0)
+    assert same(result(checkpoint=path), whole) and not path.exists()
+    with pytest.raises(training.Interrupted):
+        result(checkpoint=path, deadline=0.0)
+    with pytest.warns(UserWarning, match="the state of another training"):
+        assert not same(result(seeds=(3, 4, 6), checkpoint=path), whole)
+
+
 def test_a_killed_training_loses_what_came_after_the_last_state(tiny, tmp_path, monkeypatch):
     path, recipe, steps = tmp_path / "state.pt", Recipe(steps=40), []
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)

@@ -13,12 +13,21 @@ from torch import nn
 TRUNCATED_STD = 0.87962566103423978
 
 
+def _truncated(weight, std, generator):
+    """A normal distribution of standard deviation ``std``, cut off at two of it: what lies outside is drawn again.
+
+    ``nn.init.trunc_normal_`` draws the same numbers in torch 2.13 and others in 2.11; a seed is to mean one draw.
+    """
+    weight.normal_(std=std, generator=generator)
+    while (outside := weight.abs() > 2 * std).any():
+        weight.copy_(torch.where(outside, torch.empty_like(weight).normal_(std=std, generator=generator), weight))
+
+
 def _variance_scaling(gain, fan):
     """Variance ``gain / fan(fan_in, fan_out)``."""
 
     def draw(weight, fan_in, fan_out, generator):
-        std = math.sqrt(gain / fan(fan_in, fan_out)) / TRUNCATED_STD
-        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+        _truncated(weight, math.sqrt(gain / fan(fan_in, fan_out)) / TRUNCATED_STD, generator)
 
     return draw
 
@@ -28,7 +37,7 @@ def _normal(weight, fan_in, fan_out, generator):
 
 
 def _truncated_normal(weight, fan_in, fan_out, generator):
-    nn.init.trunc_normal_(weight, std=1.0, a=-2.0, b=2.0, generator=generator)
+    _truncated(weight, 1.0, generator)
 
 
 #: name → function ``(weight, fan_in, fan_out, generator)`` filling the weight in place.
