@@ -190,3 +190,9 @@ def save_table(frame, name, profile) -> None:
     frame.to_csv(target / f"{name}.csv", index=False, float_format="%.6g")
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
     (target / f"{name}.md").write_text(f"{text}\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n")
+
+
+def saved_table(name, profile) -> pd.DataFrame:
+    """What ``save_table`` wrote; empty where nothing has been written yet."""
+    path = folder(profile) / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()

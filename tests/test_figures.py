@@ -75,3 +75,20 @@ def test_a_picture_says_what_it_was_drawn_from(tmp_path, monkeypatch):
         plt.close(figure)
     assert notes[0].startswith("picture, profile lesson: drawn from 1 rows, SHA-256 ")
     assert notes[0] == notes[1] != notes[2] and drawings[0] == drawings[1] != drawings[2]
+
+
+def test_tables_are_written_and_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "folder", lambda profile: tmp_path / profile)
+    assert figures.saved_table("errors", "lesson").empty
+    figures.save_table(pd.DataFrame({"n": [3], "error": [1.23456789], "none": [NAN]}), "errors", "lesson")
+    assert figures.saved_table("errors", "lesson").iloc[0].to_dict() == pytest.approx({"n": 3, "error": 1.23457, "none": NAN}, nan_ok=True)
+    text = (tmp_path / "lesson/errors.md").read_text()
+    assert "1.235" in text and "1.2345" not in text
+
+
+def test_every_run_is_listed_with_what_sets_it_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "folder", lambda profile: tmp_path / profile)
+    table = runs(snip={0: 1.0, 1: 3.0}, random={0: 9.0}).assign(id=["a", "b", "c"], train_loss=[[1.0]] * 3, seconds=1.0)
+    figures.save_runs(table, "all", "lesson")
+    listed = pd.read_csv(tmp_path / "lesson/all_runs.csv")
+    assert list(listed) == ["method", "seed", "test_error", "id"] and list(listed.test_error) == [1.0, 3.0, 9.0]  # one model: no column
