@@ -64,7 +64,7 @@ def train(
             records = study.carry_out({run: files[run] for run in study.in_order(to_do, seconds)}, workers, deadline)
     if budget is not None:
         done = sum(run.id in records for run in files)
-        kept = len(list(results.glob("checkpoints/*.pt")))  # one of a stack is that of many runs
+        kept = sum(study.checkpoint_of(run, results).exists() for run in files if run.id not in records)
         print(f"profile {profile}: {done} of {len(files)} on record" + (f", {kept} stopped at a checkpoint" if kept else ""))
 
 

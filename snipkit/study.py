@@ -311,7 +311,7 @@ STACKED = ("lenet-300-100", "lenet-5-caffe")  # small enough for the launches of
 
 
 def stacks(runs, limit=64) -> list[list[Run]]:
-    """The runs in groups that can train together, in the order in which the groups first appear, at most ``limit`` in each.
+    """The runs in groups that can train together, at most ``limit`` in each, in the order of the groups' first runs.
 
     Later seeds come along with the first, since a GPU trains a stack in little more time than one network.
 
@@ -320,7 +320,8 @@ def stacks(runs, limit=64) -> list[list[Run]]:
     groups = {}
     for run in runs:
         groups.setdefault(_stack_key(run) if run.model in STACKED else (len(groups), run.id), []).append(run)
-    return [group[start : start + limit] for group in groups.values() for start in range(0, len(group), limit)]
+    cut = [group[start : start + limit] for group in groups.values() for start in range(0, len(group), limit)]
+    return sorted(cut, key=lambda group: runs.index(group[0]))
 
 
 def _stack_key(run):
@@ -559,18 +560,14 @@ def _next(queue, records, seen, folder, claims):
 
 def _task(group, folder, deadline):
     """The arguments of ``_execute`` for a group of runs."""
-    checkpoint = checkpoint_of(group, folder)  # only trainings of some minutes ever write it
+    checkpoint = checkpoint_of(group[0], folder)  # only trainings of some minutes ever write it
     checkpoint.parent.mkdir(exist_ok=True)
     return [dataclasses.asdict(run) for run in group], snipkit.__version__, str(checkpoint), deadline
 
 
-def checkpoint_of(group, folder) -> Path:
-    """Where the state of an unfinished run, or stack of runs, is kept in a folder of results.
-
-    A stack is found again if it has the same runs: those that are done alone meanwhile make it another one, which starts anew.
-    """
-    name = group[0].id if len(group) == 1 else f"stack-{hashlib.sha256(' '.join(run.id for run in group).encode()).hexdigest()[:12]}"
-    return Path(folder) / "checkpoints" / f"{name}.pt"
+def checkpoint_of(run, folder) -> Path:
+    """Where the state of an unfinished run, or of the stack that it is the first of, is kept in a folder of results."""
+    return Path(folder) / "checkpoints" / f"{run.id}.pt"
 
 
 def _execute(runs, version, checkpoint, deadline):

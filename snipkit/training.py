@@ -161,11 +161,12 @@ def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None)
     momentum revive what was not zero to begin with).
 
     With a ``checkpoint`` a training that was killed or interrupted carries on where it was, if called again with the same
-    arguments, and comes to the same numbers to the last bit as one that was not (on the same machine; a network that draws
-    from torch's global generator, as dropout does, is not followed). The file is removed when there is a result.
+    arguments, and comes to the same numbers as one that was not: on one CPU to the last bit, on a GPU but for rounding (a
+    network that draws from torch's global generator, as dropout does, is not followed). The file is removed when there is a
+    result.
 
     On a GPU a training of ``COMPILED_FROM`` steps or more goes through ``torch.compile`` with CUDA graphs, since at the
-    paper's batch sizes launching the kernels of a network one by one takes longer than they do. It moves the last digits.
+    paper's batch sizes launching the kernels of a network one by one takes longer than they do. It changes the rounding.
     ``TORCH_COMPILE_DISABLE=1`` in the environment turns it off.
 
     Args:
@@ -185,7 +186,8 @@ def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None)
         Interrupted: the deadline has passed; ``checkpoint`` has the state.
 
     Warns:
-        UserWarning: ``checkpoint`` is damaged, or of another training; training starts from the beginning.
+        UserWarning: ``checkpoint`` is damaged, or of another training; training starts from the beginning. Or it cannot be
+            written; training goes on.
 
     Source: SNIP Algorithm 1, lines 6 and 7, and section 5.
     """
@@ -231,6 +233,7 @@ def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None)
                 model.train()
             if step % log_every == 0 and step < recipe.steps:
                 keep(step)
+    optimiser.zero_grad()  # they may lie in a CUDA graph's memory
     return curves.outcome()
 
 
@@ -281,9 +284,10 @@ def _autocast(recipe, device):
 
 def _compiled(model, recipe, device):
     """The model, or what does the same with fewer launches where that pays."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())  # one launch for all its steps as it is
-    if device.type not in COMPILED_ON or recipe.steps < COMPILED_FROM or recurrent:
+    if device.type not in COMPILED_ON or recipe.steps < COMPILED_FROM:
         return model
+    torch.compiler.reset()  # a process trains many networks, and the CUDA graphs of each would stay
+    torch._dynamo.config.suppress_errors = True  # where compiling fails (no C compiler, say), a warning, and no compiling
     return torch.compile(model, mode="reduce-overhead")
 
 
@@ -583,7 +587,12 @@ def _resumable(path, deadline, state, beginning):
         nonlocal written
         late = deadline is not None and time.time() >= deadline
         if late or time.time() - written >= CHECKPOINT_SECONDS:
-            _write(path, state, beginning, step)
+            try:
+                _write(path, state, beginning, step)
+            except OSError as error:
+                if late:
+                    raise
+                warnings.warn(f"the state of the training cannot be written ({error}): it goes on without", stacklevel=3)
             written = time.time()
         if late:
             raise Interrupted(f"the deadline passed at step {step}; {path} has the state: train again as before to carry on")

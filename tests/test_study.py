@@ -124,10 +124,10 @@ def test_runs_that_can_train_together_are_grouped():
     first, other, alone = quick(), quick(recipe=Recipe(steps=6)), quick(data="cifar-10", model="vgg-d")
     relu = quick(model="lenet-5-caffe", options={"conv_relu": True})
     pruned = quick(criterion="snip", sparsity=0.9, seed=3, scoring_data="noise", train_labels="random")
-    runs = [first, alone, other, pruned, relu, quick(model="lenet-5-caffe"), quick(seed=1), quick(seed=2), alone, quick(train_size=600)]
+    runs = [first, alone, other, pruned, relu, quick(model="lenet-5-caffe"), quick(seed=1), quick(seed=2), quick(train_size=600)]
     groups = study.stacks(runs, limit=3)
     assert groups == [
-        [first, pruned, quick(seed=1)], [quick(seed=2)], [alone], [other], [relu], [quick(model="lenet-5-caffe")], [alone],
+        [first, pruned, quick(seed=1)], [alone], [other], [relu], [quick(model="lenet-5-caffe")], [quick(seed=2)],
         [quick(train_size=600)],
     ]
 
@@ -155,15 +155,15 @@ def test_a_stack_of_runs_comes_to_the_records_of_the_single_ones():
 
 def test_a_stack_cut_off_by_the_deadline_carries_on_from_its_checkpoint(tmp_path, monkeypatch):
     """As on a GPU, by the time limit of ``--budget``; the CPU takes its place."""
-    recipe = Recipe(steps=120, schedule="onecycle")
+    monkeypatch.setattr(study, "_on_gpu", lambda: False)
+    recipe = Recipe(steps=120, schedule="onecycle")  # looked at every 4 steps
     runs = [quick(recipe=recipe, seed=seed, criterion="snip", sparsity=0.9) for seed in range(3)]
-    whole, path = study.execute_stack(runs), study.checkpoint_of(runs, tmp_path)
-    assert path != study.checkpoint_of(runs[:2], tmp_path)
-    with pytest.raises(training.Interrupted):
-        study.execute_stack(runs, checkpoint=path, deadline=0.0)
-    assert path.exists()
-    plain = [dataclasses.asdict(run) for run in runs]
-    assert study._execute(plain, snipkit.__version__, str(path), deadline=time.time() - 1) is None and path.exists()
+    whole, path, plain = study.execute_stack(runs), study.checkpoint_of(runs[0], tmp_path), [dataclasses.asdict(run) for run in runs]
+    for step in (4, 8):
+        with pytest.raises(training.Interrupted, match=f"at step {step};"):
+            study.execute_stack(runs, checkpoint=path, deadline=0.0)
+    monkeypatch.setattr(study, "_passed", lambda deadline: False)  # it passes while the stack trains
+    assert study._execute(plain, snipkit.__version__, str(path), deadline=0.0) is None and path.exists()
     records = study._execute(plain, snipkit.__version__, str(path), deadline=None)
     assert [record["outcome"] for record in records] == [record["outcome"] for record in whole]
     assert all(record["provenance"]["resumed"] for record in records) and not path.exists()
@@ -291,8 +291,8 @@ def test_after_the_deadline_no_run_is_started(tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as executor:
         table = study.run_all(runs, tmp_path / "a.jsonl", executor, deadline=time.time() + 0.55)
         assert 2 <= len(table) <= 10 and len(table) <= len(asked) <= len(table) + 2
-        assert str(tmp_path / "checkpoints" / f"{runs[0].id}.pt") == str(study.checkpoint_of([runs[0]], tmp_path))
-        assert set(asked[:2]) == {str(study.checkpoint_of([run], tmp_path)) for run in runs[:2]}  # two at a time
+        assert str(tmp_path / "checkpoints" / f"{runs[0].id}.pt") == str(study.checkpoint_of(runs[0], tmp_path))
+        assert set(asked[:2]) == {str(study.checkpoint_of(run, tmp_path)) for run in runs[:2]}  # two at a time
         before = len(asked)
         assert len(study.run_all(runs[:20], tmp_path / "a.jsonl", executor, deadline=time.time() - 1)) == len(table)
     assert len(asked) == before
@@ -305,10 +305,10 @@ def test_a_run_cut_off_by_the_deadline_carries_on_from_its_checkpoint(tmp_path):
         whole = study.run_all([run], tmp_path / "whole" / "a.jsonl", executor)
         parts = 0
         while not len(table := study.run_all([run], tmp_path / "a.jsonl", executor, deadline=time.time() + whole.seconds[0] / 3)):
-            assert study.checkpoint_of([run], tmp_path).exists() and parts < 50
+            assert study.checkpoint_of(run, tmp_path).exists() and parts < 50
             parts += 1
     assert parts and table.train_loss[0] == whole.train_loss[0] and table.test_error[0] == whole.test_error[0]
-    assert study.read(tmp_path)[run.id]["provenance"]["resumed"] and not study.checkpoint_of([run], tmp_path).exists()
+    assert study.read(tmp_path)[run.id]["provenance"]["resumed"] and not study.checkpoint_of(run, tmp_path).exists()
 
 
 def test_on_a_gpu_runs_that_go_together_are_trained_together(tmp_path, monkeypatch):
