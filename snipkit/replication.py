@@ -145,7 +145,8 @@ def write() -> pd.DataFrame:
     """Write ``REPLICATION.md`` into the project's folder from what ``figures/paper`` and ``figures/laptop`` hold; return its rows."""
     rows, claims = report(), _claims()
     made = claims.assign(item=claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)).groupby("item", sort=False)
-    items = [[item, part.notebook.iloc[0], ", ".join(dict.fromkeys(_link(file) for file in part.file))] for item, part in made]
+    links = {claim: _link(file, rows.scale[claim]) for claim, file in claims.file.items()}
+    items = [[item, part.notebook.iloc[0], ", ".join(dict.fromkeys(links[claim] for claim in part.index))] for item, part in made]
     items = pd.DataFrame(sorted(items), columns=["in the paper", "notebook", "file"])
     items["notebook"] = [f"[`{name}`](notebooks/{name}.ipynb)" for name in items.notebook]
     shown = rows.assign(verdict="**" + rows.verdict + "**").map(lambda text: text.replace("|", "\\|"))  # or it would end a cell
@@ -172,12 +173,12 @@ training that can show orders, not error levels). Errors are of the final weight
     return rows
 
 
-def _link(file):
-    """The best scale's file of a figure or table, as a link."""
-    for profile in ("paper", "laptop"):
+def _link(file, scale):
+    """A figure or table as a link: that of the scale that the verdict rests on, if there is one."""
+    for profile in (scale, "laptop", "paper"):
         for suffix in (".png", ".md"):
             if (figures.folder(profile) / f"{file}{suffix}").exists():
-                return f"[{file}](figures/{profile}/{file}{suffix})"
+                return f"[{file}, {profile}](figures/{profile}/{file}{suffix})"
     return file
 
 
@@ -196,3 +197,10 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
         gap = figures.difference(*(table[chosen].set_index("seed")[value] for chosen in (first, second)))
         rows.append([len(gap), *figures.interval(gap)])
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
+
+
+def within(differences, margin) -> pd.DataFrame:
+    """How far differences stay inside ``±margin``, for ``order``: ``margin - |difference|``, and the interval of that."""
+    beyond = np.maximum(differences.high, -differences.low)
+    nearest = np.maximum(np.maximum(differences.low, -differences.high), 0)  # 0 if the interval has both signs
+    return differences.assign(mean=margin - differences["mean"].abs(), low=margin - beyond, high=margin - nearest)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from snipkit import sources
@@ -96,6 +97,24 @@ def test_a_profile_trained_in_pieces(toy):
     assert sorted(seeds["toy"]) == [0, 1] and seeds["zoo"] == [2]
     said = command("train", "--profile", "laptop", "--budget", "10")
     assert "nothing to do" in said.stdout and said.stdout.splitlines()[-1] == "profile laptop: 3 of 3 on record"
+
+
+def test_the_committed_figures_are_those_of_the_committed_records(tmp_path, monkeypatch):
+    """`make figures` in a folder that has nothing but notebooks and records."""
+    if subprocess.run(["git", "status", "--porcelain", "results/paper"], cwd=ROOT, capture_output=True, text=True).stdout:
+        pytest.skip("there are records in results/paper that are not committed")
+    (tmp_path / "results").mkdir()
+    for folder in ("notebooks", "results/paper"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
+    monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "none"))
+    said = command("figures", "--profile", "paper")
+    assert said.returncode == 0, said.stderr
+    drawn = sorted((tmp_path / "figures/paper").glob("*.csv"))
+    assert len(drawn) >= 20
+    for table in drawn:
+        here, committed = (pd.read_csv(path) for path in (table, ROOT / "figures/paper" / table.name))
+        pd.testing.assert_frame_equal(here, committed, obj=f"{table.name} (after `make figures`)")
 
 
 def test_expected_failures_are_one_line(toy):

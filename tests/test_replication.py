@@ -107,3 +107,15 @@ def test_the_report_prefers_the_papers_scale_where_that_has_a_verdict(tmp_path, 
     text = (tmp_path / "REPLICATION.md").read_text()
     assert "| Table 5 " in text and r"\|here\|" in text and "**reproduced**" in text and replication.summary(rows) in text
     assert replication.summary(rows) == f"reproduced: 1, partly: 1, not: 0, inconclusive: 0, not run at this scale: {len(rows) - 2}"
+
+
+@pytest.mark.parametrize(
+    "low, high, right, wrong",
+    [
+        (-0.05, 0.08, True, False), (-0.2, 0.05, False, False), (0.05, 0.2, False, False),
+        (-0.3, 0.3, False, False), (0.11, 0.3, False, True), (-0.3, -0.11, False, True),
+    ],
+)
+def test_within_a_margin_for_certain_or_beyond_it_for_certain(low, high, right, wrong):
+    row = replication.within(pd.DataFrame({"n": [3], "mean": [(low + high) / 2], "low": [low], "high": [high]}), 0.1).iloc[0]
+    assert ((row.low > 0), (row.high < 0)) == (right, wrong) and row.low <= row["mean"] <= row.high
