@@ -50,6 +50,8 @@ class Images:
 
     def __getitem__(self, index):
         """The images and labels at ``index`` (slice or int64 tensor): float32 (B, C, H, W), int64 (B,)."""
+        if torch.is_tensor(index) and index.dtype == torch.long:  # several times as fast as indexing
+            return self.standardise(self.pixels.index_select(0, index)), self.labels[index]
         return self.standardise(self.pixels[index]), self.labels[index]
 
     def standardise(self, pixels):

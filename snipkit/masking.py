@@ -215,6 +215,58 @@ def effective(model, masks, inputs) -> dict[str, torch.Tensor]:
     return {name: mask & on_path[name].to(mask.device) for name, mask in masks.items()}
 
 
+def compact(model, masks, inputs) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A smaller copy of a masked network that computes the same function: inputs and units of ``nn.Linear`` layers that lie on no path of
+    kept connections are left out. Trained with its own masks, it goes the same way as the whole network, but for rounding.
+
+    Args:
+        model: see ``effective``, with its weights.
+        masks: name → bool tensor for all prunable parameters.
+        inputs: one batch in the shape the network takes; only its shape is used.
+
+    Returns:
+        (the smaller model, its masks); the layers keep their names, and a layer that sees only some of its inputs selects them itself.
+
+    Raises:
+        ValueError: paths are not defined for this network (see ``effective``), a layer is left out whole, or a bias is kept in a unit that
+            no input reaches: such a unit has an output all the same.
+    """
+    on_path = effective(model, masks, inputs)
+    small, kept, before = copy.deepcopy(model), dict(masks), None
+    layers = [(name, module) for name, module in small.named_modules() if isinstance(module, nn.Linear)]
+    for number, (name, layer) in enumerate(layers):
+        path = on_path[f"{name}.weight"]
+        rows, columns = path.any(1), path.any(0)
+        bias = masks.get(f"{name}.bias")
+        if number == len(layers) - 1:
+            rows = torch.ones_like(rows)
+        if not columns.any() or (layer.bias is not None and (bias is None or (bias & ~rows).any())):
+            raise ValueError(f"{name} cannot be made smaller: it has no path through it, or a bias in a unit that no input reaches")
+        smaller = nn.Linear(int(columns.sum()), int(rows.sum()), layer.bias is not None, layer.weight.device, layer.weight.dtype)
+        with torch.no_grad():
+            smaller.weight.copy_(layer.weight[rows][:, columns])
+            kept[f"{name}.weight"] = masks[f"{name}.weight"][rows][:, columns]
+            if layer.bias is not None:
+                smaller.bias.copy_(layer.bias[rows])
+                kept[f"{name}.bias"] = bias[rows]
+        if before is None or len(before) != len(columns) or not torch.equal(before, columns):
+            smaller.register_forward_pre_hook(_Select(columns.nonzero().squeeze(1)))
+        parent, _, own = name.rpartition(".")
+        setattr(small.get_submodule(parent), own, smaller)
+        before = rows
+    return small, kept
+
+
+class _Select:
+    """Hands a layer the columns of its input that it is made for."""
+
+    def __init__(self, columns):
+        self.columns = columns
+
+    def __call__(self, module, inputs):
+        return (inputs[0].index_select(-1, self.columns),)
+
+
 class _AveragePooling(TorchFunctionMode):
     """Means for maxima: of several equal values, a maximum leads back to one only."""
 

@@ -14,7 +14,7 @@ import yaml
 
 from snipkit import sources
 
-PROFILES = ("lesson", "laptop", "paper")
+PROFILES = ("lesson", "laptop", "overnight", "paper")
 
 
 def folder() -> Path:

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -17,6 +18,7 @@ import multiprocessing
 import os
 import platform
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -259,14 +261,23 @@ def execute(run: Run, device="cpu", checkpoint=None, deadline=None) -> dict:
     """
     start, provenance = time.perf_counter(), _resumed(checkpoint)
     model, masks, dataset = _prepare(run, load(run, device), device)
+    network, kept = _compacted(model, masks, dataset)
     try:
         outcome = training.train(
-            model, masks, dataset, run.recipe, seed=run.seeds()["order"], checkpoint=checkpoint, deadline=deadline
+            network, kept, dataset, run.recipe, seed=run.seeds()["order"], checkpoint=checkpoint, deadline=deadline
         )
     except training.DivergedError as error:
         outcome = error
     provenance["seconds"] = round(time.perf_counter() - start, 2)
     return _record(run, model, masks, dataset, outcome, device, provenance)
+
+
+def _compacted(model, masks, dataset):
+    """The same function with fewer units, where there are any to leave out: it trains up to three times as fast."""
+    try:
+        return masking.compact(model, masks, dataset.test[:1][0]) if masks else (model, masks)
+    except ValueError:
+        return model, masks
 
 
 def _resumed(checkpoint):
@@ -321,7 +332,8 @@ def stacks(runs, limit=64) -> list[list[Run]]:
     for run in runs:
         groups.setdefault(_stack_key(run) if run.model in STACKED else (len(groups), run.id), []).append(run)
     cut = [group[start : start + limit] for group in groups.values() for start in range(0, len(group), limit)]
-    return sorted(cut, key=lambda group: runs.index(group[0]))
+    place = {run: number for number, run in enumerate(runs)}
+    return sorted(cut, key=lambda group: place[group[0]])
 
 
 def _stack_key(run):
@@ -346,18 +358,36 @@ def _record(run, model, masks, dataset, outcome, device, provenance):
     return {
         "id": run.id,
         "run": dataclasses.asdict(run),
-        "outcome": None if diverged else dataclasses.asdict(outcome),
+        "outcome": None if diverged else _rounded(dataclasses.asdict(outcome)),
         "diverged": str(outcome) if diverged else None,
         "kept": {name: [int(mask.sum()), mask.numel()] for name, mask in masks.items()},
         "effective": _effective(model, masks, dataset),
         "provenance": provenance | {
             "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
             "snipkit": snipkit.__version__,
+            "commit": _commit(),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     }
+
+
+def _rounded(outcome):
+    """Curves to four significant digits: they are most of a record."""
+    return {name: [float(f"{v:.4g}") for v in value] if isinstance(value, list) else value for name, value in outcome.items()}
+
+
+@functools.lru_cache(maxsize=1)
+def _commit():
+    """The commit of the checkout that this code is in, with a + where files were changed since; "" outside of one."""
+    git = ["git", "-C", str(Path(snipkit.__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head + "+" * bool(changed)
 
 
 def _effective(model, masks, dataset):

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state
@@ -167,7 +168,8 @@ def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None)
 
     On a GPU a training of ``COMPILED_FROM`` steps or more goes through ``torch.compile`` with CUDA graphs, since at the
     paper's batch sizes launching the kernels of a network one by one takes longer than they do. It changes the rounding.
-    ``TORCH_COMPILE_DISABLE=1`` in the environment turns it off.
+    ``TORCH_COMPILE_DISABLE=1`` in the environment turns it off. (Each such training resets what torch has compiled before in
+    this process, and makes failures of compiling warnings.)
 
     Args:
         model: any ``nn.Module`` on the device of ``data``.
@@ -196,7 +198,7 @@ def train(model, masks, data, recipe, *, seed=0, checkpoint=None, deadline=None)
     apply_(model, masks)
     masked = [(p, mask.to(p)) for p, mask in matched(model, masks)]  # in the weights' own layout and type
     optimiser, scheduler = _optimiser(model, recipe)
-    draws = torch.Generator().manual_seed(seed + 1)  # of the augmentation
+    draws = _augmentation_generator(seed)
     curves, running, wrong = Curves([], [], []), 0.0, 0
     log_every, tests = log_interval(recipe.steps), _checkpoints(recipe.steps)
     order = _order(len(images), recipe, seed, images.labels.device)
@@ -310,6 +312,11 @@ def _checkpoints(steps):
     return range(steps - (CHECKPOINTS - 1) * interval, steps + 1, interval)
 
 
+def _augmentation_generator(seed):
+    """The augmentation's own stream: no seed's is the order of the examples of another seed."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+
+
 def _order(size, recipe, seed, device="cpu"):
     """The indices of each step's batch, (batch size,)."""
     return (index[0] for index in _orders(size, recipe, [seed], device))
@@ -402,7 +409,7 @@ def train_stack(models, masks, data, recipe, *, seeds, checkpoint=None, deadline
     parameters, buffers = stack_module_state(models)
     masked = _stacked_masks(parameters, masks)
     optimiser, scheduler = _optimiser(network, recipe, parameters)
-    draws = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
+    draws = [_augmentation_generator(seed) for seed in seeds]
     batch, device = _batches(parts), parts[0].labels.device
     curves, diverged = [Curves([], [], []) for _ in models], {}
     running, wrong, log_every, tests = 0.0, 0, log_interval(recipe.steps), _checkpoints(recipe.steps)

@@ -276,26 +276,23 @@ def test_runs_are_done_in_the_order_given_each_into_its_file(tmp_path):
 
 
 def test_after_the_deadline_no_run_is_started(tmp_path, monkeypatch):
-    """Each run takes a tenth of a second; those under way at the deadline stop at a checkpoint of their own."""
+    """It passes while the fifth run is under way, which stops at a checkpoint of its own; one run at a time."""
     asked = []
 
-    def slow(run, device, checkpoint, deadline):
-        asked.append(checkpoint)
-        time.sleep(0.1)
-        if time.time() > deadline:
+    def execute(run, device, checkpoint, deadline):
+        asked.append((checkpoint, deadline))
+        if len(asked) > 4:
             raise training.Interrupted
         return {"id": run.id, "run": dataclasses.asdict(run), "outcome": None, "kept": {}, "provenance": {"seconds": 0.1}}
 
-    monkeypatch.setattr(study, "execute", slow)
+    monkeypatch.setattr(study, "_passed", lambda deadline: deadline is not None and len(asked) > 4)
+    monkeypatch.setattr(study, "execute", execute)
     runs = [quick(seed=seed) for seed in range(100)]
-    with ThreadPoolExecutor(2) as executor:
-        table = study.run_all(runs, tmp_path / "a.jsonl", executor, deadline=time.time() + 0.55)
-        assert 2 <= len(table) <= 10 and len(table) <= len(asked) <= len(table) + 2
-        assert str(tmp_path / "checkpoints" / f"{runs[0].id}.pt") == str(study.checkpoint_of(runs[0], tmp_path))
-        assert set(asked[:2]) == {str(study.checkpoint_of(run, tmp_path)) for run in runs[:2]}  # two at a time
-        before = len(asked)
-        assert len(study.run_all(runs[:20], tmp_path / "a.jsonl", executor, deadline=time.time() - 1)) == len(table)
-    assert len(asked) == before
+    with ThreadPoolExecutor(1) as executor:
+        assert list(study.run_all(runs, tmp_path / "a.jsonl", executor, deadline=12.5).id) == [run.id for run in runs[:4]]
+        assert asked == [(str(tmp_path / "checkpoints" / f"{run.id}.pt"), 12.5) for run in runs[:5]]
+        assert len(study.run_all(runs[:20], tmp_path / "a.jsonl", executor, deadline=12.5)) == 4
+    assert len(asked) == 5
 
 
 def test_a_run_cut_off_by_the_deadline_carries_on_from_its_checkpoint(tmp_path):
