@@ -1,0 +1,178 @@
+"""The commands behind the Makefile: ``python -m snipkit.study --help``."""
+
+import contextlib
+import math
+import re
+import signal
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The commands behind the Makefile.", no_args_is_help=True, pretty_exceptions_enable=False)
+Profile = Annotated[str, typer.Option(help="lesson, laptop, overnight or paper")]
+
+
+def _version(wanted: bool):
+    if wanted:
+        import snipkit
+
+        print(f"snipkit {snipkit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say it and stop")] = False,
+):
+    pass
+
+
+@app.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="data sets; by default all but tiny-imagenet")] = None):
+    """Fetch and verify data sets. Without names: those of the notebooks, as far as they can be had; MNIST must be."""
+    from snipkit.study import sources
+
+    for name in names or [name for name in sources.SOURCES if name != "tiny-imagenet"]:
+        try:
+            print(f"{name}: {sources.fetch(name)}", flush=True)
+        except sources.DataError as error:
+            if names or name == "mnist":
+                raise
+            print(f"left out: {error}", flush=True)
+
+
+def _deadline(minutes):
+    if minutes is None:
+        return None
+    if not (math.isfinite(minutes) and minutes >= 0):
+        raise ValueError(f"the budget is {minutes}; it takes a number of minutes")
+    return time.monotonic() + 60 * minutes
+
+
+@app.command()
+def train(
+    profile: Profile = "laptop",
+    budget: Annotated[float, typer.Option(help="minutes; then no run is started, and those under way stop")] = None,
+    executor: Annotated[str, typer.Option(help="tcp://host:port of a Dask scheduler; by default this machine")] = None,
+):
+    """Say what a profile has to train and how long that takes here, then train it all (no Jupyter needed)."""
+    deadline = _deadline(budget)
+    if executor is not None and not re.fullmatch(r"(tcp|tls)://[\w.\-]+:\d+", executor):
+        raise ValueError(f"{executor!r} is not the address of a Dask scheduler: tcp://host:port")
+
+    from snipkit.study import estimate, executors, notebooks, paths, records, scheduler
+
+    results, files = paths.results(profile), {}
+    grids = {name: list(dict.fromkeys(notebooks.grid(name, profile))) for name in notebooks.names()}
+    found = records.read(results)
+    for name, runs in grids.items():
+        todo = [run for run in runs if run.id not in found and run not in files]
+        print(f"{name}: {len(runs)} runs, {len(todo)} to do")
+        for run in runs:
+            files.setdefault(run, results / f"{name}.jsonl")  # of the first notebook that wants it
+    if not files:
+        raise ValueError(f"profile {profile}: no notebook in {notebooks.folder()} has a run")
+    left = [run for run in files if run.id not in found]
+    todo = scheduler.reachable(left)
+    if not todo:
+        rest = f", {len(left)} more cannot be run here" if left else ""
+        print(f"profile {profile}: nothing to do, {len(files) - len(left)} runs are on record in {results}{rest}")
+    else:
+        with executors.dask(executor) if executor else contextlib.nullcontext() as workers:
+            seconds, capacity = estimate.seconds(todo, found if profile == "laptop" else {}), executors.capacity(workers)
+            where = f"with {capacity} workers as fast as this machine" if executor else "here"
+            shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]
+            print(
+                f"profile {profile}: {len(found)} runs on record in {results}, {len(todo)} to do, "
+                f"about {_duration(sum(seconds.values()) / capacity)} {where}; stop it at any time, a rerun carries on"
+                + (f"; shorter: make paper PROFILE={shorter[-1]}" if shorter else ""),
+                flush=True,
+            )
+            ordered = scheduler.in_order(todo, seconds)
+            found = scheduler.execute_all({run: files[run] for run in ordered}, workers, deadline)
+    if budget is not None:
+        done = sum(run.id in found for run in files)
+        kept = sum(scheduler.checkpoint_of(run, results).exists() for run in files if run.id not in found)
+        stopped = f", {kept} stopped at a checkpoint" if kept else ""
+        print(f"profile {profile}: {done} of {len(files)} on record{stopped}")
+
+
+@app.command()
+def execute(name: str, target: Path, profile: Profile = "laptop"):
+    """Run one notebook with a profile's parameters into TARGET."""
+    from snipkit.study import notebooks
+
+    notebooks.execute(name, profile, target)
+
+
+@app.command()
+def figures(profile: Annotated[str, typer.Option(help="by default every profile that has records")] = None):
+    """Draw the figures again from the records alone."""
+    import matplotlib
+
+    from snipkit.study import notebooks, paths, records
+
+    matplotlib.use("agg")
+    for chosen in [notebooks.known(profile)] if profile else notebooks.PROFILES:
+        results = paths.results(chosen)
+        found = records.read(results)
+        # Only notebooks whose own training has begun: a run or two shared with another would make empty figures.
+        for name in [name for name in notebooks.names() if (results / f"{name}.jsonl").exists()]:
+            drawn = notebooks.draw(name, chosen, found)
+            print(f"{chosen}: {name}: drawn from {drawn} of {len(notebooks.grid(name, chosen))} runs")
+
+
+@app.command()
+def report(profile: Profile = "laptop"):
+    """Write REPLICATION.md from what figures/ holds, and say what a profile has to say about the paper's claims."""
+    from snipkit.study import notebooks, paths, verdicts
+
+    rows = verdicts.report((notebooks.known(profile),))
+    verdicts.write()
+    for row in rows[rows.verdict != verdicts.NOT_RUN].itertuples():
+        print(f"{row.verdict:>10}  {row.where:<9}  {row[2]}" + (f": {row.here}" if row.here else ""))
+    print(f"profile {profile}, {len(rows)} claims of the paper: {verdicts.summary(rows)}")
+    print(f"all of it, with what other profiles found: {paths.home() / 'REPLICATION.md'}")
+
+
+def _duration(seconds):
+    return f"{seconds / 3600:.1f} hours" if seconds > 7200 else f"{max(1, seconds / 60):.0f} minutes"
+
+
+def _interrupted(number, frame):
+    raise KeyboardInterrupt
+
+
+def main():
+    """Run the command line; expected failures are one line, not a traceback."""
+    from snipkit.study.sources import DataError
+
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    signal.signal(signal.SIGTERM, _interrupted)  # a cluster's way of saying Ctrl-C
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        raise SystemExit(done.exit_code)
+    except KeyboardInterrupt:
+        raise SystemExit(130)
+    except typer.Abort:  # what click makes of Ctrl-C
+        raise SystemExit(130)
+    except (DataError, ValueError, RuntimeError) as error:
+        raise SystemExit(f"error: {_one_line(error)}")
+
+
+def _one_line(error):
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        from snipkit.study.records import one_line
+
+        return one_line(error)
+    return error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Carrying out one run, or a stack of them: load, score, mask, train, record."""
+
+import dataclasses
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from snipkit import data, masking, models, saliency, training
+from snipkit.study import datasets, provenance
+from snipkit.study.checkpoints import Checkpoint
+from snipkit.study.records import Record
+from snipkit.study.runs import NOISE, Run
+from snipkit.study.stacking import train_stack
+
+SCORED_AT_ONCE = 1000  # images; the scores are those of the whole batch (law 4)
+STACKED = ("lenet-300-100", "lenet-5-caffe")  # launch-bound on a GPU
+
+
+def load(run: Run, device: str = "cpu") -> data.Dataset:
+    """The data set of a run, with the run's split and sizes."""
+    split = run.seeds()["split"]
+    return datasets.load(
+        run.data, split_seed=split, train_size=run.train_size, test_size=run.test_size, device=device
+    )
+
+
+def build(run: Run, init: str, seed: int, device: str = "cpu") -> torch.nn.Module:
+    """The network of a run, for its data set's images and classes, freshly initialised."""
+    (_, _, side), classes = datasets.SHAPES[run.data]
+    model = models.build(run.model, num_classes=classes, init=init, seed=seed, image_size=side, **run.options)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The (inputs, targets) pairs that a run scores on: its mini-batch in pieces of ``SCORED_AT_ONCE`` images.
+
+    With batch norm in train mode it stays in one piece, since there its statistics belong to the score.
+    """
+    seeds, images = run.seeds(), dataset.train
+    generator = torch.Generator().manual_seed(seeds["batch"])
+    device = images.labels.device
+    if run.scoring_data == NOISE:
+        shape, classes = datasets.SHAPES[run.data]
+        size = run.scoring_batch or len(images)
+        inputs = torch.randn(size, *shape, generator=generator).to(device)
+        labels = torch.randint(classes, (size,), generator=generator).to(device)
+    else:
+        if run.scoring_data:
+            split = seeds["split"]
+            images = datasets.load(run.scoring_data, split_seed=split, train_size=run.train_size, device=device).train
+        if run.scoring_labels == "random":
+            images = data.shuffle_labels(images, torch.Generator().manual_seed(seeds["labels"]))
+        inputs, labels = data.sample(images, run.scoring_batch, generator, run.scoring_sample)
+    inputs = data.augment(inputs, run.scoring_augment, generator)
+    size = len(labels) if run.batch_norm == "train" else SCORED_AT_ONCE
+    return list(zip(inputs.split(size), labels.split(size)))
+
+
+def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """The masks of a run: initialise the network to be scored, score it on one batch, keep the best (or ablate).
+
+    Args:
+        run: any run but a dense one.
+        dataset: what ``load`` gave for the run.
+
+    Source: SNIP Algorithm 1, lines 1 to 5.
+    """
+    seeds = run.seeds()
+    model = build(run, run.scoring_init, seeds["scoring_init"], device)
+    scores = saliency.criterion(run.criterion)(
+        model, scoring_batches(run, dataset), biases=run.biases, batch_norm=run.batch_norm,
+        generator=torch.Generator().manual_seed(seeds["criterion"]),
+    )
+    masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
+    if run.ablation == "shuffle":
+        masks = masking.shuffle(masks, torch.Generator().manual_seed(seeds["ablation"]))
+    return masks
+
+
+def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None) -> Record:
+    """Do a run. A training that diverges is a result, too.
+
+    Raises:
+        checkpoints.Interrupted: it was stopped; the checkpoint has its state.
+    """
+    start, resumed = time.perf_counter(), _resumed(checkpoint)
+    model, masks, dataset = _prepare(run, load(run, device), device)
+    network, own_masks = _compact(model, masks, dataset)
+    try:
+        outcome = training.train(
+            network, own_masks, dataset, run.recipe, seed=run.seeds()["order"], checkpoint=checkpoint
+        )
+    except training.DivergedError as error:
+        outcome = error
+    seconds = round(time.perf_counter() - start, 2)
+    return _record(run, model, masks, dataset, outcome, {"seconds": seconds} | resumed | provenance.here(device))
+
+
+def execute_stack(
+    runs: Sequence[Run], device: str = "cpu", checkpoint: Checkpoint | None = None
+) -> list[Record]:
+    """Do runs that fit together (``stacks``) at once: the records of ``execute``, to float tolerance.
+
+    Their provenance says how many runs were done together ("stack"); their seconds are an equal share.
+
+    Raises:
+        ValueError: runs that do not fit together. What ``execute`` raises for any of them ends all.
+        checkpoints.Interrupted: as ``execute``.
+    """
+    start, resumed = time.perf_counter(), _resumed(checkpoint)
+    if len({_stack_key(run) for run in runs}) > 1:
+        raise ValueError("these runs differ in what the runs of one stack must share: group them with `stacks`")
+    loaded, test = {}, None
+    for run in runs:
+        if (split := run.seeds()["split"]) not in loaded:
+            dataset = load(run, device)
+            test = test or dataset.test  # it does not depend on the split: held, and gone through, once for all
+            loaded[split] = dataclasses.replace(dataset, test=test)
+    prepared = [_prepare(run, loaded[run.seeds()["split"]], device) for run in runs]
+    networks, masks, sets = map(list, zip(*prepared))
+    seeds = [run.seeds()["order"] for run in runs]
+    outcomes = train_stack(networks, masks, sets, runs[0].recipe, seeds=seeds, checkpoint=checkpoint)
+    seconds = round((time.perf_counter() - start) / len(runs), 2)
+    origin = {"seconds": seconds, "stack": len(runs)} | resumed | provenance.here(device)
+    return [_record(*done, dict(origin)) for done in zip(runs, networks, masks, sets, outcomes)]
+
+
+def stacks(runs: Sequence[Run], limit: int = 64) -> list[list[Run]]:
+    """The runs in groups that can train together, at most ``limit`` in each, in the order of the groups' first runs.
+
+    Runs of a model in ``STACKED`` that share data set, sizes, model, options and recipe go together; all others are alone.
+    """
+    groups = {}
+    for run in runs:
+        groups.setdefault(_stack_key(run) if run.model in STACKED else (len(groups), run.id), []).append(run)
+    cut = [group[start : start + limit] for group in groups.values() for start in range(0, len(group), limit)]
+    place = {run: number for number, run in enumerate(runs)}
+    return sorted(cut, key=lambda group: place[group[0]])
+
+
+def _stack_key(run):
+    return run.data, run.model, json.dumps(run.options, sort_keys=True), run.recipe, run.train_size, run.test_size
+
+
+def _resumed(checkpoint):
+    """A training that carries on says so: its seconds are those of the last part only."""
+    return {"resumed": True} if checkpoint is not None and Path(checkpoint.path).exists() else {}
+
+
+def _prepare(run, dataset, device):
+    """What a run trains: the network, its masks, and the data set with the labels that it is to learn."""
+    seeds = run.seeds()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", masking.EmptyLayerWarning)  # the record has the counts of every layer
+        masks = {} if run.criterion == "dense" else find_masks(run, dataset, device)
+    if run.train_labels == "random":
+        shuffled = data.shuffle_labels(dataset.train, torch.Generator().manual_seed(seeds["labels"]))
+        dataset = dataclasses.replace(dataset, train=shuffled)
+    return build(run, run.training_init, seeds["training_init"], device), masks, dataset
+
+
+def _compact(model, masks, dataset):
+    """The same function with fewer units, where some can be left out: it trains up to three times as fast."""
+    try:
+        return masking.compact(model, masks, dataset.test[:1][0]) if masks else (model, masks)
+    except ValueError:
+        return model, masks
+
+
+def _record(run, model, masks, dataset, outcome, origin):
+    diverged = isinstance(outcome, training.DivergedError)
+    return Record(
+        run=run,
+        outcome=None if diverged else outcome,
+        diverged=str(outcome) if diverged else None,
+        kept={name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()},
+        effective=_effective(model, masks, dataset),
+        provenance=origin,
+    )
+
+
+def _effective(model, masks, dataset):
+    """How many of the kept parameters are on a path from input to output; None where paths are not defined (recurrent)."""
+    if not masks:
+        return None
+    try:
+        return sum(int(mask.sum()) for mask in masking.effective(model, masks, dataset.test[:1][0]).values())
+    except ValueError:
+        return None

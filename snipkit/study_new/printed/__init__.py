@@ -1,0 +1,10 @@
+"""Numbers printed in the paper and in papers that followed it; README.md says where each stands."""
+
+from pathlib import Path
+
+import pandas as pd
+
+
+def table(name: str) -> pd.DataFrame:
+    """The numbers in ``<name>.csv``."""
+    return pd.read_csv(Path(__file__).parent / f"{name}.csv")

@@ -1,0 +1,209 @@
+"""Records: what was run, what came of it, where; one JSON object a line in ``results/<profile>/*.jsonl``.
+
+A file is only ever appended to, one whole line at a time under a lock. JSON lines by hand rather than a database: two
+machines' records are merged by ``cat``, and a new record is one line in a diff.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from snipkit import masking
+from snipkit.study.runs import Run
+from snipkit.training import Outcome
+
+DIGITS = 4  # of the curves, which are most of a record
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A finished run.
+
+    Attributes:
+        run: what was run.
+        outcome: what the training came to; None if it diverged.
+        diverged: then, why.
+        kept: parameter name → (kept, total) of each mask; {} for a dense run.
+        effective: kept parameters on a path from input to output; None where not defined.
+        provenance: seconds, device, versions, commit, date.
+
+    Raises:
+        ValueError: contents that contradict each other.
+    """
+
+    run: Run
+    outcome: Outcome | None
+    diverged: str | None
+    kept: dict[str, tuple[int, int]]
+    effective: int | None
+    provenance: dict[str, Any]
+
+    def __post_init__(self):
+        if (self.outcome is None) != bool(self.diverged):
+            raise ValueError("it takes an outcome, or the reason why there is none")
+        kept, total = (sum(counts) for counts in zip(*self.kept.values())) if self.kept else (0, 0)
+        if kept != (masking.kept_count(total, self.run.sparsity) if self.run.sparsity else 0):
+            raise ValueError(f"{kept} of {total} parameters kept is not a sparsity of {self.run.sparsity}")
+        if self.outcome and not 0 <= self.outcome.test_error <= 100:
+            raise ValueError(f"a test error of {self.outcome.test_error} %")
+        if "seconds" not in self.provenance:
+            raise ValueError("a provenance without seconds")
+
+    def to_line(self) -> str:
+        """One line of JSON, curves rounded."""
+        outcome = self.outcome and {
+            name: [float(f"{v:.{DIGITS}g}") for v in value] if isinstance(value, list) else value
+            for name, value in dataclasses.asdict(self.outcome).items()
+        }
+        fields = {"run": dataclasses.asdict(self.run), "outcome": outcome, "diverged": self.diverged}
+        rest = {"kept": self.kept, "effective": self.effective, "provenance": self.provenance}
+        return json.dumps({"id": self.run.id} | fields | rest, allow_nan=False)
+
+    @classmethod
+    def from_line(cls, line: str | bytes) -> "Record":
+        """Read what ``to_line`` wrote.
+
+        Raises:
+            ValueError: a line that is not a record of this version: torn, without a field, with a field that ``Run``
+                does not have, or with contents that contradict each other.
+        """
+        content = json.loads(line)
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+        if missing := {"run", "outcome", "kept", "provenance"} - set(content):
+            raise ValueError(f"without {', '.join(sorted(missing))}")
+        try:
+            outcome = content["outcome"] and Outcome(**content["outcome"])
+            kept = {name: tuple(counts) for name, counts in content["kept"].items()}
+            # The run's id is recomputed, not trusted: a field with a new default must not make an old record match.
+            run = Run(**content["run"])
+            return cls(run, outcome, content.get("diverged"), kept, content.get("effective"), content["provenance"])
+        except ValidationError as error:
+            raise ValueError(one_line(error)) from error
+        except (TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+
+
+def one_line(error: ValidationError) -> str:
+    """What pydantic says of a value, without its headings and links."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" if e["loc"] else e["msg"].removeprefix("Value error, ")
+        for e in error.errors()
+    )
+
+
+def append(results: Path | str, record: Record) -> None:
+    """Append one record as one line, locked and flushed to the disk; a torn line before it is closed first.
+
+    Raises:
+        RuntimeError: it cannot be written (a full disk, no permission); then the file is as it was before.
+    """
+    results = Path(results)
+    line = record.to_line().encode() + b"\n"
+    with readable_errors(results):
+        results.parent.mkdir(parents=True, exist_ok=True)
+        # The lock is on the file itself, so a reader without write permission can wait for it, too.
+        with open(results, "ab+", buffering=0) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if end := stream.seek(0, os.SEEK_END):
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    line = b"\n" + line
+            try:
+                while line:
+                    line = line[stream.write(line) :]
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(end)  # takes back the half of our own line, and no more
+                raise
+
+
+@contextlib.contextmanager
+def readable_errors(path: Path):
+    """Turn the system's error about a file that cannot be written into what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise RuntimeError(
+            f"{path} cannot be written: {'the disk is full' if full else error.strerror}. What was on record still is; "
+            f"{'make room' if full else 'change that'} and run again to carry on"
+        ) from error
+
+
+def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
+    """All records in the ``.jsonl`` files of a folder, by run id; the first of several of one run counts.
+
+    Args:
+        seen: a dict in which a call keeps how far it read; the next call with it reads only what was added since.
+
+    Warns:
+        UserWarning: a line that is not a record of this version, with file and line number; it is skipped and left alone.
+            Or runs with two records that differ.
+    """
+    records, doubles, seen = {}, [], {} if seen is None else seen
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        start, number = seen.get(path, (0, 1))
+        with open(path, "rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH)  # a line that is being written is waited for
+            stream.seek(start)
+            lines = stream.readlines()
+        for line in lines:
+            if line.strip():
+                try:
+                    record = Record.from_line(line)
+                except ValueError as error:
+                    warnings.warn(f"{path}, line {number} is not a record ({error}): skipped", stacklevel=2)
+                else:
+                    first = records.setdefault(record.run.id, record)
+                    if _error(first) != _error(record):
+                        doubles.append(f"{record.run.id} ({_error(first)} and {_error(record)} %)")
+            number += line.endswith(b"\n")
+        seen[path] = start + sum(map(len, lines)), number
+    if doubles:
+        warnings.warn(f"two records that differ, of which the first counts: {', '.join(doubles)}", stacklevel=2)
+    return records
+
+
+def _error(record):
+    return record.outcome and record.outcome.test_error
+
+
+def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
+    """One row a run that is on record, in the order of ``runs``: what it was, what it came to.
+
+    Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; test_error and
+    best_of_last_five (percent, NaN where training diverged); test_loss; train_loss and train_error (their curves: a value
+    each ``training.log_interval`` steps); empty_layers (weights without a kept entry); effective_sparsity
+    (``masking.effective``; NaN where it is not known); seconds.
+    """
+    rows = []
+    for run in runs:
+        if (record := records.get(run.id)) is None:
+            continue
+        outcome = dataclasses.asdict(record.outcome) if record.outcome else {}
+        total = sum(total for _, total in record.kept.values())
+        known = record.effective is not None and total
+        rows.append(
+            {"id": run.id, "method": run.method}
+            | {one.name: getattr(run, one.name) for one in dataclasses.fields(run) if one.name != "recipe"}
+            | {"steps": run.recipe.steps}
+            | {name: outcome.get(name, math.nan) for name in ("test_error", "best_of_last_five", "test_loss")}
+            | {name: outcome.get(name) or [] for name in ("train_loss", "train_error")}
+            | {"empty_layers": sum(not kept for name, (kept, _) in record.kept.items() if not masking.is_bias(name))}
+            | {"effective_sparsity": 1 - record.effective / total if known else np.nan}
+            | {"seconds": record.provenance["seconds"]}
+        )
+    return pd.DataFrame(rows)

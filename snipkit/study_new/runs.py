@@ -1,0 +1,189 @@
+"""A run is a value: everything that a training depends on, with an id that never changes."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import field, fields
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from snipkit import models, saliency
+from snipkit.data import AUGMENTATIONS, SAMPLING
+from snipkit.recipe import STRICT, Recipe
+from snipkit.study.datasets import SHAPES
+
+ABLATIONS = ("none", "shuffle", "invert")
+LABELS = ("true", "random")
+NOISE = "noise"  # as ``scoring_data``: standard normal pixels under random labels
+# In this order for ever: seeds go by it.
+STREAMS = ("split", "scoring_init", "training_init", "batch", "criterion", "ablation", "order", "labels")
+
+#: The protocols, by name. The paper gives no number of steps for MNIST, Tiny-ImageNet or table 3: MNIST runs until the
+#: fourth decay would come, Tiny-ImageNet is trained as CIFAR-10 is, table 3 for 30,000 steps. "short-cifar" is ours:
+#: 30 epochs. The CIFAR networks compute in bfloat16, which is several times faster on a GPU.
+RECIPES = {
+    "paper-mnist": Recipe(steps=100_000),
+    "paper-mnist-plain-sgd": Recipe(steps=100_000, momentum=0.0),
+    "paper-cifar": Recipe(
+        steps=150_000, batch_size=128, decay_every=30_000, augment="flip-shift", precision="bfloat16"
+    ),
+    "paper-table-3": Recipe(steps=30_000, optimiser="adam", lr=0.001, weight_decay=0.0, schedule="constant"),
+    "paper-labels": Recipe(steps=30_000, momentum=0.0, decay_every=10_000, weight_decay=0.0),
+    "paper-labels-l2": Recipe(steps=30_000, momentum=0.0, decay_every=10_000),
+    "paper-labels-momentum": Recipe(steps=30_000, lr=0.01, decay_every=10_000, weight_decay=0.0),
+    "paper-labels-momentum-l2": Recipe(steps=30_000, lr=0.01, decay_every=10_000),
+    "short-cifar": Recipe(
+        steps=10_500, batch_size=128, schedule="onecycle", augment="flip-shift", precision="bfloat16"
+    ),
+}
+
+
+def _recipe(value):
+    """A ``Recipe`` from its name or its fields."""
+    if isinstance(value, str):
+        if value not in RECIPES:
+            raise ValueError(f"unknown recipe {value!r}; known: {', '.join(RECIPES)}")
+        return RECIPES[value]
+    return Recipe(**value) if isinstance(value, dict) else value
+
+
+@dataclass(frozen=True, config=STRICT)
+class Run:
+    """One training, described completely. Equal runs have equal ids, on every machine and day.
+
+    The defaults are the paper's: the scores come from one initialisation and one mini-batch of 100, the network that is
+    trained is a *fresh* initialisation (as in the authors' code), biases are in the pool, batch norm is inert.
+
+    Attributes:
+        recipe: how it is trained: a ``Recipe``, its fields as a dict, or a name in ``RECIPES``.
+        data, model: names in ``datasets.SHAPES`` and ``models.MODELS``.
+        options: the network's own switches (``models.build``).
+        criterion: a name in ``saliency.CRITERIA``, or "dense" for no pruning.
+        sparsity: share of the prunable parameters removed; 0 with "dense" and only then.
+        ablation: "none"; "shuffle" permutes the mask within each layer; "invert" keeps the lowest scores.
+        seed: everything random in the run follows from it. Runs that differ only in criterion, ablation or sparsity
+            share split, initialisations, scoring batch and order of examples, so they can be compared in pairs.
+        scoring_init, training_init: names in ``models.INITIALISERS``.
+        same_draw: train the very weights that were scored instead of a fresh initialisation.
+        scoring_batch: examples in the scoring mini-batch; None: all training images.
+        scoring_sample: how they are sampled, a name in ``data.SAMPLING``.
+        scoring_data: another data set of the same shape to score on, or "noise"; None: the one that is trained on.
+        scoring_augment: a name in ``data.AUGMENTATIONS``, for the scoring batch.
+        scoring_labels, train_labels: "true", or "random": the labels of the training images permuted among them (both
+            in the same way). Test labels are always true.
+        biases, batch_norm: see ``saliency.snip``.
+        train_size, test_size: use only so many images (None: all), for lessons and laptops.
+
+    Raises:
+        pydantic.ValidationError: (a ValueError) an unknown name, a wrong type, a number out of range, an option that the
+            network does not have, or values that contradict each other.
+    """
+
+    recipe: Annotated[Recipe, BeforeValidator(_recipe)]
+    data: Literal[tuple(SHAPES)] = "mnist"  # type: ignore[valid-type]
+    model: Literal[tuple(models.MODELS)] = "lenet-300-100"  # type: ignore[valid-type]
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    criterion: Literal["dense", *saliency.CRITERIA] = "dense"  # type: ignore[valid-type]
+    sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ablation: Literal[ABLATIONS] = "none"  # type: ignore[valid-type]
+    seed: NonNegativeInt = 0
+    scoring_init: Literal[tuple(models.INITIALISERS)] = "lecun"  # type: ignore[valid-type]
+    training_init: Literal[tuple(models.INITIALISERS)] = "lecun"  # type: ignore[valid-type]
+    same_draw: bool = False
+    scoring_batch: PositiveInt | None = 100
+    scoring_sample: Literal[SAMPLING] = "uniform"  # type: ignore[valid-type]
+    scoring_data: Literal[(None, NOISE, *SHAPES)] = None  # type: ignore[valid-type]
+    scoring_augment: Literal[AUGMENTATIONS] = "none"  # type: ignore[valid-type]
+    scoring_labels: Literal[LABELS] = "true"  # type: ignore[valid-type]
+    train_labels: Literal[LABELS] = "true"  # type: ignore[valid-type]
+    biases: bool = True
+    batch_norm: Literal[saliency.BATCH_NORM_MODES] = "eval"  # type: ignore[valid-type]
+    train_size: PositiveInt | None = None
+    test_size: PositiveInt | None = None
+
+    def __post_init__(self):
+        if (self.criterion == "dense") != (self.sparsity == 0):
+            raise ValueError("a dense run has sparsity 0 and criterion 'dense', a pruned run has neither")
+        if self.criterion == "dense" and self.ablation != "none":
+            raise ValueError("a dense run has no mask to ablate")
+        if self.same_draw and self.scoring_init != self.training_init:
+            raise ValueError("the scored weights can only be trained when both initialisers are the same")
+        if self.scoring_data in SHAPES and SHAPES[self.scoring_data] != SHAPES[self.data]:
+            raise ValueError(f"{self.scoring_data} has other images or classes than {self.data}: it cannot be scored on")
+        _check_fit(self.model, self.data, json.dumps(self.options, sort_keys=True))
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits of the SHA-256 of the description.
+
+        Only what differs from the defaults is hashed, so a later version can add a field without renaming old runs.
+        """
+        return hashlib.sha256(json.dumps(_changed(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def method(self) -> str:
+        """What the masks come from, for legends: "snip", "snip, shuffle", "dense"."""
+        return self.criterion if self.ablation == "none" else f"{self.criterion}, {self.ablation}"
+
+    def by_protocol(self) -> bool:
+        """Whether it is trained as the paper says, on all images: what a verdict on a printed number needs."""
+        recipes = [recipe for name, recipe in RECIPES.items() if name.startswith("paper-")]
+        return self.recipe in recipes and self.train_size is None and self.test_size is None
+
+    def seeds(self) -> dict[str, int]:
+        """One independent seed for each random component of the run (numpy ``SeedSequence``), by the names in ``STREAMS``."""
+        children = np.random.SeedSequence(self.seed).spawn(len(STREAMS))
+        seeds = {name: int(child.generate_state(1)[0]) for name, child in zip(STREAMS, children)}
+        if self.same_draw:
+            seeds["scoring_init"] = seeds["training_init"]
+        return seeds
+
+
+@lru_cache(maxsize=None)
+def _check_fit(model, data, options):
+    """Raise ValueError if the network cannot be built for the data set with these options (tried without memory)."""
+    (_, _, side), classes = SHAPES[data]
+    try:
+        with torch.device("meta"):
+            models.MODELS[model](num_classes=classes, image_size=side, **json.loads(options))
+    except TypeError as error:
+        raise ValueError(f"{model} does not take these options: {error}") from error
+
+
+def seeded(fields_and_seeds: dict, **changes) -> list[Run]:
+    """The runs of one configuration, a seed each.
+
+    Args:
+        fields_and_seeds: fields of ``Run``, and the number of runs as ``seeds``; seeds count from 0.
+        **changes: fields that replace those.
+    """
+    configuration = fields_and_seeds | changes
+    return [Run(**configuration, seed=seed) for seed in range(configuration.pop("seeds"))]
+
+
+def pruning(method: str, sparsity: float) -> dict:
+    """The fields of a ``Run`` whose ``method`` is this one, as the study compares methods.
+
+    Magnitude is trained on the weights that it ranked: their size says nothing about another initialisation.
+    """
+    criterion, _, ablation = method.partition(", ")
+    same_draw = criterion == "magnitude"
+    return dict(criterion=criterion, ablation=ablation or "none", sparsity=sparsity, same_draw=same_draw)
+
+
+def _changed(value) -> dict:
+    """The fields of a dataclass that differ from their defaults, as plain JSON values."""
+    changed = {}
+    for one in fields(value):
+        current = getattr(value, one.name)
+        default = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
+        if dataclasses.is_dataclass(current):
+            changed[one.name] = _changed(current)
+        elif current != default:
+            changed[one.name] = current
+    return changed

@@ -1,0 +1,338 @@
+"""Which run is done when and by whom: a queue of what is not on record, shared by any number of processes."""
+
+import dataclasses
+import os
+import socket
+import sys
+import tempfile
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from snipkit.study import checkpoints, executors, experiment, provenance, records, sources
+from snipkit.study.datasets import SHAPES
+from snipkit.study.records import Record
+from snipkit.study.runs import Run
+
+LEAD = 2  # runs waiting at the executor, so that no worker waits for its next one
+
+
+def run_all(
+    runs: Iterable[Run], results: Path | str, executor: Executor | None = None, deadline: float | None = None
+) -> pd.DataFrame:
+    """Do every run that is not on record yet, put each on record the moment it is finished, return the table of all.
+
+    A run on record in *any* ``.jsonl`` file of the same folder is not done again, so notebooks share their runs.
+    Killed at any moment, nothing that was finished is lost: the next call carries on.
+
+    Args:
+        runs: the runs wanted; doubles are done once.
+        results: the ``.jsonl`` file to append new records to; made if need be.
+        executor, deadline: see ``execute_all``.
+
+    Returns:
+        ``records.table`` of ``runs``, in their order. Runs that the deadline cut off are left out, and those whose data
+        set cannot be had (see ``reachable``).
+
+    Raises:
+        ValueError: ``results`` does not end in ``.jsonl``, so it would never be read again.
+        RuntimeError: see ``execute_all``.
+    """
+    runs = list({run.id: run for run in runs}.values())
+    return records.table(runs, execute_all({run: Path(results) for run in runs}, executor, deadline))
+
+
+def execute_all(
+    files: dict[Run, Path], executor: Executor | None = None, deadline: float | None = None
+) -> dict[str, Record]:
+    """Do the runs that are not on record yet, in the order given; put each on record the moment it is finished.
+
+    Any number of processes and threads may do this in one folder at a time: each run is done by one, the others wait for
+    its record.
+
+    Args:
+        files: run → the ``.jsonl`` file for its record; all files lie in one folder.
+        executor: any ``concurrent.futures.Executor``. By default one process a core with one thread each (on a GPU: one
+            process), which is what small networks are fastest with.
+        deadline: a ``time.monotonic()`` after which no run is started, and those under way stop at a checkpoint.
+
+    Returns:
+        All records of the folder, by run id.
+
+    Raises:
+        ValueError: see ``run_all``.
+        RuntimeError: some runs failed (each with its reason), a worker died, or a record could not be written. All that
+            was finished is on record by then, as far as there was room.
+        KeyboardInterrupt: after Ctrl-C, once the runs under way have written their state.
+    """
+    if not files:
+        return {}
+    if wrong := {path.name for path in files.values() if path.suffix != ".jsonl"}:
+        raise ValueError(f"records go into .jsonl files, not {', '.join(sorted(wrong))}: they would not be read again")
+    folder, seen = next(iter(files.values())).parent, {}
+    found = records.read(folder, seen)
+    todo = reachable([run for run in files if run.id not in found])
+    if todo:
+        own = executor is None
+        executor = executor or executors.processes(min(len(todo), executors.workers()))
+        try:
+            groups = experiment.stacks(todo) if own and executors.on_gpu() else [[run] for run in todo]
+            _Queue(groups, files, folder, found, seen).work(executor, deadline)
+        finally:
+            if own:
+                executor.shutdown(cancel_futures=True)
+    return found
+
+
+def in_order(runs: Iterable[Run], seconds: dict[Run, float]) -> list[Run]:
+    """One seed of everything before the second seed of anything; the cheapest first within a seed.
+
+    So a study stopped at any time has as many complete repetitions as it can.
+
+    Args:
+        seconds: run → its cost, as from ``estimate.seconds``.
+    """
+    return sorted(runs, key=lambda run: (run.seed, seconds[run]))
+
+
+def reachable(runs: Iterable[Run]) -> list[Run]:
+    """Those of the runs whose data set can be had; it is fetched, once, before several processes look for it.
+
+    Raises:
+        sources.DataError: no run can be done for want of data.
+
+    Warns:
+        UserWarning: for each data set that cannot be had: why, how to get it, and how many runs are left out.
+    """
+    missing, needed = {}, {run: {run.data, run.scoring_data} & set(SHAPES) for run in runs}
+    for name in sorted(set().union(*needed.values())):
+        try:
+            sources.fetch(name)
+        except sources.DataError as error:
+            missing[name] = error
+    left = [run for run in needed if not needed[run] & set(missing)]
+    if missing and not left:
+        raise next(iter(missing.values()))
+    for name, error in missing.items():
+        out = sum(name in sets for sets in needed.values())
+        warnings.warn(f"{out} runs are left out. {error}", stacklevel=2)
+    return left
+
+
+def checkpoint_of(run: Run, folder: Path | str) -> Path:
+    """Where a folder of results keeps the state of an unfinished run, or of the stack that it is the first of."""
+    return Path(folder) / "checkpoints" / f"{run.id}.pt"
+
+
+class _Queue:
+    """Groups of runs on their way from the queue through the executor to the records.
+
+    The runs of a group train together; if that fails they are done one by one.
+    """
+
+    def __init__(self, groups, files, folder, found, seen):
+        self.queue, self.files, self.folder, self.found, self.seen = deque(groups), files, folder, found, seen
+        self.wanted = [run for group in groups for run in group]
+        self.running, self.failed, self.unwritten, self.locks = {}, {}, deque(), {}
+        self.died = self.full = None
+
+    def work(self, executor, deadline):
+        interval = 0.1 if sys.stderr.isatty() else 30  # in a log, a line every half minute is enough
+        try:
+            with tqdm(total=len(self.wanted), desc="training runs", unit="run", mininterval=interval) as bar:
+                while self.running or (self.queue and self._go_on(deadline)):
+                    try:
+                        self._submit(executor, deadline)
+                    except BrokenExecutor as error:
+                        self.died = error
+                    if not self.running:
+                        time.sleep(1)  # all that is left is being done by other processes
+                    # Not for ever: workers may join, and other processes may finish or die.
+                    for future in wait(self.running, timeout=1, return_when=FIRST_COMPLETED).done:
+                        self._collect(future)
+                    self._write()
+                    bar.update(self._done() - bar.n)
+        except KeyboardInterrupt:
+            print("\nstopping: the runs under way write their state", file=sys.stderr, flush=True)
+            for future in executors.stop(executor, list(self.running)):
+                self._collect(future)
+            self._write()
+            where = f"{self._done()} of {len(self.wanted)} runs are on record in {self.folder}"
+            print(f"{where}, unfinished ones at their checkpoints: run again to carry on", file=sys.stderr, flush=True)
+            raise
+        finally:
+            for run in list(self.locks):
+                self._release(run)
+        self._complain()
+
+    def _go_on(self, deadline):
+        return not (self.died or self.full or _passed(deadline))
+
+    def _done(self):
+        return sum(run.id in self.found for run in self.wanted)
+
+    def _submit(self, executor, deadline):
+        while self._go_on(deadline) and len(self.running) < executors.capacity(executor) + LEAD:
+            if not (group := self._next()):
+                break
+            path = checkpoint_of(group[0], self.folder)  # only trainings of some minutes ever write it
+            path.parent.mkdir(exist_ok=True)
+            plain = [dataclasses.asdict(run) for run in group]
+            left = None if deadline is None else (socket.gethostname(), deadline, deadline - time.monotonic())
+            self.running[executor.submit(execute_group, plain, provenance.code(), str(path), left)] = group
+
+    def _next(self):
+        """Take the first group off the queue, less what is on record and what others are at; []: there is none now."""
+        for _ in range(len(self.queue)):
+            wanted = [run for run in self.queue.popleft() if run.id not in self.found]
+            mine = [run for run in wanted if self._claim(run)]
+            if busy := [run for run in wanted if run not in mine]:
+                self.queue.append(busy)
+            if mine:
+                for name, record in records.read(self.folder, self.seen).items():
+                    self.found.setdefault(name, record)
+                for run in [run for run in mine if run.id in self.found]:
+                    self._release(run)
+                    mine.remove(run)
+            if mine:
+                return mine
+        return []
+
+    def _claim(self, run):
+        """Whether the run is ours to do; False: another process or thread is at it.
+
+        The system releases a lock when its process ends, however it ends.
+        """
+        path = self.folder / ".claims" / f"{run.id}.lock"
+        with records.readable_errors(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, timeout=0, thread_local=False, is_singleton=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                return False
+        self.locks[run] = lock
+        return True
+
+    def _release(self, run):
+        if lock := self.locks.pop(run, None):
+            lock.release()
+
+    def _collect(self, future):
+        group = self.running.pop(future)
+        try:
+            done = future.result()
+        except (BrokenExecutor, CancelledError) as error:
+            self.died = error  # the runs that were finished before are still to come
+        except Exception as error:
+            if len(group) > 1:
+                text = f"{len(group)} runs could not be trained together ({error}): they are done one by one"
+                warnings.warn(text, stacklevel=4)
+                self.queue.extend([run] for run in group)
+            else:
+                self.failed[group[0]] = error
+        else:
+            if done is not None:
+                self.unwritten.extend(zip(group, done))
+                return  # the claims are given up when it is on record
+        for run in group:
+            self._release(run)
+
+    def _write(self):
+        """Put finished runs on record; where there is no room, they wait for another try."""
+        self.full = None
+        while self.unwritten:
+            run, record = self.unwritten[0]
+            try:
+                records.append(self.files[run], record)
+            except RuntimeError as error:
+                self.full = error
+                return
+            self.found[run.id] = record
+            self._release(run)
+            self.unwritten.popleft()
+
+    def _complain(self):
+        finished, total = self._done(), len(self.wanted)
+        if self.full:
+            left = f"{len(self.unwritten)} finished runs could not be put on record and will be done again"
+            raise RuntimeError(f"{self.full}. {left}") from self.full
+        if self.died:
+            what = "a worker process died (was it killed, or out of memory?)"
+            if not isinstance(self.died, BrokenProcessPool):
+                what = "the executor dropped its runs (has its scheduler died, or the network?)"
+            where = f"{finished} of {total} runs were finished and are in {self.folder}: run again to carry on"
+            raise RuntimeError(f"{what}; {where}") from self.died
+        if self.failed:
+            run, error = next(iter(self.failed.items()))
+            raise RuntimeError(
+                f"{len(self.failed)} of {total} runs failed, the others are in {self.folder}. The first: {run}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _passed(deadline):
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def execute_group(runs: list[dict], code: str, path: str, left: tuple[str, float, float] | None) -> list[Record] | None:
+    """What a worker does with a group of runs; None when it was stopped first. One thread; torch's count is put back.
+
+    Args:
+        runs: the fields of each ``Run``.
+        code: the ``provenance.code`` of the machine that asks.
+        path: of the checkpoint.
+        left: host, deadline by that host's clock, and seconds until then.
+    """
+    here = socket.gethostname()
+    if code != provenance.code():
+        raise RuntimeError(f"the worker on {here} has other code ({provenance.code()}, not {code}): install the same on all")
+    deadline = None
+    if left:
+        deadline = left[1] if left[0] == here else time.monotonic() + left[2]
+    if checkpoints.stopping or _passed(deadline):
+        return None
+    if not Path(path).parent.is_dir():
+        # A machine that does not share the folder of results: the state is of use if it gets the run again.
+        path = _private_folder() / Path(path).name
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    device = "cuda" if executors.on_gpu() else "cpu"
+    checkpoint, group = checkpoints.Checkpoint(path, deadline), [Run(**run) for run in runs]
+    try:
+        try:
+            return _execute(group, device, checkpoint)
+        except checkpoints.CheckpointError as error:  # of another torch, say; by its name it is ours
+            os.replace(path, f"{path}.stale")
+            warnings.warn(f"{error}. It was renamed to {path}.stale, and the training starts anew", stacklevel=2)
+            return _execute(group, device, checkpoint)
+    except checkpoints.Interrupted:
+        return None
+    except sources.DataError as error:
+        raise sources.DataError(f"on {here}: {error}") from error
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _execute(group, device, checkpoint):
+    if len(group) > 1:
+        return experiment.execute_stack(group, device, checkpoint)
+    return [experiment.execute(group[0], device, checkpoint)]
+
+
+def _private_folder():
+    """A folder for checkpoints that nobody else could have made: mode 700 and ours, below the user's cache."""
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("snipkit") / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder

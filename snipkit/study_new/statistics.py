@@ -1,0 +1,106 @@
+"""Means, Student's t intervals, differences seed by seed, and how they are written."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+def interval(values, level=0.95) -> tuple[float, float, float]:
+    """Mean and Student's t confidence interval of the mean.
+
+    Args:
+        values: one number a seed; NaN (a run that diverged) makes all three NaN, so that it is not averaged away.
+        level: coverage.
+
+    Returns:
+        (mean, low, high); low and high are NaN for a single value, and all three for none.
+    """
+    values = np.asarray(values, float)
+    mean = values.mean() if len(values) else np.nan
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
+    return mean, mean - half, mean + half
+
+
+def summarise(table, by, value="test_error") -> pd.DataFrame:
+    """Mean, 95 % interval, standard deviation, best and n of ``value`` for each combination of the columns ``by``.
+
+    Returns:
+        DataFrame with the columns of ``by`` and ``n, mean, low, high, sd, best`` (best is the lowest).
+    """
+    rows = []
+    for key, group in table.groupby(by, sort=False, dropna=False):
+        mean, low, high = interval(group[value])
+        sd = group[value].std()
+        rows.append([*key, len(group), mean, low, high, sd, group[value].min()])
+    return pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high", "sd", "best"])
+
+
+def paired(table, baseline, by, value="test_error") -> pd.DataFrame:
+    """Differences of ``value`` to the method ``baseline``, seed by seed, with mean and 95 % interval.
+
+    Args:
+        table: one row a run, with the columns ``method``, ``seed`` and those of ``by``.
+        baseline: a value of ``method``; differences are the other method minus this one.
+        by: further columns to pair within, such as ``["model", "sparsity"]``.
+
+    Returns:
+        DataFrame with the columns of ``by``, ``method``, ``n, mean, low, high`` and ``share``, the share of seeds in
+        which the difference is positive.
+    """
+    rows = []
+    for method in [m for m in table.method.unique() if m != baseline]:
+        for key, group in table.groupby(by, sort=False):
+            ours, theirs = (group[group.method == m].set_index("seed")[value] for m in (method, baseline))
+            if len(gap := difference(ours, theirs)):
+                rows.append([*key, method, len(gap), *interval(gap), (gap > 0).mean()])
+    return pd.DataFrame(rows, columns=[*by, "method", "n", "mean", "low", "high", "share"])
+
+
+def difference(first, second) -> pd.Series:
+    """First minus second, seed by seed, for the seeds that both have; NaN where one diverged, so that ``interval`` says so.
+
+    Args:
+        first, second: Series of numbers by seed.
+    """
+    shared = first.index.intersection(second.index, sort=False)
+    return first[shared] - second[shared]
+
+
+def differences(table, pairs, value="test_error") -> pd.DataFrame:
+    """Mean and 95 % interval of a difference, seed by seed, in several settings.
+
+    Args:
+        table: one row a run, with ``seed``.
+        pairs: (minuend, subtrahend) pairs of boolean masks over ``table``.
+
+    Returns:
+        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both, NaN where one diverged.
+    """
+    rows = []
+    for first, second in pairs:
+        gap = difference(*(table[chosen].set_index("seed")[value] for chosen in (first, second)))
+        rows.append([len(gap), *interval(gap)])
+    return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
+
+
+def within(differences, margin) -> pd.DataFrame:
+    """How far differences stay inside ``±margin``, for ``order``: ``margin - |difference|``, and the interval of that."""
+    beyond = np.maximum(differences.high, -differences.low)
+    nearest = np.maximum(np.maximum(differences.low, -differences.high), 0)  # 0 if the interval has both signs
+    return differences.assign(mean=margin - differences["mean"].abs(), low=margin - beyond, high=margin - nearest)
+
+
+def with_interval(row, digits=1) -> str:
+    """``2.4 ± 0.3`` from a row of ``summarise`` or ``paired``: the mean and half the width of its interval."""
+    if np.isnan(row["mean"]):
+        return "diverged"
+    if np.isnan(row["low"]):
+        return f"{row['mean']:.{digits}f}"
+    return f"{row['mean']:.{digits}f} ± {(row['high'] - row['low']) / 2:.{digits}f}"
+
+
+def cell(values, digits=1, missing="") -> str:
+    """``2.4 ± 0.3`` from one number a seed: ``with_interval`` of their ``interval``; ``missing`` if there are none."""
+    return with_interval(dict(zip(("mean", "low", "high"), interval(values))), digits) if len(values) else missing
