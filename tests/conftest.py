@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from snipkit import data
+from snipkit.study import datasets
 
 
 @pytest.fixture(autouse=True)
@@ -13,13 +14,13 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def mnist():
-    return data.load("mnist")
+    return datasets.load("mnist")
 
 
 @pytest.fixture(scope="session")
 def batch(mnist):
     """The 100 digits that every test scores on."""
-    return data.draw(mnist.train, 100, torch.Generator().manual_seed(0))
+    return data.sample(mnist.train, 100, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
