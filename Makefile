@@ -11,10 +11,10 @@ BUDGET ?=
 EXECUTOR ?=
 
 NOTEBOOKS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
-CODE := $(wildcard snipkit/*.py snipkit/*/*.py)
+CODE := $(wildcard snipkit/*.py snipkit/*/*.py snipkit/*/*/*.csv)
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=lesson|laptop|paper] [BUDGET=minutes] [EXECUTOR=tcp://host:port]   (profile here: $(PROFILE))"; echo
+	@echo "make TARGET [PROFILE=lesson|laptop|overnight|paper] [BUDGET=minutes] [EXECUTOR=tcp://host:port]   (profile here: $(PROFILE))"; echo
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
@@ -28,30 +28,30 @@ setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
 	@touch $@
 
 data: setup  ## fetch and verify the data sets, once (under a minute)
-	$(PY) -m snipkit fetch
+	$(PY) -m snipkit.study fetch
 
 train: data  ## the training of `make paper` alone, without notebooks
-	$(PY) -m snipkit train --profile $(PROFILE) $(BUDGET:%=--budget %) $(EXECUTOR:%=--executor %)
+	$(PY) -m snipkit.study train --profile $(PROFILE) $(BUDGET:%=--budget %) $(EXECUTOR:%=--executor %)
 
 paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 14, paper: GPU days; resumable)
 ifeq ($(BUDGET),)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
 else  # a notebook would go on training
-	$(PY) -m snipkit figures --profile $(PROFILE)
+	$(PY) -m snipkit.study figures --profile $(PROFILE)
 endif
-	$(PY) -m snipkit report --profile $(PROFILE)
+	$(PY) -m snipkit.study report --profile $(PROFILE)
 
 # The records are read when this runs, after the training: new ones draw the figures anew.
 build/$(PROFILE)/%.ipynb: notebooks/%.ipynb notebooks/profiles/$(PROFILE).yml $(CODE) $(wildcard results/$(PROFILE)/*.jsonl)
-	$(PY) -m snipkit execute $* $@ --profile $(PROFILE)
+	$(PY) -m snipkit.study execute $* $@ --profile $(PROFILE)
 
 figures: setup  ## draw the figures again from the records alone, and rewrite REPLICATION.md (seconds)
-	$(PY) -m snipkit figures
-	$(PY) -m snipkit report --profile paper
+	$(PY) -m snipkit.study figures
+	$(PY) -m snipkit.study report --profile paper
 
 notebooks: data  ## run the committed notebooks again in place, at lesson scale (5 minutes)
-	for name in $(NOTEBOOKS); do $(PY) -m snipkit execute $$name notebooks/$$name.ipynb --profile lesson || exit 1; done
+	for name in $(NOTEBOOKS); do $(PY) -m snipkit.study execute $$name notebooks/$$name.ipynb --profile lesson || exit 1; done
 
 test: data  ## unit tests, then every notebook against its stored outputs (7 minutes)
 	$(PY) -m pytest -q -n 2 tests

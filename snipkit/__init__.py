@@ -9,7 +9,7 @@ The way of the data is the order of the modules, and no module imports one to it
 import importlib
 
 __version__ = "0.1.0"
-_MODULES = ("sources", "data", "models", "masking", "saliency", "training", "study", "cluster", "figures", "replication")
+_MODULES = ("data", "models", "masking", "saliency", "recipe", "training", "study")
 __all__ = [*_MODULES, "prune"]
 
 

@@ -201,3 +201,6 @@ def _normalised(scores):
         raise ValueError("every score is zero: the loss reacts to no prunable connection on this batch")
     torch._foreach_mul_(list(scores.values()), 1 / total)
     return scores
+
+
+at_least_float32 = wide

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from snipkit.study import checkpoints, executors, experiment, provenance, records, sources
+from snipkit.study import checkpoints, executors, experiment, paths, provenance, records, sources
 from snipkit.study.datasets import SHAPES
 from snipkit.study.records import Record
 from snipkit.study.runs import Run
@@ -303,7 +303,7 @@ def execute_group(runs: list[dict], code: str, path: str, left: tuple[str, float
         return None
     if not Path(path).parent.is_dir():
         # A machine that does not share the folder of results: the state is of use if it gets the run again.
-        path = _private_folder() / Path(path).name
+        path = paths.temporary() / Path(path).name
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     device = "cuda" if executors.on_gpu() else "cpu"
@@ -327,12 +327,3 @@ def _execute(group, device, checkpoint):
     if len(group) > 1:
         return experiment.execute_stack(group, device, checkpoint)
     return [experiment.execute(group[0], device, checkpoint)]
-
-
-def _private_folder():
-    """A folder for checkpoints that nobody else could have made: mode 700 and ours, below the user's cache."""
-    from platformdirs import user_cache_path
-
-    folder = user_cache_path("snipkit") / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder

@@ -6,10 +6,9 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 
-from snipkit import figures, sources
+from snipkit.study import paper, paths, statistics
 
 REPRODUCED, PARTLY, NOT, INCONCLUSIVE, NOT_RUN = "reproduced", "partly", "not", "inconclusive", "not run at this scale"
 SEEDS = 3  # fewer runs than this are no ground for a verdict
@@ -41,8 +40,8 @@ def value(claim, errors, protocol) -> dict:
     printed, n = float(_claims().loc[claim, "printed"]), len(errors)
     if not n:
         return _row(claim, "", 0, NOT_RUN, "")
-    mean, low, high = figures.interval(errors)
-    here = figures.cell(errors, 2)
+    mean, low, high = statistics.interval(errors)
+    here = statistics.cell(errors, 2)
     if not protocol:
         return _row(claim, here, n, NOT_RUN, "the training was shortened")
     if n < SEEDS:
@@ -99,20 +98,20 @@ def _row(claim, here, n, verdict, reason):
 
 
 def _claims():
-    return figures.printed("claims").set_index("claim")
+    return paper.table("claims").set_index("claim")
 
 
 def save(rows, name, profile) -> pd.DataFrame:
     """Keep a notebook's rows as ``figures/<profile>/<name>_claims.csv``, and return them with the claims' words, to be shown."""
     rows = pd.DataFrame(rows, columns=COLUMNS)
-    figures.folder(profile).mkdir(parents=True, exist_ok=True)
-    rows.to_csv(figures.folder(profile) / f"{name}_claims.csv", index=False)
+    paths.figures(profile).mkdir(parents=True, exist_ok=True)
+    rows.to_csv(paths.figures(profile) / f"{name}_claims.csv", index=False)
     return _claims()[["where", "says", "printed"]].merge(rows, left_index=True, right_on="claim").drop(columns="claim")
 
 
 def gather(profile) -> pd.DataFrame:
     """All rows that the notebooks saved in a profile, by claim."""
-    parts = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in sorted(figures.folder(profile).glob("*_claims.csv"))]
+    parts = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in sorted(paths.figures(profile).glob("*_claims.csv"))]
     rows = pd.concat([pd.DataFrame(columns=COLUMNS), *parts])
     return rows.drop_duplicates("claim", keep="last").set_index("claim")
 
@@ -169,7 +168,7 @@ training that can show orders, not error levels). Errors are of the final weight
 
 {items.to_markdown(index=False)}
 """
-    (sources.home() / "REPLICATION.md").write_text(text)
+    (paths.home() / "REPLICATION.md").write_text(text)
     return rows
 
 
@@ -177,30 +176,6 @@ def _link(file, scale):
     """A figure or table as a link: that of the scale that the verdict rests on, if there is one."""
     for profile in (scale, "laptop", "paper"):
         for suffix in (".png", ".md"):
-            if (figures.folder(profile) / f"{file}{suffix}").exists():
+            if (paths.figures(profile) / f"{file}{suffix}").exists():
                 return f"[{file}, {profile}](figures/{profile}/{file}{suffix})"
     return file
-
-
-def differences(table, pairs, value="test_error") -> pd.DataFrame:
-    """Mean and 95 % interval of a difference, seed by seed, in several settings.
-
-    Args:
-        table: one row a run, with ``seed``.
-        pairs: (minuend, subtrahend) pairs of boolean masks over ``table``.
-
-    Returns:
-        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both, NaN where one diverged.
-    """
-    rows = []
-    for first, second in pairs:
-        gap = figures.difference(*(table[chosen].set_index("seed")[value] for chosen in (first, second)))
-        rows.append([len(gap), *figures.interval(gap)])
-    return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
-
-
-def within(differences, margin) -> pd.DataFrame:
-    """How far differences stay inside ``±margin``, for ``order``: ``margin - |difference|``, and the interval of that."""
-    beyond = np.maximum(differences.high, -differences.low)
-    nearest = np.maximum(np.maximum(differences.low, -differences.high), 0)  # 0 if the interval has both signs
-    return differences.assign(mean=margin - differences["mean"].abs(), low=margin - beyond, high=margin - nearest)
