@@ -1,23 +1,35 @@
 """Saliency criteria: one number a connection, from a model and a mini-batch.
 
-Every criterion is a pure function of the same shape, ``(model, batches, loss, *, biases, batch_norm, generator)``, that
-returns ``{parameter name: float tensor of the parameter's shape}``, whose absolute values sum to 1, and leaves the model as it found it.
-What it does not need, it ignores. ``CRITERIA`` names them.
+Every criterion is a pure function of the same arguments, see ``snip``. It returns ``{parameter name: float tensor of
+the parameter's shape}``, whose absolute values sum to 1, and leaves the model as it found it. What it does not need, it
+ignores. ``CRITERIA`` names them.
 """
 
 import contextlib
 import copy
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from snipkit.masking import is_norm, prunable
+from snipkit.masking import Where, is_norm, prunable
 
 BATCH_NORM_MODES = ("eval", "train")
+NO_BATCH = "no batch to score on: pass one (inputs, targets) pair, or an iterable of such pairs"
+IGNORED = -100  # the label that torch's cross-entropy passes over
+
+Scores = dict[str, Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
+Closure = Callable[[nn.Module, Any], Tensor]
 
 
-def snip(model, batches, loss=cross_entropy, *, biases=True, batch_norm="eval", generator=None):
+def snip(
+    model: nn.Module, batches: Any, loss: Loss | None = None, *, closure: Closure | None = None, biases: bool = True,
+    where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
+) -> Scores:
     r"""Connection sensitivity: how much the loss reacts to an infinitesimal weakening of each connection.
 
     Every parameter w gets an indicator c that multiplies it. At c = 1 the chain rule gives
@@ -26,126 +38,82 @@ def snip(model, batches, loss=cross_entropy, *, biases=True, batch_norm="eval", 
               \qquad \frac{\partial L}{\partial c} = w \odot \frac{\partial L}{\partial w},
 
     so that one backward pass is enough and no c is ever built. Over several batches the *signed* derivatives are
-    summed, each weighted with its batch's size, and only the sum's absolute value is taken: many small batches give
-    the same scores as the one large batch.
+    averaged, each with the weight of its batch's size, and only then the absolute value is taken: many small batches
+    give the same scores as the one large batch.
 
     Args:
-        model: any ``nn.Module`` whose output ``loss`` accepts.
-        batches: one ``(inputs, targets)`` pair, or an iterable of such pairs.
-        loss: ``(outputs, targets) -> scalar``, a mean over the batch.
-        biases: also score the biases (the authors' code does).
+        model: any ``nn.Module``.
+        batches: one pair of tensors ``(inputs, targets)``, or an iterable of such pairs, as a ``DataLoader`` is. With a
+            ``closure`` batches can be anything: a tensor, a mapping, or a list or tuple with a tensor in it is one
+            batch; all else is iterated over (put a single batch of another kind into a list).
+        loss: ``(outputs, targets) -> scalar``, a mean over the batch; by default cross-entropy, labels of -100 ignored.
+        closure: ``(model, batch) -> scalar``, the mean loss of a batch, in place of ``loss``. Use the model it is given
+            (of a half-precision model that is a copy in float32). All batches weigh the same: give them one size.
+        biases, where: what to score, see ``masking.prunable``. (The authors' code scores biases.)
         batch_norm: "eval" scores with the running statistics, as the authors' code did (in a fresh network: batch
-            norm does nothing); "train" with those of the batch. Everything else, dropout for one, is always in
-            evaluation mode.
+            norm does nothing); "train" with those of the batch. Dropout is always off.
         generator: not used.
 
     Returns:
         dict of name → scores, float32 or the parameter's own wider type, on the parameter's device, summing to 1.
 
     Raises:
-        ValueError: no batch, an empty one, labels out of range, an unknown ``batch_norm``, nothing to prune, or a loss
-            that reacts to no connection at all.
+        ValueError: no batch, or one that is not a pair; labels out of range; a loss that is no scalar, or that is not a
+            mean where batches differ in size; an unknown ``batch_norm``; nothing to prune; a loss that reacts to nothing.
         FloatingPointError: the loss or a derivative is not finite.
 
     Source: SNIP, equations 3 to 6 and Algorithm 1.
     """
-    weights, gradients = _mean_gradients(model, batches, loss, biases, batch_norm)
+    weights, gradients = _mean_gradients(model, batches, loss, closure, biases, where, batch_norm)
     derivatives = torch._foreach_mul(gradients, list(weights.values()))  # ∂L/∂c = w ⊙ ∂L/∂w
-    return _normalised(dict(zip(weights, torch._foreach_abs(derivatives))))
+    return _normalised(dict(zip(weights, torch._foreach_abs(derivatives))), model)
 
 
-def gradient(model, batches, loss=cross_entropy, *, biases=True, batch_norm="eval", generator=None):
+def gradient(
+    model: nn.Module, batches: Any, loss: Loss | None = None, *, closure: Closure | None = None, biases: bool = True,
+    where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
+) -> Scores:
     """|∂L/∂w|: how much the loss reacts to a step of each weight. Arguments, result and errors as for ``snip``."""
-    weights, gradients = _mean_gradients(model, batches, loss, biases, batch_norm)
-    return _normalised(dict(zip(weights, torch._foreach_abs(gradients))))
+    weights, gradients = _mean_gradients(model, batches, loss, closure, biases, where, batch_norm)
+    return _normalised(dict(zip(weights, torch._foreach_abs(gradients))), model)
 
 
-def signed_gradient(model, batches, loss=cross_entropy, *, biases=True, batch_norm="eval", generator=None):
+def signed_gradient(
+    model: nn.Module, batches: Any, loss: Loss | None = None, *, closure: Closure | None = None, biases: bool = True,
+    where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
+) -> Scores:
     """∂L/∂w with its sign, so that the most negative derivatives are removed first; the *absolute* values sum to 1.
 
     Arguments and errors as for ``snip``.
 
-    Source: what SNIP's appendix A (figure 6) sets beside connection sensitivity; that the sign is kept there is read from
-    its pictures.
+    Source: what SNIP's appendix A (figure 6) sets beside connection sensitivity; that the sign is kept there is read
+    from its pictures.
     """
-    weights, gradients = _mean_gradients(model, batches, loss, biases, batch_norm)
-    return _normalised(dict(zip(weights, gradients)))
+    weights, gradients = _mean_gradients(model, batches, loss, closure, biases, where, batch_norm)
+    return _normalised(dict(zip(weights, [gradient.clone() for gradient in gradients])), model)
 
 
-def _mean_gradients(model, batches, loss, biases, batch_norm):
-    """The prunable weights and ∂L/∂w of each, the mean over all examples; in at least float32."""
-    if batch_norm not in BATCH_NORM_MODES:
-        raise ValueError(f"unknown batch_norm mode {batch_norm!r}; known: {', '.join(BATCH_NORM_MODES)}")
-    weights = _some(prunable(model, biases=biases))
-    if any(wide(weight) is not weight for weight in weights.values()):
-        model = copy.deepcopy(model).float()
-        weights = prunable(model, biases=biases)
-    mean, examples = None, 0
-    with _scoring(model, list(weights.values()), batch_norm):
-        for inputs, targets in _pairs(batches):
-            inputs = wide(inputs)
-            with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
-                outputs = model(inputs)
-                check_labels(targets, outputs)
-                value = loss(outputs, targets)
-                # Not backward(): that would add to the model's own gradients.
-                gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-            if not math.isfinite(value.item()):
-                raise FloatingPointError(
-                    f"the loss on the scoring batch is {value.item()}: standardise the inputs, or use a smaller initialisation"
-                )
-            # A weight that the loss does not reach has derivative 0 (None from autograd).
-            gradients = [torch.zeros_like(w) if g is None else g for w, g in zip(weights.values(), gradients)]
-            examples += len(targets)
-            if mean is None:
-                mean = gradients
-            else:
-                torch._foreach_lerp_(mean, gradients, len(targets) / examples)
-    if mean is None:
-        raise ValueError("no batch to score on: pass one (inputs, targets) pair, or an iterable of such pairs")
-    return {name: weight.detach() for name, weight in weights.items()}, mean
-
-
-@contextlib.contextmanager
-def _scoring(model, weights, batch_norm):
-    """Set modes for scoring and let the block differentiate in ``weights``; put modes, flags and buffers back after it."""
-    modules = list(model.modules())
-    modes, flags = [module.training for module in modules], [weight.requires_grad for weight in weights]
-    batchwise = [module for module in modules if is_norm(module)] if batch_norm == "train" else []
-    stored = [(buffer, buffer.clone()) for module in batchwise for buffer in module.buffers(recurse=False)]
-    try:
-        for module in modules:
-            module.training = False
-        for module in batchwise:
-            module.training = True
-        for weight in weights:
-            weight.requires_grad_(True)
-        yield
-    finally:
-        for module, training in zip(modules, modes):
-            module.training = training
-        for weight, flag in zip(weights, flags):
-            weight.requires_grad_(flag)
-        for buffer, content in stored:
-            buffer.copy_(content)
-
-
-def magnitude(model, batches=None, loss=None, *, biases=True, batch_norm="eval", generator=None):
+def magnitude(
+    model: nn.Module, batches: Any = None, loss: Loss | None = None, *, closure: Closure | None = None,
+    biases: bool = True, where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
+) -> Scores:
     """|w|, in one global ranking: the data-free baseline. Arguments, result and errors as for ``snip``."""
-    return _normalised({name: wide(w.detach()).abs() for name, w in _some(prunable(model, biases=biases)).items()})
+    weights = _prunable(model, biases, where)
+    return _normalised({name: at_least_float32(weight.detach()).abs() for name, weight in weights.items()}, model)
 
 
-def random(model, batches=None, loss=None, *, biases=True, batch_norm="eval", generator=None):
+def random(
+    model: nn.Module, batches: Any = None, loss: Loss | None = None, *, closure: Closure | None = None,
+    biases: bool = True, where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
+) -> Scores:
     """Uniform noise: pruning at random. Arguments, result and errors as for ``snip``.
 
     Args:
         generator: a CPU ``torch.Generator``; by default a new one seeded with 0.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    return _normalised({
-        name: torch.rand(w.shape, generator=generator).to(w.device)
-        for name, w in _some(prunable(model, biases=biases)).items()
-    })
+    weights = _prunable(model, biases, where)
+    return _normalised({n: torch.rand(w.shape, generator=generator).to(w.device) for n, w in weights.items()}, model)
 
 
 #: name → criterion
@@ -154,7 +122,7 @@ CRITERIA = {
 }
 
 
-def criterion(name):
+def criterion(name: str) -> Callable[..., Scores]:
     """The criterion of that name.
 
     Raises:
@@ -165,40 +133,153 @@ def criterion(name):
     return CRITERIA[name]
 
 
-def check_labels(targets, outputs):
+def check_labels(targets: Tensor, outputs: Tensor) -> None:
     """Raise ValueError when integer class labels do not fit the number of outputs (torch's own error is obscure)."""
-    if targets.dtype == torch.long and outputs.dim() == 2 and targets.dim() == 1 and len(targets):
-        low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[1]
-        if low < 0 or high >= classes:
-            raise ValueError(f"labels from {low} to {high} do not fit a network of {classes} outputs (0 to {classes - 1})")
+    if not torch.is_tensor(outputs):
+        raise ValueError(f"cross-entropy needs a tensor, the model returns {type(outputs).__name__}: pass loss= or closure=")
+    if targets.dtype == torch.long and outputs.dim() >= 2 and targets.dim() == outputs.dim() - 1:
+        labels, classes = targets[targets != IGNORED], outputs.shape[1]
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            span = f"labels from {int(labels.min())} to {int(labels.max())}"
+            raise ValueError(f"{span} do not fit a network of {classes} outputs (0 to {classes - 1})")
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """In float32 if it was narrower: half-precision scores move a good part of the mask, and losses would be coarse."""
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
+
+
+wide = at_least_float32
+
+
+def _prunable(model, biases, where):
+    weights = prunable(model, biases=biases, where=where)
+    if not weights:
+        raise ValueError("the model has no prunable parameter: masking.pool(model) says why, parameter by parameter")
+    return weights
+
+
+def _mean_gradients(model, batches, loss, closure, biases, where, batch_norm):
+    """The prunable weights and ∂L/∂w of each, the mean over all examples; in at least float32."""
+    if batch_norm not in BATCH_NORM_MODES:
+        raise ValueError(f"unknown batch_norm mode {batch_norm!r}; known: {', '.join(BATCH_NORM_MODES)}")
+    if batches is None:
+        raise ValueError(NO_BATCH)
+    if loss is not None and closure is not None:
+        raise ValueError("pass loss or closure, not both")
+    weights = _prunable(model, biases, where)
+    if any(at_least_float32(weight) is not weight for weight in weights.values()):
+        model = copy.deepcopy(model).float()
+        parameters = dict(model.named_parameters())
+        weights = {name: parameters[name] for name in weights}
+    parameters, device = list(weights.values()), next(iter(weights.values())).device.type
+    losses = _losses_of_closure(batches, closure) if closure else _losses_of_pairs(batches, loss or cross_entropy)
+    mean, examples = None, 0
+    with _scoring(model, batch_norm), torch.enable_grad(), torch.autocast(device, enabled=False):
+        for value, size in losses(model):
+            if not torch.is_tensor(value) or value.numel() != 1:
+                raise ValueError("the loss of a batch must be one number in a tensor, the mean over its examples")
+            if not math.isfinite(value.item()):
+                raise FloatingPointError(
+                    f"the loss on the scoring batch is {value.item()}: "
+                    "standardise the inputs, or use a smaller initialisation"
+                )
+            # Not backward(): that would add to the model's own gradients. Where the loss does not reach, 0.
+            gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+            examples += size
+            # Not in place: autograd may hand out one tensor for two parameters.
+            mean = gradients if mean is None else torch._foreach_lerp(mean, gradients, size / examples)
+    if mean is None:
+        raise ValueError(NO_BATCH)
+    return {name: weight.detach() for name, weight in weights.items()}, mean
+
+
+def _losses_of_pairs(batches, loss):
+    """A function that yields (loss, its weight in the mean) for each (inputs, targets) pair."""
+
+    def losses(model):
+        sizes = set()
+        for inputs, targets in _pairs(batches):
+            outputs, size = model(at_least_float32(inputs)), len(targets)
+            if loss is cross_entropy:
+                check_labels(targets, outputs)
+                size = size if targets.is_floating_point() else int((targets != IGNORED).sum())
+            value = loss(outputs, targets)
+            sizes.add(len(targets))
+            if len(sizes) == 2 and not _is_mean(loss, outputs, targets, value):
+                raise ValueError(
+                    "the loss is not a mean over the batch, and the batches differ in size: "
+                    "average in it, or score on batches of one size"
+                )
+            yield value, size
+
+    return losses
+
+
+def _is_mean(loss, outputs, targets, value):
+    """Whether a loss stays what it is when every example comes twice; taken for granted where that cannot be tried."""
+    if not torch.is_tensor(outputs) or len(outputs) != len(targets):
+        return getattr(loss, "reduction", "mean") == "mean"
+    with torch.no_grad():
+        return torch.allclose(loss(torch.cat([outputs, outputs]), torch.cat([targets, targets])), value, rtol=1e-3)
+
+
+def _losses_of_closure(batches, closure):
+    """The same for batches of any kind, which all weigh the same."""
+    of_tensors = isinstance(batches, (list, tuple)) and any(map(torch.is_tensor, batches))
+    one = torch.is_tensor(batches) or isinstance(batches, Mapping) or of_tensors
+    return lambda model: ((closure(model, batch), 1) for batch in ([batches] if one else batches))
 
 
 def _pairs(batches):
     """Iterate over (inputs, targets) pairs, whether one pair was given or many."""
-    one = isinstance(batches, (tuple, list)) and len(batches) == 2 and all(map(torch.is_tensor, batches))
-    for pair in [batches] if one else batches:
-        if len(pair) != 2 or len(pair[0]) != len(pair[1]) or not len(pair[1]):
-            raise ValueError("a scoring batch is a pair (inputs, targets) of the same length, with at least one example")
+
+    def is_pair(batch):
+        return isinstance(batch, (tuple, list)) and len(batch) == 2 and all(map(torch.is_tensor, batch))
+
+    for pair in [batches] if is_pair(batches) else batches:
+        if not is_pair(pair) or not all(part.dim() for part in pair) or len(pair[0]) != len(pair[1]) or not len(pair[1]):
+            raise ValueError(
+                "a scoring batch is a pair of tensors (inputs, targets) of the same length, with at least one example; "
+                "for batches of another kind pass closure="
+            )
         yield pair
 
 
-def wide(tensor):
-    """At least float32: half-precision scores move a good part of the mask, and sums of half-precision losses are coarse."""
-    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
+@contextlib.contextmanager
+def _scoring(model, batch_norm):
+    """Set modes for scoring; put modes and the buffers of normalisation layers back after it."""
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    batchwise = [module for module in modules if is_norm(module)] if batch_norm == "train" else []
+    stored = [(buffer, buffer.clone()) for module in batchwise for buffer in module.buffers(recurse=False)]
+    # cuDNN has no backward pass for recurrent layers in evaluation mode; but for dropout the modes are the same.
+    recurrent = [(module, module.dropout) for module in modules if isinstance(module, nn.RNNBase)]
+    try:
+        for module in modules:
+            module.training = False
+        for module in (*batchwise, *(module for module, _ in recurrent)):
+            module.training = True
+        for module, _ in recurrent:
+            module.dropout = 0.0
+        yield
+    finally:
+        for module, training in zip(modules, modes):
+            module.training = training
+        for module, dropout in recurrent:
+            module.dropout = dropout
+        for buffer, content in stored:
+            buffer.copy_(content)
 
 
-def _some(parameters):
-    if not parameters:
-        raise ValueError("the model has no prunable parameter")
-    return parameters
-
-
-def _normalised(scores):
+def _normalised(scores, model):
     total = sum(score.abs().sum().item() for score in scores.values())
     if not math.isfinite(total):
         raise FloatingPointError("some scores are not finite: check the loss, the inputs and the initialisation")
     if total == 0:
-        raise ValueError("every score is zero: the loss reacts to no prunable connection on this batch")
+        zero = [name for name, parameter in model.named_parameters() if parameter.dim() >= 2 and not parameter.any()]
+        hint = f"; all zero, so that nothing passes: {', '.join(zero)}: initialise them first" if zero else ""
+        raise ValueError(f"every score is zero: the loss reacts to no prunable connection on this batch{hint}")
     torch._foreach_mul_(list(scores.values()), 1 / total)
     return scores
 

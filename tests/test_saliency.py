@@ -43,25 +43,26 @@ def test_a_ten_weight_network_by_hand():
         def __init__(self):
             super().__init__()
             self.hidden, self.out = nn.Linear(2, 2), nn.Linear(2, 1)
-            self.skip = nn.Parameter(torch.tensor([[3.0]]))
+            self.skip = nn.Linear(1, 1, bias=False)
+            self.skip.weight.data = torch.tensor([[3.0]])
             self.hidden.weight.data = torch.tensor([[1.0, 1.0], [-1.0, -2.0]])  # sums 3 (on) and −5 (off)
             self.hidden.bias.data = torch.tensor([2.0, 0.0])  # unit 1 carries 5
             self.out.weight.data = torch.tensor([[4.0, 7.0]])
             self.out.bias.data = torch.tensor([-6.0])
 
         def forward(self, x):
-            return self.out(torch.relu(self.hidden(x))) + self.skip * x[:, :1]
+            return self.out(torch.relu(self.hidden(x))) + self.skip(x[:, :1])
 
     scores = saliency.snip(Toy(), (torch.tensor([[1.0, 2.0]]), torch.tensor([0.0])), lambda output, _: output.sum())
     by_hand = {  # |w · ∂L/∂w|; the sum is 4 + 8 + 8 + 20 + 6 + 3 = 49
-        "skip": [[3]], "hidden.weight": [[4 * 1 * 1, 4 * 1 * 2], [0, 0]], "hidden.bias": [4 * 2, 0],
-        "out.weight": [[4 * 5, 0]], "out.bias": [6],
+        "hidden.weight": [[4 * 1 * 1, 4 * 1 * 2], [0, 0]], "hidden.bias": [4 * 2, 0],
+        "out.weight": [[4 * 5, 0]], "out.bias": [6], "skip.weight": [[3]],
     }
     assert {name: (49 * score).round(decimals=4).tolist() for name, score in scores.items()} == by_hand
-    with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in skip:"):
+    with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in skip.weight:"):
         masks = masking.keep_top(scores, 0.5)
     assert {name: mask.int().tolist() for name, mask in masks.items()} == {
-        "skip": [[0]], "hidden.weight": [[1, 1], [0, 0]], "hidden.bias": [1, 0], "out.weight": [[1, 0]], "out.bias": [1],
+        "hidden.weight": [[1, 1], [0, 0]], "hidden.bias": [1, 0], "out.weight": [[1, 0]], "out.bias": [1], "skip.weight": [[0]],
     }
 
 
