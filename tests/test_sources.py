@@ -408,14 +408,25 @@ def test_tiny_imagenet_is_decoded_once_and_checked_after(tiny_imagenet, monkeypa
 
 
 def test_an_archive_counts_by_what_is_read_of_it(tiny_imagenet):
-    path = tiny_imagenet / "tiny-imagenet-200.zip"
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("tiny-imagenet-200/test/images/test_0.JPEG", b"not used")
-    sources.fetch("tiny-imagenet", tiny_imagenet)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("tiny-imagenet-200/train/n00000000/images/n00000000_5.JPEG", b"another image")
-    with pytest.raises(sources.DamagedError, match=f"{path}: the file is damaged .its content has SHA-256"):
-        sources.fetch("tiny-imagenet", tiny_imagenet)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(sources.DamagedError, match=f"{path}: the file is damaged"):
-        sources.fetch("tiny-imagenet", tiny_imagenet)
+    path, top = tiny_imagenet / "tiny-imagenet-200.zip", "tiny-imagenet-200"
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    image, labels = f"{top}/train/n00000000/images/n00000000_1.JPEG", f"{top}/val/val_annotations.txt"
+
+    def digest(change):
+        with zipfile.ZipFile(tiny_imagenet / "other.zip", "w") as archive:
+            for name, content in reversed((entries | change).items()):
+                archive.writestr(name, content)
+        return sources.archive_digest(tiny_imagenet / "other.zip")
+
+    found = sources.archive_digest(path)
+    other_boxes = entries[labels].replace(b"\t9", b"\t8")
+    other_label = entries[labels].replace(b"n00000007", b"n00000008")
+    for harmless in ({}, {f"{top}/test/images/test_0.JPEG": b"not used"}, {labels: other_boxes}):
+        assert digest(harmless) == found
+    for harm in ({image: b"another image"}, {image.replace("_1.", "_5."): b"one more"}, {labels: other_label}):
+        assert digest(harm) != found
+    for damaged in ((tiny_imagenet / "other.zip").read_bytes(), path.read_bytes()[:-100]):
+        path.write_bytes(damaged)
+        with pytest.raises(sources.DamagedError, match=f"{path}: the file is damaged"):
+            sources.fetch("tiny-imagenet", tiny_imagenet)
