@@ -154,7 +154,8 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: i
         raise ValueError("no scores to rank: the model has no prunable parameter")
     if (sparsity is None) == (keep is None):
         raise ValueError("pass sparsity, the share to remove, or keep, the number to keep: one of them")
-    if keep is not None and not 1 <= keep <= (total := sum(score.numel() for score in scores.values())):
+    total = sum(score.numel() for score in scores.values())
+    if keep is not None and not 1 <= keep <= total:
         raise ValueError(f"keep is {keep}; it is the number of parameters kept, from 1 to {total}")
     masks = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
     groups, ungrouped = [(scores, keep if sparsity is None else sparsity)], dict(scores)
