@@ -15,18 +15,15 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
-from snipkit.export import (  # noqa: F401
-    Attachment, Masks, apply_, attach, from_torch_prune, load, matched, plain_name, save, to_torch_prune
-)
+from snipkit.export import Masks, apply_, attach, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
 
 Where = Callable[[str, nn.Module], bool]
 Sparsity = float | Mapping[str, float] | None
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 REFUSED = {
-    "computed": "is computed from other parameters (weight or spectral norm, a parametrization, torch's own pruning): "
-    "prune first, or remove that, or leave it out with where=",
-    "complex": "is complex, which the criteria are not defined for: leave it out with where=",
+    "computed": "is part of a weight (weight or spectral norm, parametrization, torch's pruning): remove that first",
+    "complex": "is complex: leave it out with where=",
     "lazy": "has no shape yet: pass one batch through the model first",
 }
 
@@ -36,7 +33,7 @@ class EmptyLayerWarning(UserWarning):
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a normalisation layer: torch's, or any whose class is called ``…Norm`` (``…Norm2d``)."""
+    """Whether a module is a normalisation layer: torch's, or one of a class called ``…Norm`` (``…Norm2d``)."""
     return isinstance(module, NORM_LAYERS) or re.search(r"Norm(\dd)?$", type(module).__name__) is not None
 
 
@@ -55,7 +52,6 @@ def prunable(model: nn.Module, *, biases: bool = True, where: Where | None = Non
     parameters (``requires_grad`` is False). A shared parameter is a weight if one of its modules makes it one.
 
     Args:
-        biases: also the biases.
         where: ``(name, owning module) -> bool``; parameters that it is False for (by any of their names) are left out.
 
     Raises:
@@ -64,17 +60,16 @@ def prunable(model: nn.Module, *, biases: bool = True, where: Where | None = Non
     Source: SNIP section 5 with the authors' code, where biases are in the pool and batch norm is not.
     """
     survey = _survey(model, biases, where)
-    if refused := [f"{name} {REFUSED[role]}" for name, _, role, _ in survey if role in REFUSED]:
-        raise ValueError("; ".join(refused))
+    refused = [(reason, [name for name, _, role, _ in survey if role == kind]) for kind, reason in REFUSED.items()]
+    if any(names for _, names in refused):
+        raise ValueError("cannot prune: " + "; ".join(f"{', '.join(names)} {why}" for why, names in refused if names))
     return {name: parameter for name, parameter, role, _ in survey if role in ("weight", "bias")}
 
 
 def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> pd.DataFrame:
     """All parameters, and what ``prunable`` says to them: a table to look at before pruning.
 
-    Returns:
-        by name: ``pruned`` (can it be?), ``role`` ("weight", "bias", or why not), ``layer`` (class of its module),
-        ``shape``, ``shared with`` (its other names).
+    Columns: ``pruned``, ``role`` ("weight", "bias", or why not), ``layer`` (class), ``shape``, ``shared with`` (names).
     """
     rows = {}
     for name, parameter, role, [(_, module), *others] in _survey(model, biases, where):
@@ -112,7 +107,7 @@ def _role(parameter, name, module):
     source = getattr(module, re.sub("_(g|v|orig)$", "", own), None)  # weight, of weight_g and weight_v
     if is_norm(module) or isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return "normalisation" if is_norm(module) else "lookup table"
-    if isinstance(module, ParametrizationList) or (source is not parameter and torch.is_tensor(source)):
+    if isinstance(module, ParametrizationList) or type(source) is Tensor:
         return "computed" if "weight" in name else "not a weight"
     if nn.parameter.is_lazy(parameter):
         return "lazy"
@@ -141,13 +136,10 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: i
     Equal scores are kept from the lower index on, in the order of ``scores`` and row-major within a tensor.
 
     Args:
-        scores: name → score tensor, such as a criterion returns.
+        scores: name → score tensor, such as a criterion returns; the masks are of its shape and on its device.
         sparsity: share to remove, in [0, 1); or a dict of layer → share. A layer is a parameter's name or a module's,
             whose parameters are then ranked together; what the dict does not name is kept whole.
         keep: in place of ``sparsity``, the number of parameters to keep, from 1 to m.
-
-    Returns:
-        name → bool tensor of the same shape and device.
 
     Warns:
         EmptyLayerWarning: names the weights of which nothing is left.
@@ -220,11 +212,8 @@ def shuffle(masks: Masks, generator: torch.Generator) -> Masks:
 
 
 def overlap(first: Masks, second: Masks) -> tuple[float, float]:
-    """How much two mask sets of one network agree: the share of what the first keeps that the second keeps too.
-
-    Returns:
-        (share, share expected by chance, if each layer kept as many as it does, but independently).
-    """
+    """The share of what the first mask set keeps that the second keeps too; and the share expected by chance, if each
+    layer kept as many as it does, but independently."""
     common = sum(int((mask & second[name]).sum()) for name, mask in first.items())
     chance = sum(int(mask.sum()) * int(second[name].sum()) / mask.numel() for name, mask in first.items())
     kept = sum(int(mask.sum()) for mask in first.values())
@@ -244,19 +233,15 @@ def layer_table(masks: Masks) -> pd.DataFrame:
 
 
 def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
-    """The kept connections that lie on a path of kept connections from an input to an output.
+    """The part of the masks that lies on a path of kept connections from an input to an output.
 
-    Whatever else is kept cannot change the output (it leads nowhere), or always sees zero (nothing leads to it). Paths
-    are looked for, not counted: each unit is set back to 0 or 1 on the way, so that nothing under- or overflows. A bias
-    counts where its unit is on such a path.
+    Whatever else is kept leads nowhere, or always sees zero. A bias counts where its unit is on such a path. Paths are
+    looked for, not counted: each unit is set back to 0 or 1 on the way, so that nothing under- or overflows.
 
     Args:
         model: a feed-forward network of ``nn.Linear`` and ``nn.Conv2d``, pooling, batch norm, ReLU and sums.
-        masks: name → bool tensor, as from ``keep_top``; parameters without a mask count as kept.
-        inputs: one batch in the shape the network takes; only its shape is used.
-
-    Returns:
-        name → bool tensor, a part of ``masks``.
+        masks: parameters without one count as kept.
+        inputs: one batch; only its shape is used.
 
     Raises:
         ValueError: masks that do not fit, or a layer with weights of another kind.
@@ -295,15 +280,12 @@ def _reached(signal):
 
 
 def compact(model: nn.Module, masks: Masks, inputs: Tensor) -> tuple[nn.Module, Masks]:
-    """A smaller copy of a masked network that computes the same function, without the units and inputs of ``nn.Linear``
-    layers that no path of kept connections uses. Trained with its masks, it goes the way of the whole network, but for
-    rounding.
+    """A copy of a masked network and its masks without the inputs and units of ``nn.Linear`` layers that are on no path.
+
+    It computes the same function; trained with its masks, it goes the same way, but for rounding.
 
     Args:
         model, masks, inputs: see ``effective``; masks of all prunable parameters, layers called one after the other.
-
-    Returns:
-        (the smaller model, its masks); layers keep their names, and select those of their inputs that they need.
 
     Raises:
         ValueError: paths are not defined for this network (see ``effective``), a layer would be left out whole, a bias
@@ -318,7 +300,7 @@ def compact(model: nn.Module, masks: Masks, inputs: Tensor) -> tuple[nn.Module, 
         if number == len(layers) - 1:
             rows = torch.ones_like(rows)
         if not columns.any() or (layer.bias is not None and (bias is None or (bias & ~rows).any())):
-            raise ValueError(f"{name} cannot be made smaller: no path leads through it, or a bias is kept off all paths")
+            raise ValueError(f"{name} cannot be made smaller: no path leads through it, or a bias is kept beside them")
         smaller = nn.Linear(int(columns.sum()), int(rows.sum()), bias=layer.bias is not None)
         smaller.weight = nn.Parameter(layer.weight.detach()[rows][:, columns])
         kept[f"{name}.weight"] = masks[f"{name}.weight"][rows][:, columns]
@@ -330,25 +312,22 @@ def compact(model: nn.Module, masks: Masks, inputs: Tensor) -> tuple[nn.Module, 
         parent, _, own = name.rpartition(".")
         setattr(small.get_submodule(parent), own, smaller)
         before = rows
-    if not _same_function((model, masks), (small, kept), inputs):
+    whole = _outputs(model, masks, inputs)
+    try:
+        same = bool((_outputs(small, kept, inputs) - whole).abs().max() <= 1e-3 * whole.abs().max())
+    except (RuntimeError, IndexError):  # sizes that do not go together
+        same = False
+    if not same:
         raise ValueError("this network cannot be made smaller: its linear layers are not called one after the other")
     return small, kept
 
 
 @torch.no_grad()
-def _same_function(first, second, inputs):
-    """Whether two pairs of a model and its masks agree on random inputs."""
-    noise = torch.randn(8, *inputs.shape[1:], generator=torch.Generator().manual_seed(0)).to(inputs)
-    outputs = []
-    for model, masks in (first, second):
-        masked = copy.deepcopy(model).eval()
-        apply_(masked, masks)
-        try:
-            outputs.append(masked(noise))
-        except (RuntimeError, IndexError):  # sizes that do not go together
-            return False
-    whole, part = outputs
-    return whole.shape == part.shape and bool((whole - part).abs().max() <= 1e-3 * whole.abs().max())
+def _outputs(model, masks, inputs):
+    """What a masked model makes of eight random inputs."""
+    masked = copy.deepcopy(model).eval()
+    apply_(masked, masks)
+    return masked(torch.randn(8, *inputs.shape[1:], generator=torch.Generator().manual_seed(0)).to(inputs))
 
 
 class _AveragePooling(TorchFunctionMode):

@@ -1,8 +1,7 @@
 """Saliency criteria: one number a connection, from a model and a mini-batch.
 
-Every criterion is a pure function of the same arguments, see ``snip``. It returns ``{parameter name: float tensor of
-the parameter's shape}``, whose absolute values sum to 1, and leaves the model as it found it. What it does not need, it
-ignores. ``CRITERIA`` names them.
+Every criterion takes the arguments of ``snip``, and ignores what it does not need. It returns ``{parameter name: float
+tensor of its shape}``, whose absolute values sum to 1, and leaves the model as it was. ``CRITERIA`` names them.
 """
 
 import contextlib
@@ -18,7 +17,6 @@ from torch.nn.functional import cross_entropy
 from snipkit.masking import Where, is_norm, prunable
 
 BATCH_NORM_MODES = ("eval", "train")
-NO_BATCH = "no batch to score on: pass one (inputs, targets) pair, or an iterable of such pairs"
 IGNORED = -100  # the label that torch's cross-entropy passes over
 
 Scores = dict[str, Tensor]
@@ -38,8 +36,7 @@ def snip(
               \qquad \frac{\partial L}{\partial c} = w \odot \frac{\partial L}{\partial w},
 
     so that one backward pass is enough and no c is ever built. Over several batches the *signed* derivatives are
-    averaged, each with the weight of its batch's size, and only then the absolute value is taken: many small batches
-    give the same scores as the one large batch.
+    averaged over all examples: many small batches give the same scores as the one large batch.
 
     Args:
         model: any ``nn.Module``.
@@ -58,8 +55,8 @@ def snip(
         dict of name → scores, float32 or the parameter's own wider type, on the parameter's device, summing to 1.
 
     Raises:
-        ValueError: no batch, or one that is not a pair; labels out of range; a loss that is no scalar, or that is not a
-            mean where batches differ in size; an unknown ``batch_norm``; nothing to prune; a loss that reacts to nothing.
+        ValueError: no batch, or one that is not a pair; labels out of range; a loss that is no scalar, that is no mean
+            where batches differ in size, or that reacts to nothing; nothing to prune; an unknown ``batch_norm``.
         FloatingPointError: the loss or a derivative is not finite.
 
     Source: SNIP, equations 3 to 6 and Algorithm 1.
@@ -84,10 +81,8 @@ def signed_gradient(
 ) -> Scores:
     """∂L/∂w with its sign, so that the most negative derivatives are removed first; the *absolute* values sum to 1.
 
-    Arguments and errors as for ``snip``.
-
-    Source: what SNIP's appendix A (figure 6) sets beside connection sensitivity; that the sign is kept there is read
-    from its pictures.
+    Arguments and errors as for ``snip``. Source: SNIP, appendix A, figure 6; that it keeps the sign is read from the
+    pictures there.
     """
     weights, gradients = _mean_gradients(model, batches, loss, closure, biases, where, batch_norm)
     return _normalised(dict(zip(weights, [gradient.clone() for gradient in gradients])), model)
@@ -117,17 +112,11 @@ def random(
 
 
 #: name → criterion
-CRITERIA = {
-    "snip": snip, "magnitude": magnitude, "random": random, "gradient": gradient, "signed-gradient": signed_gradient
-}
+CRITERIA = dict(snip=snip, magnitude=magnitude, random=random, gradient=gradient) | {"signed-gradient": signed_gradient}
 
 
 def criterion(name: str) -> Callable[..., Scores]:
-    """The criterion of that name.
-
-    Raises:
-        ValueError: an unknown name; the message lists the known ones.
-    """
+    """The criterion of that name; ValueError lists the known names."""
     if name not in CRITERIA:
         raise ValueError(f"unknown criterion {name!r}; known: {', '.join(CRITERIA)}")
     return CRITERIA[name]
@@ -136,12 +125,12 @@ def criterion(name: str) -> Callable[..., Scores]:
 def check_labels(targets: Tensor, outputs: Tensor) -> None:
     """Raise ValueError when integer class labels do not fit the number of outputs (torch's own error is obscure)."""
     if not torch.is_tensor(outputs):
-        raise ValueError(f"cross-entropy needs a tensor, the model returns {type(outputs).__name__}: pass loss= or closure=")
+        raise ValueError(f"cross-entropy of {type(outputs).__name__}, not of a tensor: pass loss= or closure=")
     if targets.dtype == torch.long and outputs.dim() >= 2 and targets.dim() == outputs.dim() - 1:
         labels, classes = targets[targets != IGNORED], outputs.shape[1]
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            span = f"labels from {int(labels.min())} to {int(labels.max())}"
-            raise ValueError(f"{span} do not fit a network of {classes} outputs (0 to {classes - 1})")
+        low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+        if low < 0 or high >= classes:
+            raise ValueError(f"labels from {low} to {high} do not fit a network of {classes} outputs")
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -149,7 +138,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
 
 
-wide = at_least_float32
+wide = at_least_float32  # the old name
 
 
 def _prunable(model, biases, where):
@@ -163,8 +152,6 @@ def _mean_gradients(model, batches, loss, closure, biases, where, batch_norm):
     """The prunable weights and ∂L/∂w of each, the mean over all examples; in at least float32."""
     if batch_norm not in BATCH_NORM_MODES:
         raise ValueError(f"unknown batch_norm mode {batch_norm!r}; known: {', '.join(BATCH_NORM_MODES)}")
-    if batches is None:
-        raise ValueError(NO_BATCH)
     if loss is not None and closure is not None:
         raise ValueError("pass loss or closure, not both")
     weights = _prunable(model, biases, where)
@@ -173,47 +160,39 @@ def _mean_gradients(model, batches, loss, closure, biases, where, batch_norm):
         parameters = dict(model.named_parameters())
         weights = {name: parameters[name] for name in weights}
     parameters, device = list(weights.values()), next(iter(weights.values())).device.type
-    losses = _losses_of_closure(batches, closure) if closure else _losses_of_pairs(batches, loss or cross_entropy)
+    batches = [] if batches is None else batches
+    losses = _closure_losses(model, batches, closure) if closure else _losses(model, batches, loss or cross_entropy)
     mean, examples = None, 0
     with _scoring(model, batch_norm), torch.enable_grad(), torch.autocast(device, enabled=False):
-        for value, size in losses(model):
+        for value, size in losses:
             if not torch.is_tensor(value) or value.numel() != 1:
                 raise ValueError("the loss of a batch must be one number in a tensor, the mean over its examples")
             if not math.isfinite(value.item()):
-                raise FloatingPointError(
-                    f"the loss on the scoring batch is {value.item()}: "
-                    "standardise the inputs, or use a smaller initialisation"
-                )
+                advice = "standardise the inputs, or use a smaller initialisation"
+                raise FloatingPointError(f"the loss on the scoring batch is {value.item()}: {advice}")
             # Not backward(): that would add to the model's own gradients. Where the loss does not reach, 0.
             gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
             examples += size
             # Not in place: autograd may hand out one tensor for two parameters.
             mean = gradients if mean is None else torch._foreach_lerp(mean, gradients, size / examples)
     if mean is None:
-        raise ValueError(NO_BATCH)
+        raise ValueError("no batch to score on: pass one (inputs, targets) pair, or an iterable of such pairs")
     return {name: weight.detach() for name, weight in weights.items()}, mean
 
 
-def _losses_of_pairs(batches, loss):
-    """A function that yields (loss, its weight in the mean) for each (inputs, targets) pair."""
-
-    def losses(model):
-        sizes = set()
-        for inputs, targets in _pairs(batches):
-            outputs, size = model(at_least_float32(inputs)), len(targets)
-            if loss is cross_entropy:
-                check_labels(targets, outputs)
-                size = size if targets.is_floating_point() else int((targets != IGNORED).sum())
-            value = loss(outputs, targets)
-            sizes.add(len(targets))
-            if len(sizes) == 2 and not _is_mean(loss, outputs, targets, value):
-                raise ValueError(
-                    "the loss is not a mean over the batch, and the batches differ in size: "
-                    "average in it, or score on batches of one size"
-                )
-            yield value, size
-
-    return losses
+def _losses(model, batches, loss):
+    """(loss, its weight in the mean) for each (inputs, targets) pair."""
+    sizes = set()
+    for inputs, targets in map(_checked, [batches] if _is_pair(batches) else batches):
+        outputs, size = model(at_least_float32(inputs)), len(targets)
+        if loss is cross_entropy:
+            check_labels(targets, outputs)
+            size = size if targets.is_floating_point() else int((targets != IGNORED).sum())
+        value = loss(outputs, targets)
+        sizes.add(len(targets))
+        if len(sizes) == 2 and not _is_mean(loss, outputs, targets, value):
+            raise ValueError("the loss is no mean over the batch, and batches differ in size: average, or use one size")
+        yield value, size
 
 
 def _is_mean(loss, outputs, targets, value):
@@ -224,26 +203,22 @@ def _is_mean(loss, outputs, targets, value):
         return torch.allclose(loss(torch.cat([outputs, outputs]), torch.cat([targets, targets])), value, rtol=1e-3)
 
 
-def _losses_of_closure(batches, closure):
-    """The same for batches of any kind, which all weigh the same."""
+def _closure_losses(model, batches, closure):
+    """The same for batches of any kind; all weigh the same."""
     of_tensors = isinstance(batches, (list, tuple)) and any(map(torch.is_tensor, batches))
-    one = torch.is_tensor(batches) or isinstance(batches, Mapping) or of_tensors
-    return lambda model: ((closure(model, batch), 1) for batch in ([batches] if one else batches))
+    for batch in [batches] if of_tensors or torch.is_tensor(batches) or isinstance(batches, Mapping) else batches:
+        yield closure(model, batch), 1
 
 
-def _pairs(batches):
-    """Iterate over (inputs, targets) pairs, whether one pair was given or many."""
+def _is_pair(batch):
+    return isinstance(batch, (tuple, list)) and len(batch) == 2 and all(map(torch.is_tensor, batch))
 
-    def is_pair(batch):
-        return isinstance(batch, (tuple, list)) and len(batch) == 2 and all(map(torch.is_tensor, batch))
 
-    for pair in [batches] if is_pair(batches) else batches:
-        if not is_pair(pair) or not all(part.dim() for part in pair) or len(pair[0]) != len(pair[1]) or not len(pair[1]):
-            raise ValueError(
-                "a scoring batch is a pair of tensors (inputs, targets) of the same length, with at least one example; "
-                "for batches of another kind pass closure="
-            )
-        yield pair
+def _checked(batch):
+    if not _is_pair(batch) or not all(part.dim() for part in batch) or not 0 < len(batch[0]) == len(batch[1]):
+        what = "a pair of tensors (inputs, targets) of the same length, with at least one example"
+        raise ValueError(f"a scoring batch is {what}; for batches of another kind pass closure=")
+    return batch
 
 
 @contextlib.contextmanager
