@@ -40,8 +40,8 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
         init: a name in ``INITIALISERS``. Biases start at zero, normalisation layers at the identity.
         seed: of the draw. The global random state of torch is neither read nor changed.
         **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, else 32, or
-            64 with twice the stride in the first convolution. All but the LeNets have ``width``, which scales all
-            hidden layers. Those with batch norm have ``bn_momentum``, torch's; trainings of a few hundred steps need 0.1.
+            64 with twice the stride in the first convolution. All but the LeNets have ``width``, which scales the
+            hidden layers. Those with batch norm have ``bn_momentum``; trainings of a few hundred steps need 0.1.
 
     Returns:
         A module that maps float images (B, C, image_size, image_size), C = 1 or 3, to (B, num_classes).
