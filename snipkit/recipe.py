@@ -1,4 +1,4 @@
-"""How a network is trained, as a value: the recipe, and what follows from it alone (optimiser, schedule, order)."""
+"""How a network is trained: the recipe, and what follows from it alone (optimiser, learning rates, order)."""
 
 import math
 from collections.abc import Iterator
@@ -13,28 +13,27 @@ from torch import Tensor
 from snipkit.data import AUGMENTATIONS
 from snipkit.masking import is_norm
 
-#: checks of types and ranges when a value is made; pydantic rather than thirty lines of ours
+#: types and ranges are checked when a value is made
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """How a network is trained, as a value. Types and ranges are checked when it is made.
+    """How a network is trained, as a value.
 
-    The defaults are the paper's for MNIST: momentum SGD, learning rate 0.1 times 0.1 every 25,000 steps, weight decay
-    5e-4, batches of 100 (SNIP, section 5). The paper does not say for how long it trains.
+    The defaults are the paper's for MNIST (SNIP, section 5). The paper does not say for how long it trains.
 
     Attributes:
         steps: number of optimiser steps.
-        batch_size: examples a step; the rest of an epoch that does not fill a batch is dropped.
+        batch_size: examples a step. An epoch's last examples are left out if they do not fill a batch.
         optimiser: "sgd" or "adam".
-        lr: learning rate; with "onecycle" the peak.
+        lr: learning rate at the start; with "onecycle" the highest.
         momentum: of SGD, in [0, 1).
-        weight_decay: L2 penalty in gradient form, on every parameter but those of normalisation layers.
-        schedule: "constant", "step" (times ``decay_factor`` every ``decay_every`` steps) or "onecycle" (cosine up over
-            the first fifth, cosine down over the rest; for short budgets).
+        weight_decay: this times the weight is added to its gradient (L2), except in normalisation layers.
+        schedule: "constant"; "step": times ``decay_factor`` every ``decay_every`` steps; "onecycle": up along a cosine
+            over the first fifth of the steps, down along a cosine over the rest.
         augment: a name in ``data.AUGMENTATIONS``, for the training images.
-        precision: "float32", or "bfloat16": autocast in training and testing. Weights, loss, optimiser and scores stay
+        precision: "float32", or "bfloat16": autocast in training and testing. Weights, losses and optimiser stay
             float32.
 
     Raises:
@@ -54,8 +53,8 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-def optimiser_of(model, recipe, parameters):
-    """The optimiser of ``parameters`` (by the model's names) and its schedule; norm layers are not decayed.
+def optimiser_of(model, recipe, parameters) -> torch.optim.Optimizer:
+    """The optimiser of ``parameters`` (by the model's names). Normalisation layers have no weight decay.
 
     Source: the L2 penalty of the authors' code leaves batch norm out.
     """
@@ -66,28 +65,27 @@ def optimiser_of(model, recipe, parameters):
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if recipe.optimiser == "adam":
-        optimiser = torch.optim.Adam(groups, lr=recipe.lr, fused=True)
-    else:
-        optimiser = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, recipe))
+        return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
 
 
-def _rate(step, recipe) -> float:
-    """The learning rate of a step (counted from 0) as a multiple of ``recipe.lr``."""
+def learning_rate(step, recipe) -> float:
+    """The learning rate of a step, counted from 1."""
+    done, warmup = step - 1, 0.2 * recipe.steps
     if recipe.schedule == "constant":
-        return 1.0
+        return recipe.lr
     if recipe.schedule == "step":
-        return recipe.decay_factor ** (step // recipe.decay_every)
-    warmup = 0.2 * recipe.steps
-    if step < warmup:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * step / warmup)) / 2
-    return (1 + math.cos(math.pi * (step - warmup) / (recipe.steps - warmup))) / 2
+        return recipe.lr * recipe.decay_factor ** (done // recipe.decay_every)
+    if done < warmup:
+        return recipe.lr * (0.04 + 0.96 * (1 - math.cos(math.pi * done / warmup)) / 2)
+    return recipe.lr * ((1 + math.cos(math.pi * (done - warmup) / (recipe.steps - warmup))) / 2)
 
 
 def batches(size, recipe, seeds, device) -> Iterator[Tensor]:
-    """The indices of each step's batches, (S, batch size): a fresh permutation for every epoch and seed.
+    """The indices of each step's batches, (S, batch size): a new permutation for every epoch and seed.
 
-    They are drawn on the CPU (the same on every device) and moved an epoch at a time: a copy a step would stop a GPU.
+    They are drawn on the CPU, so they are the same on every device. They are moved once an epoch, because a GPU would
+    wait for a copy at each step.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     per_epoch = size // recipe.batch_size
@@ -99,5 +97,5 @@ def batches(size, recipe, seeds, device) -> Iterator[Tensor]:
 
 
 def augmentation_generator(seed) -> torch.Generator:
-    """A stream of its own: no seed's augmentation is the order of the examples of another seed."""
+    """The generator of a seed's augmentation: independent of the order of the examples, of this and of other seeds."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))

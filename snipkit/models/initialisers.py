@@ -7,16 +7,17 @@ did, with the width corrected so that the *truncated* distribution has the state
 import math
 
 import torch
-from torch import nn
+
+from snipkit.masking import is_norm
 
 #: standard deviation of a standard normal distribution truncated at ±2
 TRUNCATED_STD = 0.87962566103423978
 
 
 def _truncated(weight, std, generator):
-    """A normal distribution of standard deviation ``std``, cut off at two of it: what lies outside is drawn again.
+    """A normal distribution of standard deviation ``std``, truncated at two of it: values outside are drawn again.
 
-    ``nn.init.trunc_normal_`` draws the same numbers in torch 2.13 and others in 2.11; a seed is to mean one draw.
+    ``nn.init.trunc_normal_`` draws other numbers in torch 2.11 than in 2.13; a seed must mean one draw.
     """
     weight.normal_(std=std, generator=generator)
     while (outside := weight.abs() > 2 * std).any():
@@ -32,36 +33,26 @@ def _variance_scaling(gain, fan):
     return draw
 
 
-def _normal(weight, fan_in, fan_out, generator):
-    nn.init.normal_(weight, std=1.0, generator=generator)
-
-
-def _truncated_normal(weight, fan_in, fan_out, generator):
-    _truncated(weight, 1.0, generator)
-
-
-#: name → function ``(weight, fan_in, fan_out, generator)`` filling the weight in place.
-#: ``lecun`` is the default of the authors' code; ``glorot`` and ``he`` are VS-X and VS-H of the paper's Table 3,
-#: ``normal`` and ``truncated-normal`` its RN and TN. The paper does not give the width of the last two: 1.0 is the
-#: framework's default of the time (and what the authors' later code uses).
+#: name → function ``(weight, fan_in, fan_out, generator)`` that fills the weight in place. ``lecun`` is the default of
+#: the authors' code. ``glorot`` and ``he`` are VS-X and VS-H of its table 3, ``normal`` and ``truncated-normal`` RN
+#: and TN. The paper does not give the width of these two: 1.0 is its framework's default of the time.
 INITIALISERS = {
     "lecun": _variance_scaling(1.0, lambda fan_in, fan_out: fan_in),
     "glorot": _variance_scaling(1.0, lambda fan_in, fan_out: (fan_in + fan_out) / 2),
     "he": _variance_scaling(2.0, lambda fan_in, fan_out: fan_in),
-    "normal": _normal,
-    "truncated-normal": _truncated_normal,
+    "normal": lambda weight, fan_in, fan_out, generator: weight.normal_(generator=generator),
+    "truncated-normal": lambda weight, fan_in, fan_out, generator: _truncated(weight, 1, generator),
 }
 
 
 @torch.no_grad()
-def initialise_(model, name, seed):
+def initialise_(model: torch.nn.Module, name: str, seed: int) -> None:
     """Draw all weights of ``model`` in place: matrices and kernels by the scheme, biases zero, norm layers identity.
 
     Args:
-        model: any ``nn.Module`` of layers with a weight of two or more dimensions (outputs first), biases, and
-            normalisation layers.
+        model: any module. Parameters of two or more dimensions have their outputs first; all others are set to zero.
         name: a name in ``INITIALISERS``.
-        seed: int; a CPU generator seeded with it is drawn from in parameter order.
+        seed: of the CPU generator that all weights are drawn from, in parameter order.
 
     Raises:
         ValueError: an unknown initialiser.
@@ -70,7 +61,7 @@ def initialise_(model, name, seed):
         raise ValueError(f"unknown initialiser {name!r}; known: {', '.join(INITIALISERS)}")
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)):
+        if is_norm(module):
             module.reset_parameters()  # scale 1, shift 0, running mean 0, running variance 1
             continue
         for weight in module.parameters(recurse=False):

@@ -1,10 +1,9 @@
-"""Layers that the paper's framework had and torch has not."""
+"""Layers that the paper's framework has and torch has not."""
 
 import torch.nn.functional as F
 from torch import nn
 
-#: of the authors' code: TensorFlow's defaults, a moving average of 0.99 and epsilon 0.001
-BATCH_NORM = {"momentum": 0.01, "eps": 0.001}
+BN_MOMENTUM, BN_EPSILON = 0.01, 0.001  # of the authors' code: TensorFlow's defaults, a moving average of 0.99
 
 
 class SameConv2d(nn.Conv2d):
@@ -18,17 +17,22 @@ class SameConv2d(nn.Conv2d):
         for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1]):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             padding += [total // 2, total - total // 2]
-        if padding[::2] == padding[1::2]:  # symmetric: the convolution can pad by itself, without a copy
+        if padding[::2] == padding[1::2]:  # the convolution pads symmetrically by itself, without a copy
             return F.conv2d(x, self.weight, self.bias, self.stride, padding[::-2])
         return F.conv2d(F.pad(x, padding), self.weight, self.bias, self.stride)
 
 
-def scaled(channels, width):
+def norm(channels, momentum, kind=nn.BatchNorm2d) -> nn.Module:
+    """The authors' batch norm. ``momentum`` is torch's; trainings of a few hundred steps need 0.1."""
+    return kind(channels, momentum=momentum, eps=BN_EPSILON)
+
+
+def scaled(channels, width) -> int:
     """``channels`` times ``width``, at least 1."""
     return max(1, round(channels * width))
 
 
-def first_stride(stride, image_size):
+def first_stride(stride, image_size) -> int:
     """The stride of a network's first convolution: doubled for 64x64 images (SNIP, appendix C).
 
     Raises:

@@ -1,24 +1,15 @@
 """The two networks of SNIP's MNIST experiments (section 5.1)."""
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
 
-def _only_28(image_size):
-    if image_size != 28:
-        raise ValueError(f"the LeNets are for images of 28 pixels, not {image_size}")
-
-
 class LeNet300100(nn.Module):
-    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes.
-
-    ``forward``: (B, 1, 28, 28) → (B, num_classes).
-    """
+    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes."""
 
     def __init__(self, num_classes=10, image_size=28):
         super().__init__()
-        _only_28(image_size)
+        only_28(image_size)
         self.fc1 = nn.Linear(784, 300)
         self.fc2 = nn.Linear(300, 100)
         self.fc3 = nn.Linear(100, num_classes)
@@ -32,25 +23,27 @@ class LeNet300100(nn.Module):
 class LeNet5Caffe(nn.Module):
     """Two 5x5 convolutions with max-pooling, then 800-500-classes; 431,080 parameters for 10 classes.
 
-    ``forward``: (B, 1, 28, 28) → (B, num_classes).
-
     Args:
-        conv_relu: put a ReLU after each convolution. The authors' code has none (nor has Caffe's example), so the
-            default is False; most later ports add it.
+        conv_relu: a ReLU after each convolution. The authors' code and Caffe's example have none; most ports add it.
     """
 
     def __init__(self, num_classes=10, conv_relu=False, image_size=28):
         super().__init__()
-        _only_28(image_size)
-        self.conv_relu = conv_relu
+        only_28(image_size)
+        self.after = nn.ReLU() if conv_relu else nn.Identity()
         self.conv1 = nn.Conv2d(1, 20, 5)
         self.conv2 = nn.Conv2d(20, 50, 5)
         self.fc1 = nn.Linear(800, 500)
         self.fc2 = nn.Linear(500, num_classes)
 
     def forward(self, x):
-        between = F.relu if self.conv_relu else torch.nn.Identity()
-        x = F.max_pool2d(between(self.conv1(x)), 2)
-        x = F.max_pool2d(between(self.conv2(x)), 2)
+        x = F.max_pool2d(self.after(self.conv1(x)), 2)
+        x = F.max_pool2d(self.after(self.conv2(x)), 2)
         x = F.relu(self.fc1(x.flatten(1)))
         return self.fc2(x)
+
+
+def only_28(image_size) -> None:
+    """Raise ValueError for an image size other than MNIST's."""
+    if image_size != 28:
+        raise ValueError(f"this network is for images of 28 pixels, not {image_size}")

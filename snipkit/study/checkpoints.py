@@ -1,10 +1,11 @@
-"""The state of an unfinished training in a file: written whole, refused when it is another training's."""
+"""The state of an unfinished training in a file. Another training's file is refused and left as it is."""
 
 import hashlib
 import os
 import signal
 import time
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ import torch
 from snipkit.training import DivergedError, Evaluation, State
 
 SECONDS = 120  # between two writings
-stopping = False  # set by a signal: every training of this process stops at its next step
+ADVICE = "delete it, or name another file"
+stopping = False  # set by a signal: all trainings of this process with a checkpoint stop after their next step
 
 
 class Interrupted(Exception):
@@ -24,7 +26,7 @@ class CheckpointError(RuntimeError):
 
 
 def stop_on(*signals: signal.Signals) -> None:
-    """Make these signals stop the trainings of this process at their next step, with their state written."""
+    """Make these signals stop the trainings of this process after their next step, with their state in the file."""
 
     def stop(number, frame):
         global stopping
@@ -38,12 +40,13 @@ class Checkpoint:
     """Keeps a training's state in a file (see ``training.Checkpoint``).
 
     Args:
-        path: the file; written every ``SECONDS`` and when the training is to stop, removed when there is a result.
+        path: the file. It is written every ``SECONDS`` and when the training stops, and deleted when there is a result.
         deadline: a ``time.monotonic()`` after which the training stops.
 
     Raises:
         CheckpointError: (when the training starts) the file is damaged, another training's, or not a checkpoint.
         Interrupted: (after a step) the deadline has passed, or a signal came; the file has the state.
+        OSError: (after a step) the training must stop, but the file cannot be written.
 
     Warns:
         UserWarning: the file cannot be written; the training goes on.
@@ -54,22 +57,23 @@ class Checkpoint:
 
     @torch.no_grad()
     def restore(self, state: State) -> int:
-        self.state, self.fingerprint = state, _fingerprint(state)
+        self.state, self.fingerprint, self.ours = state, _fingerprint(state), False
         if not self.path.exists():
             return 0
         try:
+            with zipfile.ZipFile(self.path) as archive:  # torch.load does not compare checksums
+                if damaged := archive.testzip():
+                    raise ValueError(f"the checksum of {damaged} is wrong")
             found = torch.load(self.path, map_location="cpu", weights_only=True)
             known = found["fingerprint"]
         except Exception as error:  # torch, pickle and zipfile raise half a dozen kinds
-            raise CheckpointError(
-                f"{self.path} is not the state of a training, or is damaged ({error}): delete it, or name another file"
-            ) from error
+            raise CheckpointError(f"{self.path} is no training's state, or is damaged ({error}): {ADVICE}") from error
         if known != self.fingerprint:
-            raise CheckpointError(f"{self.path} is the state of another training: delete it, or name another file")
+            raise CheckpointError(f"{self.path} is the state of another training: {ADVICE}")
+        self.ours = True
         for name, tensor in state.tensors.items():
             tensor.copy_(found["tensors"][name])
         state.optimiser.load_state_dict(found["optimiser"])
-        state.scheduler.load_state_dict(found["scheduler"])
         for generator, own in zip(state.generators, found["generators"]):
             generator.set_state(own)
         for curve, (train_loss, train_error, tests) in zip(state.curves, found["curves"]):
@@ -88,13 +92,14 @@ class Checkpoint:
             except OSError as error:
                 if late:
                     raise
-                warnings.warn(f"the state of the training cannot be written ({error}): it goes on without", stacklevel=2)
+                warnings.warn(f"the training's state cannot be written ({error}): it goes on without", stacklevel=2)
             self.written = now
         if late:
-            raise Interrupted(f"stopped after step {step}; {self.path} has the state: train again as before to carry on")
+            raise Interrupted(f"stopped after step {step}; {self.path} has the state: call again to carry on")
 
     def done(self) -> None:
-        self.path.unlink(missing_ok=True)
+        if self.ours:
+            self.path.unlink(missing_ok=True)
 
     def _write(self, step):
         content = {
@@ -102,25 +107,26 @@ class Checkpoint:
             "step": step,
             "tensors": self.state.tensors,
             "optimiser": self.state.optimiser.state_dict(),
-            "scheduler": self.state.scheduler.state_dict(),
             "generators": [generator.get_state() for generator in self.state.generators],
             "curves": [(c.train_loss, c.train_error, [tuple(test) for test in c.tests]) for c in self.state.curves],
             "diverged": {number: str(error) for number, error in self.state.diverged.items()},
         }
+        if not self.ours and self.path.exists():
+            raise FileExistsError(f"{self.path} is not ours: another training wrote it after this one had started")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             torch.save(content, unfinished)
             os.replace(unfinished, self.path)
+            self.ours = True
         finally:
             unfinished.unlink(missing_ok=True)
 
 
 def _fingerprint(state):
-    """Equal for equal beginnings: weights, masks, labels (they tell data sets and splits apart), recipe, seeds, torch."""
+    """Equal for equal beginnings: weights and ``State.identity``."""
     digest = hashlib.sha256()
-    for item in (*state.tensors.items(), *enumerate(state.identity)):
-        name, value = item
+    for name, value in (*state.tensors.items(), *enumerate(state.identity)):
         if torch.is_tensor(value):
             digest.update(repr((name, value.shape, value.dtype)).encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,4 +1,4 @@
-"""Many small networks trained at once: their weights stacked, one forward pass for all (for GPUs)."""
+"""Many small networks trained at once on a GPU: their weights are stacked, with one forward pass for all."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from snipkit.masking import apply_
 from snipkit.recipe import Recipe
 from snipkit.training import Checkpoint, DivergedError, Outcome, evaluate, evaluate_all, fit
 
-#: no batching rule in ``vmap``, or random numbers that a single training would not draw
+#: ``vmap`` has no rule for them, or they draw other random numbers than in a single training
 UNSTACKABLE = (nn.RNNBase, nn.RNNCellBase, nn.modules.dropout._DropoutNd)
-TEST_BATCH = 200  # images that all networks of a stack are tested on at a time
+TEST_BATCH = 200  # images that all networks of a stack are tested on at once
 
 
 def train_stack(
@@ -27,31 +27,31 @@ def train_stack(
 ) -> list[Outcome | DivergedError]:
     """Train S networks of one architecture at once, each as ``train`` would alone (law 7).
 
-    A small network is launch-bound on a GPU, and a stack has no more launches than one network. Weights are stacked along a
-    new first dimension and ``vmap`` maps the forward pass over it. Losses stay apart, and momentum SGD and Adam work entry
-    by entry, so nothing else changes.
+    A small network is launch-bound on a GPU, and a stack needs no more kernel launches than one network. Its weights
+    are stacked along a new first dimension, and ``vmap`` maps the forward pass over it. Each network has its own loss,
+    and momentum SGD and Adam work entry by entry, so each follows the path that it would follow alone.
 
     Args:
         models: S modules of the same architecture, trained in place.
-        masks: S mask sets as for ``train``, not necessarily of the same parameters.
-        data: S ``Dataset``s with equally many training images and the same standardisation. Shared pixels are held once,
-            and networks with the same test set are tested together.
+        masks: S mask sets as for ``train``. They may be of different parameters.
+        data: S ``Dataset``s with equally many training images and the same standardisation. If all have the same
+            ``test`` object, all networks are tested at once.
         recipe, checkpoint: as for ``train``.
-        seeds: S seeds.
+        seeds: S seeds, as for ``train``.
 
     Returns:
-        For each network what ``train`` returns, or the ``DivergedError`` it raises; the others go on.
+        For each network what ``train`` returns, or the ``DivergedError`` that it raises; the others go on.
 
     Raises:
-        ValueError: as ``train``; lists of different lengths; models or data sets that differ in shape; a layer that cannot
-            be stacked, by its name.
+        ValueError: as ``train``; lists of different lengths; models or data sets that differ in shape; a layer that
+            cannot be stacked (the message has its name).
     """
     _check_stack(models, masks, data, seeds)
     return fit(Stack(models, masks, data), recipe, list(seeds), checkpoint)
 
 
 class Stack:
-    """S networks, as ``training.Networks``."""
+    """S networks, with the methods of ``training.Alone``."""
 
     def __init__(self, models, masks, data):
         for model, own in zip(models, masks):
@@ -62,9 +62,9 @@ class Stack:
         self.tensors = self.parameters | buffers
         self.masked = _stacked_masks(self.parameters, masks)
         images = [dataset.train for dataset in data]
-        shared = {_memory(part.pixels): part.pixels for part in images}  # the same pixels are held once
-        self.pixels, numbers, device = list(shared.values()), list(shared), images[0].labels.device
-        self.source = torch.tensor([numbers.index(_memory(part.pixels)) for part in images], device=device)[:, None]
+        shared = {id(part.pixels): part.pixels for part in images}  # the same pixels are held once
+        self.pixels, device = list(shared.values()), images[0].labels.device
+        self.source = [list(shared).index(id(part.pixels)) for part in images]
         self.rows = torch.stack([torch.arange(len(i), device=device) if i.rows is None else i.rows for i in images])
         self.labels = torch.stack([part.labels for part in images])
         self.number = torch.arange(len(models), device=device)[:, None]
@@ -74,21 +74,22 @@ class Stack:
         if len(self.pixels) == 1:
             pixels = self.pixels[0].index_select(0, rows.flatten())
         else:
-            pixels = torch.cat([self.pixels[source].index_select(0, own) for source, own in zip(self.source.flatten(), rows)])
-        return self.data[0].train.standardise(pixels).unflatten(0, index.shape), labels
+            parts = [self.pixels[source].index_select(0, own) for source, own in zip(self.source, rows)]
+            pixels = torch.cat(parts)
+        return self.data[0].train.standardise(pixels).unflatten(0, index.shape), labels.flatten()
 
     def __call__(self, inputs, shared=False):
         def one(tensors, inputs):
             return functional_call(self.template, tensors, (inputs,))
 
-        return torch.vmap(one, in_dims=(0, None if shared else 0))(self.tensors, inputs)
+        return torch.vmap(one, in_dims=(0, None if shared else 0))(self.tensors, inputs).flatten(0, 1)
 
     def train(self):
         self.template.train()
 
     def evaluate(self):
         tests = [dataset.test for dataset in self.data]
-        if len({(_memory(test.pixels), _memory(test.labels)) for test in tests}) > 1:
+        if any(test is not tests[0] for test in tests):
             self._unstack()
             return [evaluate(model, test) for model, test in zip(self.models, tests)]
         self.template.eval()
@@ -118,11 +119,6 @@ def _stacked_masks(parameters, masks):
                     row.copy_(own[name])
             pairs.append((parameter, stacked))
     return pairs
-
-
-def _memory(tensor):
-    """Equal for tensors that are the same memory seen in the same way."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _check_stack(models, masks, data, seeds):

@@ -1,0 +1,218 @@
+"""Trainings that are stopped and resumed: the same numbers to the bit, and no file of others is touched."""
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from snipkit import training
+from snipkit.recipe import Recipe
+from snipkit.study import checkpoints
+from snipkit.study.checkpoints import Checkpoint, CheckpointError, Interrupted
+from snipkit.study.stacking import train_stack
+
+SHORT = Recipe(steps=12, batch_size=13, lr=0.05)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "folder" / "state.pt"
+
+
+def single(blobs, small_networks, network, recipe, checkpoint=None):
+    model = getattr(small_networks, network)()
+    return [model], [training.train(model, small_networks.masks(model), blobs, recipe, seed=3, checkpoint=checkpoint)]
+
+
+def stack(blobs, small_networks, network, recipe, checkpoint=None):
+    """The second of three networks diverges at once."""
+    models = [getattr(small_networks, network)(seed) for seed in range(3)]
+    with torch.no_grad():
+        next(models[1].parameters()).mul_(1e30)
+    masks = [small_networks.masks(models[0]), small_networks.masks(models[1]), {}]
+    return models, train_stack(models, masks, [blobs] * 3, recipe, seeds=[3, 4, 5], checkpoint=checkpoint)
+
+
+def same(first, second):
+    """Equal to the bit. Errors are compared as text, and NaN equals NaN."""
+    states = [[model.state_dict() for model in models] for models, _ in (first, second)]
+    return list(map(str, first[1])) == list(map(str, second[1])) and all(
+        torch.equal(a[name].nan_to_num(), b[name].nan_to_num()) for a, b in zip(*states) for name in a
+    )
+
+
+@pytest.mark.parametrize(
+    "train, network, changes",
+    [
+        (single, "conv", {"schedule": "onecycle", "augment": "flip-shift"}),
+        (single, "mlp", {"optimiser": "adam", "lr": 0.01, "steps": 65, "decay_every": 20}),  # a point every 2 steps
+        (single, "conv", {"precision": "bfloat16"}),
+        (stack, "mlp", {"augment": "flip-shift", "steps": 65}),
+        (stack, "conv", {"optimiser": "adam", "lr": 0.01}),
+    ],
+)
+def test_stopped_after_each_step_a_training_ends_with_the_same_bits(
+    blobs, small_networks, path, train, network, changes
+):
+    recipe = replace(SHORT, **changes)
+    expected = train(blobs, small_networks, network, recipe)
+    for step in range(1, recipe.steps):
+        with pytest.raises(Interrupted, match=f"stopped after step {step};.*state.pt has the state"):
+            train(blobs, small_networks, network, recipe, Checkpoint(path, deadline=0.0))
+    result = train(blobs, small_networks, network, recipe, Checkpoint(path))
+    assert same(result, expected)
+    assert not list(path.parent.iterdir())  # nothing is left lying about
+
+
+def test_a_deadline_in_the_future_does_not_stop(blobs, small_networks, path):
+    single(blobs, small_networks, "mlp", SHORT, Checkpoint(path, deadline=time.monotonic() + 1000))
+    assert not path.exists()
+
+
+def test_a_signal_stops_a_training_after_its_step(blobs, small_networks, path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "stopping", False)  # and set back
+    previous = signal.getsignal(signal.SIGUSR1)
+    try:
+        checkpoints.stop_on(signal.SIGUSR1)
+        checkpoint = Checkpoint(path)
+        after = checkpoint.after
+
+        def signalled(step):
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            after(step)
+
+        checkpoint.after = signalled
+        with pytest.raises(Interrupted, match="after step 5;"):
+            single(blobs, small_networks, "mlp", SHORT, checkpoint)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    monkeypatch.setattr(checkpoints, "stopping", False)
+    result = single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
+    assert same(result, single(blobs, small_networks, "mlp", SHORT))
+
+
+def test_a_killed_training_goes_on_from_the_last_state(blobs, small_networks, path, monkeypatch):
+    """The state is written every ``SECONDS``: here at each step, until the training dies in the eighth."""
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    real, steps = training.mask_gradients, []
+
+    def counted(masked):
+        steps.append(len(steps))
+        if len(steps) == 8:
+            raise MemoryError
+        real(masked)
+
+    monkeypatch.setattr(training, "mask_gradients", counted)
+    with pytest.raises(MemoryError):
+        single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
+    result = single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
+    assert len(steps) == 8 + 12 - 7
+    assert same(result, single(blobs, small_networks, "mlp", SHORT))
+
+
+def test_the_state_is_not_written_at_every_step(blobs, small_networks, path, monkeypatch):
+    monkeypatch.setattr(torch, "save", lambda *_: pytest.fail("written within SECONDS"))
+    single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
+
+
+def others(blobs, small_networks):
+    """Trainings that differ in one thing from that of the checkpoint, by name."""
+    model = small_networks.mlp()
+    masks, train = small_networks.masks(model), blobs.train
+    base = {"model": model, "masks": masks, "data": blobs, "recipe": SHORT, "seed": 3}
+    fewer = dict(list(masks.items())[1:])
+    order = torch.arange(120).flip(0)
+    return {
+        "none": base,
+        "recipe": base | {"recipe": replace(SHORT, lr=0.06)},
+        "steps": base | {"recipe": replace(SHORT, steps=13)},
+        "seed": base | {"seed": 4},
+        "weights": base | {"model": small_networks.mlp(seed=1)},
+        "masks": base | {"masks": fewer},
+        "rows": base | {"data": replace(blobs, train=train.take(order))},
+        "labels": base | {"data": replace(blobs, train=replace(train, labels=train.labels.flip(0)))},
+        "pixels": base | {"data": replace(blobs, train=replace(train, pixels=train.pixels.roll(1, 3)))},
+        "standardisation": base | {"data": replace(blobs, train=replace(train, mean=(0.4,)))},
+        "test set": base | {"data": replace(blobs, test=blobs.test.take(slice(30)))},
+    }
+
+
+@pytest.mark.parametrize("difference", [
+    "none", "recipe", "steps", "seed", "weights", "masks", "rows", "labels", "pixels", "standardisation", "test set",
+])
+def test_the_state_of_another_training_is_refused_and_left_alone(blobs, small_networks, path, difference):
+    with pytest.raises(Interrupted):
+        training.train(**others(blobs, small_networks)["none"], checkpoint=Checkpoint(path, deadline=0.0))
+    content, other = path.read_bytes(), others(blobs, small_networks)[difference]
+    if difference == "none":
+        training.train(**other, checkpoint=Checkpoint(path))
+        assert not path.exists()
+        return
+    with pytest.raises(CheckpointError, match="state.pt is the state of another training: delete it, or name another"):
+        training.train(**other, checkpoint=Checkpoint(path, deadline=0.0))
+    assert path.read_bytes() == content and len(list(path.parent.iterdir())) == 1
+
+
+def test_files_that_are_no_checkpoints_are_refused_and_left_alone(blobs, small_networks, path):
+    with pytest.raises(Interrupted):
+        single(blobs, small_networks, "mlp", SHORT, Checkpoint(path, deadline=0.0))
+    state = path.read_bytes()
+    torch.save({"step": 3}, path)
+    for content in (b"", b"text", state[:1000], state[:-1], path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="is no training's state, or is damaged .*: delete it, or name"):
+            single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
+        assert path.read_bytes() == content
+    with pytest.raises(CheckpointError):
+        single(blobs, small_networks, "mlp", SHORT, Checkpoint(path.parent))
+    assert path.exists()
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed(blobs, small_networks, path):
+    """torch.load would not notice it, and the training would go on with a wrong number."""
+    model = small_networks.mlp()
+    with pytest.raises(Interrupted):
+        training.train(model, {}, blobs, SHORT, checkpoint=Checkpoint(path, deadline=0.0))
+    content, weights = bytearray(path.read_bytes()), model[1].weight.detach().numpy().tobytes()
+    content[content.index(weights)] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match="the checksum of .* is wrong"):
+        training.train(small_networks.mlp(), {}, blobs, SHORT, checkpoint=Checkpoint(path))
+
+
+def test_a_file_that_another_training_writes_meanwhile_is_left_alone(blobs, small_networks, path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    path.parent.mkdir()
+    checkpoint = Checkpoint(path)
+    restore = checkpoint.restore
+    checkpoint.restore = lambda state: (restore(state), path.write_bytes(b"not ours"))[0]
+    with pytest.warns(UserWarning, match="another training wrote it after this one had started"):
+        result = single(blobs, small_networks, "mlp", SHORT, checkpoint)
+    assert path.read_bytes() == b"not ours"
+    assert same(result, single(blobs, small_networks, "mlp", SHORT))
+
+
+def test_a_training_whose_state_cannot_be_written_goes_on(blobs, small_networks, path, monkeypatch):
+    def full(_content, unfinished):
+        unfinished.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(UserWarning, match="cannot be written .*no space left.*: it goes on without"):
+        result = single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
+    assert same(result, single(blobs, small_networks, "mlp", SHORT)) and not list(path.parent.iterdir())
+    with pytest.raises(OSError, match="no space left"):  # without a state to go on from, the caller must know
+        single(blobs, small_networks, "mlp", SHORT, Checkpoint(path, deadline=0.0))
+
+
+def test_a_diverged_training_leaves_no_state(blobs, small_networks, path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    with pytest.raises(training.DivergedError):
+        single(blobs, small_networks, "mlp", replace(SHORT, steps=100, lr=1e20), Checkpoint(path))
+    assert not list(path.parent.iterdir())
