@@ -153,8 +153,9 @@ def main():
 
 def _expected(error):
     """The line for an error that a user can do something about; any other is raised again."""
-    if hasattr(error, "format_message"):  # typer's own: a wrong option or command
-        print(f"error: {error.format_message()} (--help lists what there is)", file=sys.stderr)
+    if hasattr(error, "format_message"):  # typer's own: a wrong option or command, or none (then it has shown the help)
+        if said := error.format_message():
+            print(f"error: {said} (--help lists what there is)", file=sys.stderr)
         return 2
     from pydantic import ValidationError
 

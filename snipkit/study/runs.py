@@ -165,6 +165,8 @@ def _check_fit(model, data, options):
         default, kind = defaults.get(name, value), type(value)
         if type(default) is not kind and (type(default), kind) not in ((float, int), (tuple, list)):
             raise ValueError(f"the option {name} of {model} is {value!r}, but it takes {type(default).__name__}")
+        if kind in (int, float) and value <= 0:
+            raise ValueError(f"the option {name} of {model} is {value}, but it is a size or a rate: greater than 0")
     try:
         with torch.device("meta"):
             build(num_classes=classes, image_size=side, **options)
