@@ -2,14 +2,16 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
+import reprlib
 from dataclasses import field, fields
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
 
 from snipkit import models, saliency
@@ -115,7 +117,9 @@ class Run:
             raise ValueError("the scored weights can only be trained when both initialisers are the same")
         if self.scoring_data in SHAPES and SHAPES[self.scoring_data] != SHAPES[self.data]:
             raise ValueError(f"{self.scoring_data} has other images or classes than {self.data}: it cannot be scored on")
-        _check_fit(self.model, self.data, json.dumps(self.options, sort_keys=True))
+        if self.scoring_data == NOISE and (self.scoring_sample, self.scoring_labels) != ("uniform", "true"):
+            raise ValueError("noise has no labels to sample by or to permute")
+        _check_fit(self.model, self.data, _json(self.options))
 
     @property
     def id(self) -> str:
@@ -144,14 +148,29 @@ class Run:
         return seeds
 
 
+def _json(options):
+    try:
+        return json.dumps(options, sort_keys=True, allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"the options take JSON values: {error}") from error
+
+
 @lru_cache(maxsize=None)
 def _check_fit(model, data, options):
     """Raise ValueError if the network cannot be built for the data set with these options (tried without memory)."""
     (_, _, side), classes = SHAPES[data]
+    build, options = models.MODELS[model], json.loads(options)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(build).parameters.items()}
+    for name, value in options.items():
+        default, kind = defaults.get(name, value), type(value)
+        if type(default) is not kind and (type(default), kind) not in ((float, int), (tuple, list)):
+            raise ValueError(f"the option {name} of {model} is {value!r}, but it takes {type(default).__name__}")
+        if kind in (int, float) and value <= 0:
+            raise ValueError(f"the option {name} of {model} is {value}, but it is a size or a rate: greater than 0")
     try:
         with torch.device("meta"):
-            models.MODELS[model](num_classes=classes, image_size=side, **json.loads(options))
-    except TypeError as error:
+            build(num_classes=classes, image_size=side, **options)
+    except (TypeError, RuntimeError) as error:  # the latter: a negative size
         raise ValueError(f"{model} does not take these options: {error}") from error
 
 
@@ -187,3 +206,13 @@ def _changed(value) -> dict:
         elif current != default:
             changed[one.name] = current
     return changed
+
+
+def one_line(error: ValidationError) -> str:
+    """What pydantic says of a value, without its headings and links."""
+    said = []
+    for one in error.errors():
+        place, message = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
+        given = "" if one["type"] in ("value_error", "missing") else f", not {reprlib.repr(one['input'])}"
+        said.append(f"{place}: {message}{given}" if place else f"{message}{given}")
+    return "; ".join(said)
