@@ -212,5 +212,5 @@ def test_the_table_has_a_row_for_each_run_on_record():
     assert list(table.train_loss) == [[2.0, 1.0], [], [1.0]] and list(table.train_error) == [[90.0, 50.0], [], []]
     assert list(table.empty_layers) == [1, 0, 0]  # a weight; biases do not count
     assert table.effective_sparsity[0] == 0.975 and table.effective_sparsity[1:].isna().all()
-    assert not table.by_protocol.any() and list(table.seconds) == [1.0] * 3 and "recipe" not in table
+    assert set(table.training) == {"short"} and list(table.seconds) == [1.0] * 3 and "recipe" not in table
     assert Record.from_line(made[0].to_line()) == made[0]

@@ -66,10 +66,11 @@ def test_pruning_by_a_method_gives_runs_of_that_method(method):
     assert run.same_draw == (method == "magnitude")
 
 
-def test_by_protocol_is_the_papers_recipe_on_all_images():
-    assert Run("paper-mnist").by_protocol() and Run({"steps": 100_000}).by_protocol()
-    assert not Run("short-cifar", data="cifar-10", model="vgg-d").by_protocol() and not Run(QUICK).by_protocol()
-    assert not Run("paper-mnist", train_size=5000).by_protocol() and not Run("paper-mnist", test_size=50).by_protocol()
+def test_a_verdict_counts_on_the_recipe_not_on_the_profile():
+    assert Run("paper-mnist").training == Run({"steps": 100_000}).training == "paper"
+    assert Run({"steps": 25_000, "schedule": "onecycle"}).training == "converged"
+    assert Run("short-cifar", data="cifar-10", model="vgg-d").training == Run(QUICK).training == "short"
+    assert Run("paper-mnist", train_size=5000).training == Run("paper-mnist", test_size=50).training == "short"
 
 
 SNIP = {"criterion": "snip", "sparsity": 0.5}

@@ -180,7 +180,7 @@ def _error(record):
 def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
     """One row a run that is on record, in the order of ``runs``: what it was, what it came to.
 
-    Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; by_protocol; test_error and
+    Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; training; test_error and
     best_of_last_five (percent, NaN where training diverged); test_loss; train_loss and train_error (their curves: a value
     each ``training.log_interval`` steps); empty_layers (weights without a kept entry); effective_sparsity
     (``masking.effective``; NaN where it is not known); seconds.
@@ -195,7 +195,7 @@ def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
         rows.append(
             {"id": run.id, "method": run.method}
             | {one.name: getattr(run, one.name) for one in dataclasses.fields(run) if one.name != "recipe"}
-            | {"steps": run.recipe.steps, "by_protocol": run.by_protocol()}
+            | {"steps": run.recipe.steps, "training": run.training}
             | {name: outcome.get(name, math.nan) for name in ("test_error", "best_of_last_five", "test_loss")}
             | {name: outcome.get(name) or [] for name in ("train_loss", "train_error")}
             | {"empty_layers": sum(not kept for name, (kept, _) in record.kept.items() if not masking.is_bias(name))}

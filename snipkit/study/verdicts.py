@@ -18,9 +18,15 @@ CONFIRMED, MIXED, CONTRADICTED = "confirmed", "mixed", "contradicted"  # orders,
 NOT_RUN = "not run at this scale"
 VERDICTS = (EQUIVALENT, CONFIRMED, CONSISTENT, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN)
 PROFILES = ("paper", "overnight", "laptop")  # whose rows are taken first
+TRAININGS = ("short", "converged", "paper")  # in rising order of what they can show
 SEEDS = 3  # fewer runs than this are no ground for a verdict
 
 COLUMNS = ["claim", "here", "n", "verdict", "reason", "difference", "low", "high"]
+
+
+def least(training: Sequence[str]) -> str:
+    """The ``Run.training`` that a verdict can count on: the least of its runs'; "short" if there are none."""
+    return min(training, key=TRAININGS.index, default="short")
 
 
 def value(
