@@ -392,11 +392,13 @@ def test_one_gradient_for_two_parameters_is_not_scaled_twice():
         def forward(self, x):
             return x @ (self.weight_a + self.weight_b)
 
-    batches = [(torch.randn(4, 2), torch.zeros(4)) for _ in range(3)]
-    for scores in (saliency.signed_gradient(Sum(), batches, lambda o, _: o.mean()),
-                   saliency.signed_gradient(Sum(), batches[0], lambda o, _: o.mean())):
+    inputs, targets = torch.arange(24.0).view(12, 2) ** 2, torch.zeros(12)
+    whole = saliency.signed_gradient(Sum(), (inputs, targets), lambda outputs, _: outputs.mean())
+    parts = saliency.signed_gradient(Sum(), zip(inputs.split(4), targets.split(4)), lambda outputs, _: outputs.mean())
+    for scores in (whole, parts):
         assert torch.equal(scores["weight_a"], scores["weight_b"])
         assert sum(score.abs().sum() for score in scores.values()).item() == pytest.approx(1)
+        torch.testing.assert_close(scores["weight_a"], whole["weight_a"])
 
 
 @pytest.mark.parametrize("criterion", saliency.CRITERIA)
