@@ -14,7 +14,10 @@ except ImportError:
     from snipkit._torchvision import load as load_torchvision
 
 PAGE = (Path(__file__).parents[1] / "docs" / "any_network.md").read_text()
-EXAMPLES = {name: (package, code) for name, package, code in re.findall(r"```python name=(\w+) needs=(\w+)\n(.*?)```", PAGE, re.S)}
+EXAMPLES = {
+    name: (package, code)
+    for name, package, code in re.findall(r"```python name=(\w+) needs=(\w+)\n(.*?)```", PAGE, re.S)
+}
 
 
 def test_there_are_three_examples():
