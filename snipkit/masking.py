@@ -120,11 +120,7 @@ def _role(parameter, name, module):
 
 
 def kept_count(total: int, sparsity: float) -> int:
-    """κ = round(m · (1 − sparsity)), the number of parameters kept out of m = ``total``.
-
-    Raises:
-        ValueError: a sparsity outside [0, 1).
-    """
+    """κ = round(m · (1 − sparsity)), the number kept of m = ``total``. ValueError: a sparsity outside [0, 1)."""
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity is {sparsity}; it is the share of parameters removed, at least 0 and less than 1")
     return round(total * (1 - sparsity))
@@ -162,9 +158,9 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: i
     if isinstance(sparsity, Mapping):
         groups = []
         for layer, share in sparsity.items():
-            names = [name for name in ungrouped if f"{name}.".startswith(f"{layer}.")]
-            if not names:
-                raise ValueError(f"{layer} is none of the scored layers, or within another one: {', '.join(scores)}")
+            names = [name for name in scores if f"{name}.".startswith(f"{layer}.")]
+            if not names or not ungrouped.keys() >= set(names):
+                raise ValueError(f"{layer} is none of the scored layers, or overlaps another one: {', '.join(scores)}")
             groups.append(({name: ungrouped.pop(name) for name in names}, share))
     for group, share in groups:
         masks |= _highest(group, keep or kept_count(sum(score.numel() for score in group.values()), share))
@@ -280,7 +276,7 @@ def _reached(signal):
 
 
 def compact(model: nn.Module, masks: Masks, inputs: Tensor) -> tuple[nn.Module, Masks]:
-    """A copy of a masked network and its masks without the inputs and units of ``nn.Linear`` layers that are on no path.
+    """A copy of a masked network and its masks, without inputs and units of ``nn.Linear`` layers that are on no path.
 
     It computes the same function; trained with its masks, it goes the same way, but for rounding.
 

@@ -43,7 +43,12 @@ def test_counts_are_exact_on_a_network_with_a_fifth_of_its_scores_tied(batch):
     total = sum(s.numel() for s in scores.values())
     flat = torch.cat([s.flatten() for s in scores.values()])
     flat[torch.randperm(total, generator=torch.Generator().manual_seed(0))[: total // 5]] = 0
-    tied = dict(zip(scores, (part.view_as(s) for part, s in zip(flat.split([s.numel() for s in scores.values()]), scores.values()))))
+    tied = dict(
+        zip(
+            scores,
+            (part.view_as(s) for part, s in zip(flat.split([s.numel() for s in scores.values()]), scores.values())),
+        )
+    )
     assert (flat == 0).float().mean() >= 0.2
     for sparsity in (0, 0.05, 0.1, 0.15, 0.5, 0.9, 0.98, 0.999):  # at 0.05 to 0.15 the cut falls among the ties
         assert sum(int(m.sum()) for m in masking.keep_top(tied, sparsity).values()) == round(total * (1 - sparsity))
@@ -56,7 +61,9 @@ def test_the_highest_scores_are_kept(batch):
     pruned = torch.cat([scores[n][~m] for n, m in masks.items()])
     assert kept.min() >= pruned.max() > 0
     lowest = masking.keep_lowest(scores, 0.9)
-    assert max(scores[n][m].max() for n, m in lowest.items() if m.any()) <= min(scores[n][~m].min() for n, m in lowest.items() if not m.all())
+    assert max(scores[n][m].max() for n, m in lowest.items() if m.any()) <= min(
+        scores[n][~m].min() for n, m in lowest.items() if not m.all()
+    )
 
 
 @pytest.mark.parametrize("sparsity", [1, 1.5, -0.1, float("nan"), 95])
@@ -72,13 +79,18 @@ def test_nan_scores_are_refused():
 
 def test_an_empty_layer_is_a_warning_that_names_it():
     with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in second.weight:"):
-        masking.keep_top({"first.weight": torch.ones(2, 2), "first.bias": torch.zeros(2), "second.weight": torch.zeros(2, 2)}, 0.6)
+        masking.keep_top(
+            {"first.weight": torch.ones(2, 2), "first.bias": torch.zeros(2), "second.weight": torch.zeros(2, 2)}, 0.6
+        )
 
 
 @pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning")
 def test_a_count_in_place_of_a_sparsity():
     scores = {"a.weight": torch.tensor([[4.0, 1.0], [3.0, 3.0]]), "b.weight": torch.tensor([[2.0], [3.0]])}
-    assert {n: m.int().tolist() for n, m in masking.keep_top(scores, keep=3).items()} == {"a.weight": [[1, 0], [1, 1]], "b.weight": [[0], [0]]}
+    assert {n: m.int().tolist() for n, m in masking.keep_top(scores, keep=3).items()} == {
+        "a.weight": [[1, 0], [1, 1]],
+        "b.weight": [[0], [0]],
+    }
     assert sum(int(m.sum()) for m in masking.keep_lowest(scores, keep=2).values()) == 2
     assert all(m.all() for m in masking.keep_top(scores, keep=6).values())
     for keep in (0, 7, -1):
@@ -92,22 +104,33 @@ def test_a_count_in_place_of_a_sparsity():
 def test_a_sparsity_for_each_layer():
     """Each is ranked on its own, a module's parameters together; what is not named is kept whole."""
     generator = torch.Generator().manual_seed(0)
-    scores = {name: torch.rand(4, 5, generator=generator) for name in ("a.0.weight", "a.0.bias", "a.1.weight", "ab.weight", "c.weight")}
+    scores = {
+        name: torch.rand(4, 5, generator=generator)
+        for name in ("a.0.weight", "a.0.bias", "a.1.weight", "ab.weight", "c.weight")
+    }
     scores["ab.weight"] += 9  # so that a ranking of the whole network would keep other entries
     masks = masking.keep_top(scores, {"a.0": 0.5, "a.1.weight": 0.9, "ab": 0.25})
-    assert {name: int(mask.sum()) for name, mask in masks.items() if name[:3] != "a.0"} == {"a.1.weight": 2, "ab.weight": 15, "c.weight": 20}
+    assert {name: int(mask.sum()) for name, mask in masks.items() if name[:3] != "a.0"} == {
+        "a.1.weight": 2,
+        "ab.weight": 15,
+        "c.weight": 20,
+    }
     together = {name: scores[name] for name in ("a.0.weight", "a.0.bias")}
     assert all(torch.equal(masks[name], mask) for name, mask in masking.keep_top(together, 0.5).items())
     assert list(masks) == list(scores)
-    for wrong in ({"d": 0.5}, {"a": 0.5, "a.0": 0.5}, {"a.0.weigh": 0.5}):
-        with pytest.raises(ValueError, match="is none of the scored layers, or within another one"):
+    for wrong in ({"d": 0.5}, {"a": 0.5, "a.0": 0.5}, {"a.0": 0.5, "a": 0.5}, {"a.0.weigh": 0.5}):
+        with pytest.raises(ValueError, match="is none of the scored layers, or overlaps another one"):
             masking.keep_top(scores, wrong)
     with pytest.raises(ValueError, match="share of parameters removed"):
         masking.keep_top(scores, {"a.0": 1.0})
 
 
 def test_scores_in_half_precision_are_ranked():
-    assert masking.keep_top({"w": torch.tensor([1.0, 3.0, 2.0], dtype=torch.bfloat16)}, keep=1)["w"].tolist() == [False, True, False]
+    assert masking.keep_top({"w": torch.tensor([1.0, 3.0, 2.0], dtype=torch.bfloat16)}, keep=1)["w"].tolist() == [
+        False,
+        True,
+        False,
+    ]
 
 
 # --- the pool -------------------------------------------------------------------------------------------------------
@@ -132,19 +155,54 @@ class OwnNorm2d(Own):
 
 def test_prunable_is_decided_by_the_type_of_the_layer():
     layers = {
-        "conv": nn.Conv2d(1, 2, 3), "norm": nn.BatchNorm2d(2), "group": nn.GroupNorm(1, 2), "prelu": nn.PReLU(3), "own_norm": OwnNorm2d(),
-        "layer_norm": nn.LayerNorm((2, 2)), "up": nn.ConvTranspose1d(1, 1, 1), "linear": nn.Linear(1, 1), "both": nn.Bilinear(1, 2, 1, bias=False),
-        "lstm": nn.LSTM(2, 3, proj_size=1), "cell": nn.GRUCell(1, 1), "table": nn.Embedding(4, 2), "bag": nn.EmbeddingBag(4, 2),
-        "attention": nn.MultiheadAttention(4, 2, add_bias_kv=True), "apart": nn.MultiheadAttention(4, 2, kdim=3, vdim=2), "own": Own(),
+        "conv": nn.Conv2d(1, 2, 3),
+        "norm": nn.BatchNorm2d(2),
+        "group": nn.GroupNorm(1, 2),
+        "prelu": nn.PReLU(3),
+        "own_norm": OwnNorm2d(),
+        "layer_norm": nn.LayerNorm((2, 2)),
+        "up": nn.ConvTranspose1d(1, 1, 1),
+        "linear": nn.Linear(1, 1),
+        "both": nn.Bilinear(1, 2, 1, bias=False),
+        "lstm": nn.LSTM(2, 3, proj_size=1),
+        "cell": nn.GRUCell(1, 1),
+        "table": nn.Embedding(4, 2),
+        "bag": nn.EmbeddingBag(4, 2),
+        "attention": nn.MultiheadAttention(4, 2, add_bias_kv=True),
+        "apart": nn.MultiheadAttention(4, 2, kdim=3, vdim=2),
+        "own": Own(),
     }
     weights = [
-        "conv.weight", "up.weight", "linear.weight", "both.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.weight_hr_l0", "cell.weight_ih",
-        "cell.weight_hh", "attention.in_proj_weight", "attention.out_proj.weight", "apart.q_proj_weight", "apart.k_proj_weight",
-        "apart.v_proj_weight", "apart.out_proj.weight", "own.weight",
+        "conv.weight",
+        "up.weight",
+        "linear.weight",
+        "both.weight",
+        "lstm.weight_ih_l0",
+        "lstm.weight_hh_l0",
+        "lstm.weight_hr_l0",
+        "cell.weight_ih",
+        "cell.weight_hh",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+        "apart.q_proj_weight",
+        "apart.k_proj_weight",
+        "apart.v_proj_weight",
+        "apart.out_proj.weight",
+        "own.weight",
     ]
     biases = [
-        "conv.bias", "up.bias", "linear.bias", "lstm.bias_ih_l0", "lstm.bias_hh_l0", "cell.bias_ih", "cell.bias_hh",
-        "attention.in_proj_bias", "attention.out_proj.bias", "apart.in_proj_bias", "apart.out_proj.bias", "own.bias",
+        "conv.bias",
+        "up.bias",
+        "linear.bias",
+        "lstm.bias_ih_l0",
+        "lstm.bias_hh_l0",
+        "cell.bias_ih",
+        "cell.bias_hh",
+        "attention.in_proj_bias",
+        "attention.out_proj.bias",
+        "apart.in_proj_bias",
+        "apart.out_proj.bias",
+        "own.bias",
     ]
     model = nn.ModuleDict(layers)
     assert list(masking.prunable(model)) == [name for name, _ in model.named_parameters() if name in weights + biases]
@@ -159,9 +217,17 @@ def test_frozen_parameters_and_what_the_caller_excludes_stay():
     model[1].weight.requires_grad_(False)  # its bias alone is not pruned
     assert list(masking.prunable(model)) == ["2.weight", "2.bias"]
     assert list(masking.prunable(model.requires_grad_(True), where=lambda name, module: module is not model[1])) == [
-        "0.weight", "0.bias", "2.weight", "2.bias"
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
     ]
-    assert list(masking.prunable(model, where=lambda name, _: name != "0.weight")) == ["1.weight", "1.bias", "2.weight", "2.bias"]
+    assert list(masking.prunable(model, where=lambda name, _: name != "0.weight")) == [
+        "1.weight",
+        "1.bias",
+        "2.weight",
+        "2.bias",
+    ]
     before = copy.deepcopy(model[0].requires_grad_(False).state_dict())
     snipkit.prune(model, (torch.randn(4, 2), torch.arange(4) % 2), 0.5)
     assert all(torch.equal(before[name], content) for name, content in model[0].state_dict().items())
@@ -184,18 +250,32 @@ def test_a_shared_parameter_is_a_weight_if_it_is_one_anywhere():
     assert list(masking.prunable(model)) == ["words.weight", "inner.weight", "inner.bias", "head.bias"]
     for refused in ("words.weight", "head.weight"):  # by either name
         assert list(masking.prunable(model, where=lambda name, _: name != refused)) == ["inner.weight", "inner.bias"]
-    assert list(masking.prunable(model, where=lambda _, module: isinstance(module, nn.Linear))) == ["inner.weight", "inner.bias"]
+    assert list(masking.prunable(model, where=lambda _, module: isinstance(module, nn.Linear))) == [
+        "inner.weight",
+        "inner.bias",
+    ]
 
 
 def test_the_table_of_the_pool():
-    model = nn.ModuleDict({"tied": Tied(), "norm": nn.LayerNorm(2), "own": Own(), "frozen": nn.Linear(2, 1), "table": nn.Embedding(2, 2)})
+    model = nn.ModuleDict(
+        {"tied": Tied(), "norm": nn.LayerNorm(2), "own": Own(), "frozen": nn.Linear(2, 1), "table": nn.Embedding(2, 2)}
+    )
     model["frozen"].weight.requires_grad_(False)
     table = masking.pool(model, biases=True, where=lambda name, _: not name.startswith("tied.inner"))
     assert table.index.tolist() == [name for name, _ in model.named_parameters()]
-    assert table.index[table.pruned].tolist() == list(masking.prunable(model, where=lambda name, _: not name.startswith("tied.inner")))
+    assert table.index[table.pruned].tolist() == list(
+        masking.prunable(model, where=lambda name, _: not name.startswith("tied.inner"))
+    )
     assert table.loc["tied.words.weight"].tolist() == [True, "weight", "Embedding", (7, 4), "tied.head.weight"]
-    roles = {"tied.inner.weight": "left out by where", "norm.weight": "normalisation", "own.cls_token": "not a weight", "own.bias": "bias",
-             "frozen.weight": "frozen", "frozen.bias": "bias of no pruned weight", "table.weight": "lookup table"}
+    roles = {
+        "tied.inner.weight": "left out by where",
+        "norm.weight": "normalisation",
+        "own.cls_token": "not a weight",
+        "own.bias": "bias",
+        "frozen.weight": "frozen",
+        "frozen.bias": "bias of no pruned weight",
+        "table.weight": "lookup table",
+    }
     assert table.role[list(roles)].to_dict() == roles
     assert masking.pool(model, biases=False).role["own.bias"] == "left out by biases=False"
     assert masking.pool(nn.LazyLinear(2)).role.tolist() == ["lazy", "lazy"]
@@ -205,7 +285,10 @@ def test_the_table_of_the_pool():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda m: parametrizations.weight_norm(m[0]), "0.parametrizations.weight.original0, 0.parametrizations.weight.original1 is part of a weight"),
+        (
+            lambda m: parametrizations.weight_norm(m[0]),
+            "0.parametrizations.weight.original0, 0.parametrizations.weight.original1 is part of a weight",
+        ),
         (lambda m: parametrizations.spectral_norm(m[0]), "0.parametrizations.weight.original is part of a weight"),
         (lambda m: nn.utils.weight_norm(m[0]), "0.weight_g, 0.weight_v is part of a weight"),
         (lambda m: nn.utils.spectral_norm(m[0]), "0.weight_orig is part of a weight"),
@@ -220,7 +303,11 @@ def test_weights_that_cannot_be_masked_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         masking.prunable(model)
     prefix = message[:2]
-    assert not [name for name in masking.prunable(model, where=lambda name, _: not name.startswith(prefix)) if name.startswith(prefix)]
+    assert not [
+        name
+        for name in masking.prunable(model, where=lambda name, _: not name.startswith(prefix))
+        if name.startswith(prefix)
+    ]
     if message[0] == "0":
         assert not masking.prunable(model.requires_grad_(False))  # what is frozen is no obstacle
 
@@ -275,9 +362,12 @@ def test_overlap_and_what_chance_would_give():
 
 
 def test_layer_table():
-    table = masking.layer_table({"a.weight": torch.tensor([[True, False], [True, True]]), "a.bias": torch.tensor([False])})
+    table = masking.layer_table(
+        {"a.weight": torch.tensor([[True, False], [True, True]]), "a.bias": torch.tensor([False])}
+    )
     assert table.to_dict("index") == {
-        "a.weight": {"kept": 3, "total": 4, "density": 0.75}, "a.bias": {"kept": 0, "total": 1, "density": 0.0}
+        "a.weight": {"kept": 3, "total": 4, "density": 0.75},
+        "a.bias": {"kept": 0, "total": 1, "density": 0.0},
     }
 
 
@@ -304,8 +394,13 @@ def test_removing_what_is_not_effective_changes_no_output():
     """By its meaning: a convolutional network with pooling and batch norm, a residual one; biases zero."""
     for name in ("lenet-5-caffe", "resnet-20", "vgg-like"):
         model = models.build(name, **({} if name.startswith("lenet") else {"width": 0.25})).eval()
-        inputs = torch.randn(2, *((1, 28, 28) if name.startswith("lenet") else (3, 32, 32)), generator=torch.Generator().manual_seed(0))
-        masks = masking.keep_top(saliency.random(model, generator=torch.Generator().manual_seed(1)), 0.99 if name.startswith("lenet") else 0.97)
+        inputs = torch.randn(
+            2, *((1, 28, 28) if name.startswith("lenet") else (3, 32, 32)), generator=torch.Generator().manual_seed(0)
+        )
+        masks = masking.keep_top(
+            saliency.random(model, generator=torch.Generator().manual_seed(1)),
+            0.99 if name.startswith("lenet") else 0.97,
+        )
         found = masking.effective(model, masks, inputs)
         masking.apply_(model, masks)
         with torch.no_grad():
@@ -320,13 +415,17 @@ def test_nothing_is_effective_behind_an_empty_layer_and_everything_in_a_deep_den
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(model).items()}
     assert all(torch.equal(m, masks[n]) for n, m in masking.effective(model, masks, torch.zeros(1, 1, 28, 28)).items())
     masks["fc2.weight"][:] = False
-    assert not any(m.any() for n, m in masking.effective(model, masks, torch.zeros(1, 1, 28, 28)).items() if n.endswith("weight"))
+    assert not any(
+        m.any() for n, m in masking.effective(model, masks, torch.zeros(1, 1, 28, 28)).items() if n.endswith("weight")
+    )
     deep = nn.Sequential(*(nn.Linear(64, 64) for _ in range(300)))  # 64^300 paths: their number is no float
     ones = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(deep).items()}
     assert all(m.all() for m in masking.effective(deep, ones, torch.zeros(1, 64)).values())
     with pytest.raises(ValueError, match="paths through LSTM"):
         masking.effective(nn.Sequential(nn.LSTM(3, 4)), {}, torch.zeros(1, 2, 3))
-    frozen = nn.Sequential(nn.Linear(3, 2).requires_grad_(False), nn.Linear(2, 2))  # part of the paths, if not of the pool
+    frozen = nn.Sequential(
+        nn.Linear(3, 2).requires_grad_(False), nn.Linear(2, 2)
+    )  # part of the paths, if not of the pool
     masks = {"1.weight": torch.eye(2, dtype=torch.bool)}
     assert masking.effective(nn.DataParallel(frozen), masks, torch.zeros(1, 3))["1.weight"].equal(masks["1.weight"])
 
@@ -346,12 +445,18 @@ def test_masks_are_saved_at_one_bit_an_entry_and_come_back(tmp_path, batch):
 
 
 def test_masks_of_any_shape_are_saved(tmp_path):
-    masks = {"scalar": torch.tensor(True), "none": torch.ones(0, 3, dtype=torch.bool), "a:b.weight": torch.eye(3, dtype=torch.bool)}
+    masks = {
+        "scalar": torch.tensor(True),
+        "none": torch.ones(0, 3, dtype=torch.bool),
+        "a:b.weight": torch.eye(3, dtype=torch.bool),
+    }
     formats = ["npz", "anything"] + ["safetensors"] * has("safetensors")
     for suffix in formats:
         masking.save(masks, tmp_path / f"masks.{suffix}")
         found = masking.load(tmp_path / f"masks.{suffix}")
-        assert set(found) == set(masks) and all(torch.equal(found[n], masks[n]) and found[n].dtype == torch.bool for n in masks)
+        assert set(found) == set(masks) and all(
+            torch.equal(found[n], masks[n]) and found[n].dtype == torch.bool for n in masks
+        )
         with pytest.raises(FileNotFoundError):
             masking.load(tmp_path / f"none.{suffix}")
         (tmp_path / f"masks.{suffix}").write_bytes(b"other")
@@ -363,10 +468,17 @@ def has(package):
     return importlib.util.find_spec(package) is not None
 
 
-@pytest.mark.parametrize("content", [
-    {"w:3x3": np.zeros(1, np.uint8)}, {"w:3x3": np.zeros(3, np.uint8)}, {"w:3x3": np.zeros(2)}, {"w": np.zeros(2, np.uint8)},
-    {"w:3xb": np.zeros(2, np.uint8)}, {"w:3x3": np.zeros((2, 1), np.uint8)},
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"w:3x3": np.zeros(1, np.uint8)},
+        {"w:3x3": np.zeros(3, np.uint8)},
+        {"w:3x3": np.zeros(2)},
+        {"w": np.zeros(2, np.uint8)},
+        {"w:3xb": np.zeros(2, np.uint8)},
+        {"w:3x3": np.zeros((2, 1), np.uint8)},
+    ],
+)
 def test_masks_of_the_wrong_length_are_refused(tmp_path, content):
     np.savez(tmp_path / "masks.npz", **content)
     with pytest.raises(ValueError, match="masks.npz does not hold masks, or is damaged"):
@@ -378,7 +490,9 @@ def test_safetensors_hold_masks_and_nothing_else(tmp_path):
     safetensors.save_file({"w": torch.zeros(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="w is not of bool type"):
         masking.load(tmp_path / "weights.safetensors")
-    masking.save(masking.keep_top({"a": torch.rand(3), "b": torch.rand(3)}, 0.5), tmp_path / "m.safetensors")  # views of one tensor
+    masking.save(
+        masking.keep_top({"a": torch.rand(3), "b": torch.rand(3)}, 0.5), tmp_path / "m.safetensors"
+    )  # views of one tensor
 
 
 # --- masks on a model -----------------------------------------------------------------------------------------------
@@ -404,11 +518,16 @@ def test_masks_fit_compiled_and_wrapped_models_both_ways():
         masks = {name: torch.rand_like(p) < 0.5 for name, p in zip(source, plain.parameters())}
         for model in names:
             pairs = masking.matched(model, masks)
-            assert all(p is own and mask is masks[name] for (p, mask), own, name in zip(pairs, plain.parameters(), source, strict=True))
+            assert all(
+                p is own and mask is masks[name]
+                for (p, mask), own, name in zip(pairs, plain.parameters(), source, strict=True)
+            )
 
 
 def test_long_lists_of_names_are_cut():
-    with pytest.raises(ValueError, match="masks for nose, but the model's parameters are fc1.weight, .*, fc3.weight, …"):
+    with pytest.raises(
+        ValueError, match="masks for nose, but the model's parameters are fc1.weight, .*, fc3.weight, …"
+    ):
         masking.matched(models.build("lenet-300-100"), {"nose": torch.ones(1, dtype=torch.bool)})
 
 
@@ -427,21 +546,31 @@ def step(model, optimiser):
 def pruned_language_model():
     torch.manual_seed(0)
     model = Tied()
-    masks = snipkit.prune(model, text(), 0.8, closure=lambda m, b: nn.functional.cross_entropy(m(b[0]).flatten(0, 1), b[1].flatten()))
+    masks = snipkit.prune(
+        model, text(), 0.8, closure=lambda m, b: nn.functional.cross_entropy(m(b[0]).flatten(0, 1), b[1].flatten())
+    )
     return model, masks
 
 
 def test_pruning_a_shared_weight_prunes_it_under_every_name():
     model, masks = pruned_language_model()
-    assert model.head.weight is model.words.weight and int(model.head.weight.count_nonzero()) == int(masks["words.weight"].sum()) < 14
+    assert (
+        model.head.weight is model.words.weight
+        and int(model.head.weight.count_nonzero()) == int(masks["words.weight"].sum()) < 14
+    )
     other = Tied()
     masking.apply_(other, {"head.weight": masks["words.weight"]})  # by its other name
     assert not other.words.weight[~masks["words.weight"]].any()
 
 
-@pytest.mark.parametrize("optimiser", [
-    lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, nesterov=True), lambda p: torch.optim.AdamW(p, 0.1), lambda p: torch.optim.Adam(p, 0.1),
-])
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
+        lambda p: torch.optim.AdamW(p, 0.1),
+        lambda p: torch.optim.Adam(p, 0.1),
+    ],
+)
 def test_attached_masks_hold_in_a_loop_of_ones_own(optimiser):
     model, masks = pruned_language_model()
     nn.init.ones_(model.inner.weight)  # what was not masked yet is masked by attach
@@ -477,7 +606,7 @@ def test_masks_that_do_not_fit_attach_nothing():
 
 
 def test_torch_prune_and_back():
-    """All names of a shared weight are masked, over several steps; the masks come back, and torch's own removal works."""
+    """All names of a shared weight are masked, over several steps; the masks come back; torch can remove its own."""
     model, masks = pruned_language_model()
     masking.to_torch_prune(model, masks)
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
@@ -489,7 +618,13 @@ def test_torch_prune_and_back():
     back = masking.from_torch_prune(model)
     assert list(back) == list(masks) or set(back) == set(masks)
     assert all(torch.equal(back[name], mask) and back[name].dtype == torch.bool for name, mask in masks.items())
-    for module, name in [(model.words, "weight"), (model.head, "weight"), (model.head, "bias"), (model.inner, "weight"), (model.inner, "bias")]:
+    for module, name in [
+        (model.words, "weight"),
+        (model.head, "weight"),
+        (model.head, "bias"),
+        (model.inner, "weight"),
+        (model.inner, "bias"),
+    ]:
         torch_prune.remove(module, name)
     assert masking.from_torch_prune(model) == {} and model.head.weight is model.words.weight
     assert all(not p[~mask].any() for p, mask in masking.matched(model, back))
@@ -520,19 +655,31 @@ class Reads(nn.Module):
         return self.outer(nn.functional.linear(x, self.inner.weight).to(self.outer.weight.dtype)) @ self.list[0]
 
 
-@pytest.mark.parametrize("build, names", [
-    (Reads, ["inner.weight"]), (Reads, ["list.0"]), (lambda: nn.MultiheadAttention(4, 2), ["out_proj.weight", "out_proj.bias"]),
-    (lambda: nn.TransformerEncoderLayer(4, 2, 8), ["self_attn.out_proj.weight"]), (lambda: models.build("lstm-s", width=0.1), ["gates.weight"]),
-])
+@pytest.mark.parametrize(
+    "build, names",
+    [
+        (Reads, ["inner.weight"]),
+        (Reads, ["list.0"]),
+        (lambda: nn.MultiheadAttention(4, 2), ["out_proj.weight", "out_proj.bias"]),
+        (lambda: nn.TransformerEncoderLayer(4, 2, 8), ["self_attn.out_proj.weight"]),
+        (lambda: models.build("lstm-s", width=0.1), ["gates.weight"]),
+    ],
+)
 def test_layers_that_are_never_called_are_refused_by_name(build, names):
     """torch.nn.utils.prune computes a masked weight anew only when its layer is called: a second step would fail."""
     model = build()
     parameters = dict(model.named_parameters())
-    masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items() if p.dim() >= 2 or name in names}
+    masks = {
+        name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items() if p.dim() >= 2 or name in names
+    }
     with pytest.raises(ValueError) as refusal:
         masking.to_torch_prune(model, masks)
     refused = str(refusal.value).split(":")[0].split(", ")
-    assert set(names) <= set(refused) <= {"inner.weight", "list.0", "out_proj.weight", "out_proj.bias", "self_attn.out_proj.weight", "gates.weight"}
+    assert (
+        set(names)
+        <= set(refused)
+        <= {"inner.weight", "list.0", "out_proj.weight", "out_proj.bias", "self_attn.out_proj.weight", "gates.weight"}
+    )
     assert dict(model.named_parameters()).keys() == parameters.keys()  # nothing was changed
     masking.to_torch_prune(model, {name: mask for name, mask in masks.items() if name not in refused})
 
@@ -584,14 +731,33 @@ def half(model):
     return {n: torch.zeros_like(m) if masking.is_bias(n) else m for n, m in masks.items()}
 
 
-@pytest.mark.parametrize("build, prepare, message", [
-    (TwoHeads, lambda masks: masks["trunk.weight"][:3].fill_(False), "not called one after the other"),
-    (lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)), lambda masks: masks["0.weight"][:3].fill_(False), "not called one after"),
-    (lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)), lambda masks: (masks["0.weight"][0].fill_(False), masks["0.bias"].fill_(True)), "0 cannot be made"),
-    (lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)), lambda masks: masks["0.weight"].fill_(False), "0 cannot be made smaller: no path"),
-    (lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)), lambda masks: masks.pop("0.bias"), "0 cannot be made smaller"),
-    (lambda: nn.Sequential(nn.LSTM(6, 8)), lambda masks: None, "paths through LSTM"),
-])
+@pytest.mark.parametrize(
+    "build, prepare, message",
+    [
+        (TwoHeads, lambda masks: masks["trunk.weight"][:3].fill_(False), "not called one after the other"),
+        (
+            lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)),
+            lambda masks: masks["0.weight"][:3].fill_(False),
+            "not called one after",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)),
+            lambda masks: (masks["0.weight"][0].fill_(False), masks["0.bias"].fill_(True)),
+            "0 cannot be made",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)),
+            lambda masks: masks["0.weight"].fill_(False),
+            "0 cannot be made smaller: no path",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)),
+            lambda masks: masks.pop("0.bias"),
+            "0 cannot be made smaller",
+        ),
+        (lambda: nn.Sequential(nn.LSTM(6, 8)), lambda masks: None, "paths through LSTM"),
+    ],
+)
 def test_what_cannot_be_made_smaller_is_refused(build, prepare, message):
     model = build()
     masks = half(model)

@@ -34,7 +34,10 @@ def derivatives(model, batch, eps):
 def relative_error(scores, reference):
     """The largest difference, relative to the largest score."""
     total = sum(r.abs().sum() for r in reference.values())
-    return max(((scores[n] - r.abs() / total).abs().max() / scores[n].max().clamp_min(1e-30)).item() for n, r in reference.items())
+    return max(
+        ((scores[n] - r.abs() / total).abs().max() / scores[n].max().clamp_min(1e-30)).item()
+        for n, r in reference.items()
+    )
 
 
 def test_a_ten_weight_network_by_hand():
@@ -56,14 +59,21 @@ def test_a_ten_weight_network_by_hand():
 
     scores = saliency.snip(Toy(), (torch.tensor([[1.0, 2.0]]), torch.tensor([0.0])), lambda output, _: output.sum())
     by_hand = {  # |w · ∂L/∂w|; the sum is 4 + 8 + 8 + 20 + 6 + 3 = 49
-        "hidden.weight": [[4 * 1 * 1, 4 * 1 * 2], [0, 0]], "hidden.bias": [4 * 2, 0],
-        "out.weight": [[4 * 5, 0]], "out.bias": [6], "skip.weight": [[3]],
+        "hidden.weight": [[4 * 1 * 1, 4 * 1 * 2], [0, 0]],
+        "hidden.bias": [4 * 2, 0],
+        "out.weight": [[4 * 5, 0]],
+        "out.bias": [6],
+        "skip.weight": [[3]],
     }
     assert {name: (49 * score).round(decimals=4).tolist() for name, score in scores.items()} == by_hand
     with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in skip.weight:"):
         masks = masking.keep_top(scores, 0.5)
     assert {name: mask.int().tolist() for name, mask in masks.items()} == {
-        "hidden.weight": [[1, 1], [0, 0]], "hidden.bias": [1, 0], "out.weight": [[1, 0]], "out.bias": [1], "skip.weight": [[0]],
+        "hidden.weight": [[1, 1], [0, 0]],
+        "hidden.bias": [1, 0],
+        "out.weight": [[1, 0]],
+        "out.bias": [1],
+        "skip.weight": [[0]],
     }
 
 
@@ -77,7 +87,9 @@ def test_law_1_scores_are_the_derivative_in_c(small, random_biases):
                 nn.init.normal_(parameter)
     scores = saliency.snip(model, batch)
     c = {n: torch.ones_like(p, requires_grad=True) for n, p in masking.prunable(model).items()}
-    loss = cross_entropy(functional_call(model, {n: c[n] * p for n, p in masking.prunable(model).items()}, batch[0]), batch[1])
+    loss = cross_entropy(
+        functional_call(model, {n: c[n] * p for n, p in masking.prunable(model).items()}, batch[0]), batch[1]
+    )
     explicit = dict(zip(c, torch.autograd.grad(loss, list(c.values()))))
     assert relative_error(scores, explicit) < 1e-12
     assert relative_error(scores, derivatives(model, batch, 1e-4)) < 1e-6
@@ -100,7 +112,9 @@ def test_law_1_for_every_network_of_the_paper(name, mode):
     scores = saliency.snip(model, (inputs, targets), batch_norm=mode)
     model.train(mode == "train")
     c = {n: torch.ones_like(p, requires_grad=True) for n, p in masking.prunable(model).items()}
-    loss = cross_entropy(functional_call(model, {n: c[n] * p for n, p in masking.prunable(model).items()}, (inputs,)), targets)
+    loss = cross_entropy(
+        functional_call(model, {n: c[n] * p for n, p in masking.prunable(model).items()}, (inputs,)), targets
+    )
     assert relative_error(scores, dict(zip(c, torch.autograd.grad(loss, list(c.values()))))) < 1e-10
 
 
@@ -182,7 +196,9 @@ def test_the_three_rankings_of_one_gradient(small):
     model.eval()
     cross_entropy(model(inputs), targets).backward()
     for criterion, expected in (
-        ("gradient", lambda p: p.grad.abs()), ("signed-gradient", lambda p: p.grad), ("snip", lambda p: (p.detach() * p.grad).abs())
+        ("gradient", lambda p: p.grad.abs()),
+        ("signed-gradient", lambda p: p.grad),
+        ("snip", lambda p: (p.detach() * p.grad).abs()),
     ):
         scores = saliency.CRITERIA[criterion](model, (inputs, targets))
         by_hand = {name: expected(p) for name, p in model.named_parameters() if name in scores}
@@ -225,7 +241,9 @@ def test_any_module_built_in_recurrent_and_attention_layers_included():
 def test_magnitude_and_random(small):
     model, _ = small
     scores = saliency.magnitude(model)
-    torch.testing.assert_close(scores["0.weight"] / scores["0.weight"].sum(), model[0].weight.abs().detach() / model[0].weight.abs().sum())
+    torch.testing.assert_close(
+        scores["0.weight"] / scores["0.weight"].sum(), model[0].weight.abs().detach() / model[0].weight.abs().sum()
+    )
     draws = [saliency.random(model, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(draws[0]["0.weight"], draws[1]["0.weight"])
     assert not torch.equal(draws[0]["0.weight"], draws[2]["0.weight"])
@@ -264,7 +282,9 @@ def test_nothing_to_score():
     labels = torch.zeros(2, dtype=torch.long)
     with pytest.raises(ValueError, match="no prunable parameter"):
         saliency.snip(nn.LayerNorm(3), (torch.ones(2, 3), labels))
-    with pytest.raises(ValueError, match="every score is zero: the loss reacts to no prunable connection on this batch$"):
+    with pytest.raises(
+        ValueError, match="every score is zero: the loss reacts to no prunable connection on this batch$"
+    ):
         saliency.snip(nn.Linear(3, 2), (torch.ones(2, 3), labels), lambda o, t: o.sum() * 0)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     nn.init.zeros_(model[1].weight), nn.init.zeros_(model[1].bias)
@@ -294,7 +314,10 @@ def test_a_closure_scores_batches_of_any_kind(small):
     assert equal(saliency.snip(model, iter(halves), closure=closure), whole)
     for single in ((inputs, targets), [inputs, targets], (inputs, targets, "a note")):
         assert equal(saliency.snip(model, single, closure=lambda m, b: cross_entropy(m(b[0]), b[1])), whole)
-    assert equal(saliency.gradient(model, inputs, closure=lambda m, x: cross_entropy(m(x), targets)), saliency.gradient(model, (inputs, targets)))
+    assert equal(
+        saliency.gradient(model, inputs, closure=lambda m, x: cross_entropy(m(x), targets)),
+        saliency.gradient(model, (inputs, targets)),
+    )
     with pytest.raises(ValueError, match="no batch to score on"):
         saliency.snip(model, [], closure=closure)
 
@@ -318,7 +341,9 @@ def test_a_data_loader_is_an_iterable_of_batches(small):
 
 def test_labels_are_checked_for_cross_entropy_alone(small):
     model, (inputs, targets) = small
-    scores = saliency.snip(model, (inputs, 2 * targets - 1), lambda o, t: (1 - o[:, 0] * t).relu().mean())  # labels to ±1
+    scores = saliency.snip(
+        model, (inputs, 2 * targets - 1), lambda o, t: (1 - o[:, 0] * t).relu().mean()
+    )  # labels to ±1
     assert scores["0.weight"].any()
     for loss in (None, cross_entropy):
         with pytest.raises(ValueError, match="labels from 0 to 3 do not fit a network of 3 outputs"):
@@ -392,20 +417,26 @@ def test_one_gradient_for_two_parameters_is_not_scaled_twice():
         def forward(self, x):
             return x @ (self.weight_a + self.weight_b)
 
-    batches = [(torch.randn(4, 2), torch.zeros(4)) for _ in range(3)]
-    for scores in (saliency.signed_gradient(Sum(), batches, lambda o, _: o.mean()),
-                   saliency.signed_gradient(Sum(), batches[0], lambda o, _: o.mean())):
+    inputs, targets = torch.arange(24.0).view(12, 2) ** 2, torch.zeros(12)
+    whole = saliency.signed_gradient(Sum(), (inputs, targets), lambda outputs, _: outputs.mean())
+    parts = saliency.signed_gradient(Sum(), zip(inputs.split(4), targets.split(4)), lambda outputs, _: outputs.mean())
+    for scores in (whole, parts):
         assert torch.equal(scores["weight_a"], scores["weight_b"])
         assert sum(score.abs().sum() for score in scores.values()).item() == pytest.approx(1)
+        torch.testing.assert_close(scores["weight_a"], whole["weight_a"])
 
 
 @pytest.mark.parametrize("criterion", saliency.CRITERIA)
 def test_every_criterion_scores_what_the_caller_says(small, criterion):
     model, batch = small
-    scores = saliency.CRITERIA[criterion](model, batch, biases=False, where=lambda name, module: isinstance(module, nn.Linear))
+    scores = saliency.CRITERIA[criterion](
+        model, batch, biases=False, where=lambda name, module: isinstance(module, nn.Linear)
+    )
     assert list(scores) == ["5.weight", "7.weight"]
     narrow = copy.deepcopy(model).to(torch.bfloat16)  # scored on a copy, whose modules are others
-    found = saliency.CRITERIA[criterion](narrow, [part.float() for part in batch[:1]] + [batch[1]], where=lambda _, module: module is narrow[5])
+    found = saliency.CRITERIA[criterion](
+        narrow, [part.float() for part in batch[:1]] + [batch[1]], where=lambda _, module: module is narrow[5]
+    )
     assert list(found) == ["5.weight", "5.bias"]
 
 
@@ -414,11 +445,22 @@ def test_prune_hands_its_options_on(small):
     model, (inputs, targets) = small
     plain, before = copy.deepcopy(model), {name: p.clone() for name, p in model.named_parameters()}
     masks = snipkit.prune(
-        model, {"x": inputs}, keep=7, closure=lambda m, batch: cross_entropy(m(batch["x"]), targets), biases=False,
-        where=lambda name, _: name != "7.weight", batch_norm="train",
+        model,
+        {"x": inputs},
+        keep=7,
+        closure=lambda m, batch: cross_entropy(m(batch["x"]), targets),
+        biases=False,
+        where=lambda name, _: name != "7.weight",
+        batch_norm="train",
     )
-    expected = saliency.snip(plain, (inputs, targets), biases=False, where=lambda name, _: name != "7.weight", batch_norm="train")
-    assert sum(int(mask.sum()) for mask in masks.values()) == 7 == sum(int(p.count_nonzero()) for n, p in model.named_parameters() if n in masks)
+    expected = saliency.snip(
+        plain, (inputs, targets), biases=False, where=lambda name, _: name != "7.weight", batch_norm="train"
+    )
+    assert (
+        sum(int(mask.sum()) for mask in masks.values())
+        == 7
+        == sum(int(p.count_nonzero()) for n, p in model.named_parameters() if n in masks)
+    )
     assert all(torch.equal(mask, masking.keep_top(expected, keep=7)[name]) for name, mask in masks.items())
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if name not in masks)
 
@@ -428,7 +470,18 @@ def test_a_criterion_can_be_a_function(small):
     masks = snipkit.prune(copy.deepcopy(model), batch, 0.5, lambda network, _: {"5.weight": network[5].weight.abs()})
     assert list(masks) == ["5.weight"] and int(masks["5.weight"].sum()) == 24
     asked = []
-    snipkit.prune(model, batch, 0.5, lambda network, _, **options: asked.append(options) or {"5.weight": network[5].weight}, biases=False)
+    snipkit.prune(
+        model,
+        batch,
+        0.5,
+        lambda network, _, **options: asked.append(options) or {"5.weight": network[5].weight},
+        biases=False,
+    )
     assert asked == [{"biases": False}]
-    draw = [snipkit.prune(copy.deepcopy(model), None, 0.5, "random", generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert torch.equal(draw[0]["5.weight"], draw[1]["5.weight"]) and not torch.equal(draw[0]["5.weight"], draw[2]["5.weight"])
+    draw = [
+        snipkit.prune(copy.deepcopy(model), None, 0.5, "random", generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(draw[0]["5.weight"], draw[1]["5.weight"]) and not torch.equal(
+        draw[0]["5.weight"], draw[2]["5.weight"]
+    )
