@@ -1,6 +1,6 @@
 # Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
 .DELETE_ON_ERROR:
-.PHONY: help setup data paper train figures notebooks test bench lab clean
+.PHONY: help setup data paper train figures notebooks test lint mutants bench gpu-check lab clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -53,12 +53,22 @@ figures: setup  ## draw the figures again from the records alone, and rewrite RE
 notebooks: data  ## run the committed notebooks again in place, at lesson scale (5 minutes)
 	for name in $(NOTEBOOKS); do $(PY) -m snipkit.study execute $$name notebooks/$$name.ipynb --profile lesson || exit 1; done
 
-test: data  ## unit tests, then every notebook against its stored outputs (7 minutes)
+lint: setup  ## style of code and notebooks, types of the method (seconds)
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+test: data lint  ## unit tests, then every notebook against its stored outputs (7 minutes)
 	$(PY) -m pytest -q -n 2 tests
 	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
 	$(PY) tests/bench.py
+
+gpu-check: data  ## to be run first on a GPU: masks as on the CPU, recurrent scores, stacks, step times, compiling (3 minutes)
+	$(PY) tests/gpu_check.py
+
+mutants: setup  ## put mistakes into a copy of the code, one at a time, and count those that the unit tests notice (half an hour)
+	$(PY) tests/mutants.py
 
 lab: data  ## JupyterLab on the notebooks (starts in seconds)
 	.venv/bin/jupyter lab --notebook-dir=notebooks

@@ -6,36 +6,60 @@ The way of the data is the order of the modules, and no module imports one to it
 ``data`` → ``models`` → ``masking`` → ``saliency`` → ``training`` → ``study`` → ``figures``.
 """
 
+from __future__ import annotations
+
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from snipkit.export import Masks
+    from snipkit.masking import Sparsity, Where
+    from snipkit.saliency import Closure, Loss, Scores
 
 __version__ = "0.1.0"
 _MODULES = ("data", "models", "masking", "saliency", "recipe", "training", "study")
 __all__ = [*_MODULES, "prune"]
 
 
-def prune(model, batches, sparsity, criterion="snip", **options):
+def prune(
+    model: torch.nn.Module, batches: Any, sparsity: Sparsity = None, criterion: str | Callable[..., Scores] = "snip", *,
+    keep: int | None = None, loss: Loss | None = None, closure: Closure | None = None, biases: bool = True,
+    where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
+) -> Masks:
     """Prune ``model`` in place, once: score every connection, keep the best of the whole network.
 
     Args:
-        model: any ``nn.Module``.
-        batches: one ``(inputs, targets)`` pair, or an iterable of such pairs.
-        sparsity: share of the prunable parameters to remove, in [0, 1).
-        criterion: a name in ``saliency.CRITERIA``.
-        **options: passed on to the criterion (``loss``, ``biases``, ``batch_norm``, ``generator``).
+        model: any ``nn.Module``. ``masking.pool(model)`` shows what would be pruned.
+        batches: one ``(inputs, targets)`` pair, or an iterable of such pairs, as a ``DataLoader`` is; of any kind with
+            a ``closure``.
+        sparsity: share of the prunable parameters to remove, in [0, 1), or a dict of layer → share.
+        criterion: a name in ``saliency.CRITERIA``, or a function ``(model, batches) -> {parameter name: scores}``; of
+            the options below it gets those that differ from their defaults.
+        keep: in place of ``sparsity``, the number of parameters to keep.
+        loss, closure, biases, where, batch_norm, generator: see ``saliency.snip``.
 
     Returns:
-        dict of parameter name → bool mask, True where a connection is kept; hand it to
-        ``training.train``, or multiply the gradients by it in a loop of your own.
+        dict of parameter name → bool mask, True where a connection is kept. Hand it to ``training.train``; or, for a
+        loop of your own, to ``masking.attach``.
 
     Raises:
-        ValueError: an unknown criterion, a sparsity outside [0, 1), an unusable batch.
+        ValueError: an unknown criterion, a sparsity or count out of range, an unusable batch, a model whose weights
+            cannot be masked (see ``masking.prunable``). The model is as it was then.
 
     Source: SNIP, Algorithm 1, lines 1 to 5.
     """
     from snipkit import masking, saliency
 
-    scores = saliency.criterion(criterion)(model, batches, **options)
-    masks = masking.keep_top(scores, sparsity)
+    options = {"closure": closure, "where": where, "generator": generator, "loss": loss}
+    options = {name: option for name, option in options.items() if option is not None}
+    options |= {} if biases else {"biases": False}
+    options |= {} if batch_norm == "eval" else {"batch_norm": batch_norm}
+    score = criterion if callable(criterion) else saliency.criterion(criterion)
+    masks = masking.keep_top(score(model, batches, **options), sparsity, keep=keep)
     masking.apply_(model, masks)
     return masks
 

@@ -4,50 +4,122 @@ A mask set is a plain ``{parameter name: bool tensor}``, True where a connection
 """
 
 import copy
+import re
 import warnings
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
-from torch.nn.utils import prune as torch_prune
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
+from snipkit.export import Masks, apply_, attach, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
+
+Where = Callable[[str, nn.Module], bool]
+Sparsity = float | Mapping[str, float] | None
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+REFUSED = {
+    "computed": "is part of a weight (weight or spectral norm, parametrization, torch's pruning): remove that first",
+    "complex": "is complex: leave it out with where=",
+    "lazy": "has no shape yet: pass one batch through the model first",
+}
 
 
 class EmptyLayerWarning(UserWarning):
     """A layer has no weight left: nothing that enters it can leave it."""
 
 
-def is_norm(module) -> bool:
-    """Whether a module is a normalisation layer; its parameters are never pruned."""
-    return isinstance(module, NORM_LAYERS)
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a normalisation layer: torch's, or one of a class called ``…Norm`` (``…Norm2d``)."""
+    return isinstance(module, NORM_LAYERS) or re.search(r"Norm(\dd)?$", type(module).__name__) is not None
 
 
-def is_bias(name) -> bool:
+def is_bias(name: str) -> bool:
     """Whether a parameter is a bias, by its own name (``bias``, ``bias_ih_l0``, ``in_proj_bias``)."""
     return "bias" in name.rpartition(".")[2]
 
 
-def prunable(model, *, biases=True) -> dict[str, nn.Parameter]:
-    """The parameters that pruning may remove, in the order and under the names of ``named_parameters``.
+def prunable(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> dict[str, nn.Parameter]:
+    """The parameters that pruning may remove, in the order and under the (first) names of ``named_parameters``.
 
-    Weights are all parameters of two or more dimensions outside normalisation layers; biases, if wanted, those called
-    so. Everything else (scales and shifts of norm layers, other vectors) is never pruned.
+    The type of the module decides. Weights are the matrices and kernels of linear, bilinear, convolutional, recurrent
+    and attention layers; in modules of other types, those called ``weight…`` with more than one row and column.
+    Biases are those of modules with a pruned weight. Everything else stays: normalisation layers, lookup tables
+    (``nn.Embedding``: the rows of all words outside the scoring batch would go), tokens, positions, scales, frozen
+    parameters (``requires_grad`` is False). A shared parameter is a weight if one of its modules makes it one.
+
+    Args:
+        where: ``(name, owning module) -> bool``; parameters that it is False for (by any of their names) are left out.
+
+    Raises:
+        ValueError: weights that are complex, lazy and without a shape, or computed from other parameters.
 
     Source: SNIP section 5 with the authors' code, where biases are in the pool and batch norm is not.
     """
-    norms = {id(p) for module in model.modules() if is_norm(module) for p in module.parameters(recurse=False)}
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if id(parameter) not in norms and (biases if is_bias(name) else parameter.dim() >= 2)
-    }
+    survey = _survey(model, biases, where)
+    refused = [(reason, [name for name, _, role, _ in survey if role == kind]) for kind, reason in REFUSED.items()]
+    if any(names for _, names in refused):
+        raise ValueError("cannot prune: " + "; ".join(f"{', '.join(names)} {why}" for why, names in refused if names))
+    return {name: parameter for name, parameter, role, _ in survey if role in ("weight", "bias")}
 
 
-def kept_count(total, sparsity) -> int:
+def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> pd.DataFrame:
+    """All parameters, and what ``prunable`` says to them: a table to look at before pruning.
+
+    Columns: ``pruned``, ``role`` ("weight", "bias", or why not), ``layer`` (class), ``shape``, ``shared with`` (names).
+    """
+    rows = {}
+    for name, parameter, role, [(_, module), *others] in _survey(model, biases, where):
+        shape = () if nn.parameter.is_lazy(parameter) else tuple(parameter.shape)
+        rows[name] = [role in ("weight", "bias"), role, type(module).__name__, shape, ", ".join(n for n, _ in others)]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["pruned", "role", "layer", "shape", "shared with"])
+    return table.rename_axis("parameter")
+
+
+def _survey(model, biases, where):
+    """(name, parameter, role, its owners as (name, module)) of each parameter, in the order of ``named_parameters``."""
+    owners = {}
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            owners.setdefault(parameter, []).append((name, module))
+    roles = {}
+    for parameter, places in owners.items():
+        kinds = [_role(parameter, *place) for place in places]
+        role = next((kind for kind in kinds if kind in ("weight", "bias", *REFUSED)), kinds[0])
+        if not parameter.requires_grad:
+            role = "frozen"
+        elif where and not all(where(*place) for place in places):
+            role = "left out by where"
+        roles[parameter] = "left out by biases=False" if role == "bias" and not biases else role
+    pruned = {module for parameter, role in roles.items() if role == "weight" for _, module in owners[parameter]}
+    for parameter, role in roles.items():
+        if role == "bias" and not any(module in pruned for _, module in owners[parameter]):
+            roles[parameter] = "bias of no pruned weight"
+    return [(places[0][0], parameter, roles[parameter], places) for parameter, places in owners.items()]
+
+
+def _role(parameter, name, module):
+    """What a parameter is to a module that owns it: "weight", "bias", or a reason to refuse it or to leave it."""
+    own, known = name.rpartition(".")[2], isinstance(module, WEIGHT_LAYERS)
+    source = getattr(module, re.sub("_(g|v|orig)$", "", own), None)  # weight, of weight_g and weight_v
+    if is_norm(module) or isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return "normalisation" if is_norm(module) else "lookup table"
+    if isinstance(module, ParametrizationList) or type(source) is Tensor:
+        return "computed" if "weight" in name else "not a weight"
+    if nn.parameter.is_lazy(parameter):
+        return "lazy"
+    if is_bias(own) and parameter.dim() == 1:
+        return "bias"
+    weight = own.startswith("weight") or (known and own.endswith("proj_weight"))
+    if weight and (parameter.dim() >= 2 if known else sum(size > 1 for size in parameter.shape) >= 2):
+        return "complex" if parameter.is_complex() else "weight"
+    return "not a weight"
+
+
+def kept_count(total: int, sparsity: float) -> int:
     """κ = round(m · (1 − sparsity)), the number of parameters kept out of m = ``total``.
 
     Raises:
@@ -58,30 +130,56 @@ def kept_count(total, sparsity) -> int:
     return round(total * (1 - sparsity))
 
 
-def keep_top(scores, sparsity) -> dict[str, torch.Tensor]:
+def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None) -> Masks:
     """Keep the highest scores of the whole network: exactly ``kept_count(m, sparsity)`` of m, whatever the ties.
 
     Equal scores are kept from the lower index on, in the order of ``scores`` and row-major within a tensor.
 
     Args:
-        scores: name → score tensor, such as a criterion returns.
-        sparsity: share to remove, in [0, 1).
-
-    Returns:
-        name → bool tensor of the same shape and device.
+        scores: name → score tensor, such as a criterion returns; the masks are of its shape and on its device.
+        sparsity: share to remove, in [0, 1); or a dict of layer → share. A layer is a parameter's name or a module's,
+            whose parameters are then ranked together; what the dict does not name is kept whole.
+        keep: in place of ``sparsity``, the number of parameters to keep, from 1 to m.
 
     Warns:
         EmptyLayerWarning: names the weights of which nothing is left.
 
     Raises:
-        ValueError: a sparsity outside [0, 1), or scores that are NaN.
+        ValueError: a sparsity or count out of range, both or none of them, an unknown layer, layers that overlap, or
+            scores that are NaN.
 
     Source: SNIP, equation 4 and Algorithm 1, lines 4 and 5; the tie rule is that of the authors' code.
     """
     if not scores:
         raise ValueError("no scores to rank: the model has no prunable parameter")
-    flat = torch.cat([score.detach().flatten() for score in scores.values()]).cpu().numpy()
-    kappa = kept_count(len(flat), sparsity)
+    if (sparsity is None) == (keep is None):
+        raise ValueError("pass sparsity, the share to remove, or keep, the number to keep: one of them")
+    total = sum(score.numel() for score in scores.values())
+    if keep is not None and not 1 <= keep <= total:
+        raise ValueError(f"keep is {keep}; it is the number of parameters kept, from 1 to {total}")
+    masks = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
+    groups, ungrouped = [(scores, keep if sparsity is None else sparsity)], dict(scores)
+    if isinstance(sparsity, Mapping):
+        groups = []
+        for layer, share in sparsity.items():
+            names = [name for name in ungrouped if f"{name}.".startswith(f"{layer}.")]
+            if not names:
+                raise ValueError(f"{layer} is none of the scored layers, or within another one: {', '.join(scores)}")
+            groups.append(({name: ungrouped.pop(name) for name in names}, share))
+    for group, share in groups:
+        masks |= _highest(group, keep or kept_count(sum(score.numel() for score in group.values()), share))
+    if empty := empty_layers(masks):
+        warnings.warn(
+            f"no weight is left in {', '.join(empty)}: the network cannot learn; prune less, or by another criterion",
+            EmptyLayerWarning, stacklevel=2,
+        )
+    return masks
+
+
+def _highest(scores, kappa):
+    """Masks of exactly ``kappa`` entries: the highest, and of equal ones the first."""
+    flat = torch.cat([score.detach().flatten().cpu() for score in scores.values()])
+    flat = flat.numpy() if flat.dtype.itemsize >= 4 else flat.float().numpy()  # numpy has no bfloat16
     if np.isnan(flat).any():
         raise ValueError("some scores are NaN: there is no order to keep the highest by")
     kept = np.ones(len(flat), bool)
@@ -91,21 +189,15 @@ def keep_top(scores, sparsity) -> dict[str, torch.Tensor]:
         ties = np.flatnonzero(flat == lowest_kept)
         kept[ties[: kappa - np.count_nonzero(kept)]] = True
     parts = torch.from_numpy(kept).split([score.numel() for score in scores.values()])
-    masks = {name: part.view(score.shape).to(score.device) for (name, score), part in zip(scores.items(), parts)}
-    if empty := empty_layers(masks):
-        warnings.warn(
-            f"no weight is left in {', '.join(empty)}: the network cannot learn; prune less, or by another criterion",
-            EmptyLayerWarning, stacklevel=2,
-        )
-    return masks
+    return {name: part.view(score.shape).to(score.device) for (name, score), part in zip(scores.items(), parts)}
 
 
-def keep_lowest(scores, sparsity) -> dict[str, torch.Tensor]:
+def keep_lowest(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None) -> Masks:
     """The inverted criterion: as ``keep_top``, but the *least* important connections are kept (a sanity check)."""
-    return keep_top({name: -score for name, score in scores.items()}, sparsity)
+    return keep_top({name: -score for name, score in scores.items()}, sparsity, keep=keep)
 
 
-def shuffle(masks, generator) -> dict[str, torch.Tensor]:
+def shuffle(masks: Masks, generator: torch.Generator) -> Masks:
     """Permute every mask within its own tensor: the counts per layer stay, the choice of connections is lost.
 
     Args:
@@ -119,88 +211,51 @@ def shuffle(masks, generator) -> dict[str, torch.Tensor]:
     }
 
 
-def overlap(first, second) -> tuple[float, float]:
-    """How much two mask sets of one network agree: the share of what the first keeps that the second keeps too.
-
-    Returns:
-        (share, share expected by chance, if each layer kept as many as it does, but independently).
-    """
+def overlap(first: Masks, second: Masks) -> tuple[float, float]:
+    """The share of what the first mask set keeps that the second keeps too; and the share expected by chance, if each
+    layer kept as many as it does, but independently."""
     common = sum(int((mask & second[name]).sum()) for name, mask in first.items())
     chance = sum(int(mask.sum()) * int(second[name].sum()) / mask.numel() for name, mask in first.items())
     kept = sum(int(mask.sum()) for mask in first.values())
     return common / kept, chance / kept
 
 
-@torch.no_grad()
-def apply_(model, masks) -> None:
-    """Set the pruned entries of the model's parameters to exactly 0, in place.
-
-    Raises:
-        ValueError: masks whose names or shapes do not fit the model; nothing is changed then.
-    """
-    for parameter, mask in matched(model, masks):
-        parameter.masked_fill_(~mask.to(parameter.device), 0)
-
-
-def matched(model, masks) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    """The model's parameters beside their masks.
-
-    Raises:
-        ValueError: a mask for a parameter that the model does not have, of another shape, or not of bool type.
-    """
-    parameters = dict(model.named_parameters())
-    if unknown := [name for name in masks if name not in parameters]:
-        raise ValueError(f"masks for {', '.join(unknown)}, but the model's parameters are {', '.join(parameters)}")
-    for name, mask in masks.items():
-        if mask.shape != parameters[name].shape or mask.dtype != torch.bool:
-            raise ValueError(
-                f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
-                f"the parameter needs torch.bool of shape {tuple(parameters[name].shape)}"
-            )
-    return [(parameters[name], mask) for name, mask in masks.items()]
-
-
-def empty_layers(masks) -> list[str]:
+def empty_layers(masks: Masks) -> list[str]:
     """The names of the weights (not biases) of which nothing is kept."""
     return [name for name, mask in masks.items() if not is_bias(name) and not mask.any()]
 
 
-def layer_table(masks) -> pd.DataFrame:
+def layer_table(masks: Masks) -> pd.DataFrame:
     """Kept and total parameters and density per parameter, as a table indexed by name."""
     rows = {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"])
-    table.index.name = "parameter"
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"]).rename_axis("parameter")
     return table.assign(density=table.kept / table.total)
 
 
-def effective(model, masks, inputs) -> dict[str, torch.Tensor]:
-    """The kept connections that lie on a path of kept connections from an input to an output.
+def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
+    """The part of the masks that lies on a path of kept connections from an input to an output.
 
-    Whatever else is kept cannot change the output (a weight into a unit that leads nowhere) or always sees zero (a weight
-    out of a unit that nothing leads to). Paths are looked for, not counted: every unit is set back to 0 or 1 on the way, so
-    nothing under- or overflows however deep the network. A bias counts where its unit is on such a path.
+    Whatever else is kept leads nowhere, or always sees zero. A bias counts where its unit is on such a path. Paths are
+    looked for, not counted: each unit is set back to 0 or 1 on the way, so that nothing under- or overflows.
 
     Args:
         model: a feed-forward network of ``nn.Linear`` and ``nn.Conv2d``, pooling, batch norm, ReLU and sums.
-        masks: name → bool tensor, as from ``keep_top``; parameters without a mask count as kept.
-        inputs: one batch in the shape the network takes; only its shape is used.
-
-    Returns:
-        name → bool tensor, a part of ``masks``.
+        masks: parameters without one count as kept.
+        inputs: one batch; only its shape is used.
 
     Raises:
         ValueError: masks that do not fit, or a layer with weights of another kind.
 
     Source: effective sparsity, Vysogorets and Kempe (arXiv 2107.02306).
     """
-    probe = copy.deepcopy(model).double().eval()
+    probe = copy.deepcopy(model).double().eval().requires_grad_(True)
     for parent in list(probe.modules()):
         for name, child in list(parent.named_children()):
             if is_norm(child):
                 setattr(parent, name, nn.Identity())
     for module in probe.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
-            module.register_forward_hook(lambda _module, _inputs, output: _Reached.apply(output))
+            module.register_forward_hook(lambda _module, _inputs, output: _reached(output))
         elif any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False)):
             raise ValueError(f"paths through {type(module).__name__} are not defined here: Linear and Conv2d only")
     weights = prunable(probe)
@@ -210,61 +265,69 @@ def effective(model, masks, inputs) -> dict[str, torch.Tensor]:
         apply_(probe, masks)
     with torch.enable_grad(), _AveragePooling():
         outputs = probe(torch.ones_like(inputs[:1], dtype=torch.float64))
-        found = torch.autograd.grad(outputs.sum(), list(weights.values()), allow_unused=True)
-    on_path = {name: torch.zeros_like(w, dtype=torch.bool) if g is None else g > 0 for (name, w), g in zip(weights.items(), found)}
-    return {name: mask & on_path[name].to(mask.device) for name, mask in masks.items()}
+        gradients = torch.autograd.grad(outputs.sum(), list(weights.values()), allow_unused=True)
+    on_path = {weight: torch.zeros_like(weight) if g is None else g for weight, g in zip(weights.values(), gradients)}
+    pairs = zip(masks, matched(probe, masks))
+    return {name: mask & (on_path[weight] > 0).to(mask.device) for name, (weight, mask) in pairs}
 
 
-def compact(model, masks, inputs) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """A smaller copy of a masked network that computes the same function: inputs and units of ``nn.Linear`` layers that lie on no path of
-    kept connections are left out. Trained with its own masks, it goes the same way as the whole network, but for rounding.
+def _reached(signal):
+    """1 where anything arrives, forwards and backwards."""
+    reached = (signal > 0).to(signal.dtype)
+    reached = reached + reached * (signal - signal.detach())
+    reached.register_hook(lambda gradient: (gradient > 0).to(gradient.dtype))
+    return reached
+
+
+def compact(model: nn.Module, masks: Masks, inputs: Tensor) -> tuple[nn.Module, Masks]:
+    """A copy of a masked network and its masks without the inputs and units of ``nn.Linear`` layers that are on no path.
+
+    It computes the same function; trained with its masks, it goes the same way, but for rounding.
 
     Args:
-        model: see ``effective``, with its weights.
-        masks: name → bool tensor for all prunable parameters.
-        inputs: one batch in the shape the network takes; only its shape is used.
-
-    Returns:
-        (the smaller model, its masks); the layers keep their names, and a layer that sees only some of its inputs selects them itself.
+        model, masks, inputs: see ``effective``; masks of all prunable parameters, layers called one after the other.
 
     Raises:
-        ValueError: paths are not defined for this network (see ``effective``), a layer is left out whole, or a bias is kept in a unit that
-            no input reaches: such a unit has an output all the same.
+        ValueError: paths are not defined for this network (see ``effective``), a layer would be left out whole, a bias
+            is kept in a unit that no input reaches (it has an output all the same), or the function would change.
     """
     on_path = effective(model, masks, inputs)
     small, kept, before = copy.deepcopy(model), dict(masks), None
     layers = [(name, module) for name, module in small.named_modules() if isinstance(module, nn.Linear)]
     for number, (name, layer) in enumerate(layers):
-        path = on_path[f"{name}.weight"]
+        path, bias = on_path[f"{name}.weight"], masks.get(f"{name}.bias")
         rows, columns = path.any(1), path.any(0)
-        bias = masks.get(f"{name}.bias")
         if number == len(layers) - 1:
             rows = torch.ones_like(rows)
         if not columns.any() or (layer.bias is not None and (bias is None or (bias & ~rows).any())):
-            raise ValueError(f"{name} cannot be made smaller: it has no path through it, or a bias in a unit that no input reaches")
-        smaller = nn.Linear(int(columns.sum()), int(rows.sum()), layer.bias is not None, layer.weight.device, layer.weight.dtype)
-        with torch.no_grad():
-            smaller.weight.copy_(layer.weight[rows][:, columns])
-            kept[f"{name}.weight"] = masks[f"{name}.weight"][rows][:, columns]
-            if layer.bias is not None:
-                smaller.bias.copy_(layer.bias[rows])
-                kept[f"{name}.bias"] = bias[rows]
-        if before is None or len(before) != len(columns) or not torch.equal(before, columns):
-            smaller.register_forward_pre_hook(_Select(columns.nonzero().squeeze(1)))
+            raise ValueError(f"{name} cannot be made smaller: no path leads through it, or a bias is kept beside them")
+        smaller = nn.Linear(int(columns.sum()), int(rows.sum()), bias=layer.bias is not None)
+        smaller.weight = nn.Parameter(layer.weight.detach()[rows][:, columns])
+        kept[f"{name}.weight"] = masks[f"{name}.weight"][rows][:, columns]
+        if layer.bias is not None:
+            smaller.bias, kept[f"{name}.bias"] = nn.Parameter(layer.bias.detach()[rows]), bias[rows]
+        if before is None or not torch.equal(before, columns):
+            index = columns.nonzero().squeeze(1).to(layer.weight.device)
+            smaller.register_forward_pre_hook(lambda _, inputs, index=index: (inputs[0].index_select(-1, index),))
         parent, _, own = name.rpartition(".")
         setattr(small.get_submodule(parent), own, smaller)
         before = rows
+    whole = _outputs(model, masks, inputs)
+    try:
+        same = bool((_outputs(small, kept, inputs) - whole).abs().max() <= 1e-3 * whole.abs().max())
+    except (RuntimeError, IndexError):  # sizes that do not go together
+        same = False
+    if not same:
+        raise ValueError("this network cannot be made smaller: its linear layers are not called one after the other")
     return small, kept
 
 
-class _Select:
-    """Hands a layer the columns of its input that it is made for."""
-
-    def __init__(self, columns):
-        self.columns = columns
-
-    def __call__(self, module, inputs):
-        return (inputs[0].index_select(-1, self.columns),)
+@torch.no_grad()
+def _outputs(model, masks, inputs):
+    """What a masked model makes of eight random inputs."""
+    masked = copy.deepcopy(model).eval()
+    apply_(masked, masks)
+    return masked(torch.randn(8, *inputs.shape[1:], generator=torch.Generator().manual_seed(0)).to(inputs))
 
 
 class _AveragePooling(TorchFunctionMode):
@@ -276,58 +339,3 @@ class _AveragePooling(TorchFunctionMode):
             shared = {name: options[name] for name in ("stride", "padding", "ceil_mode") if name in options}
             return nn.functional.avg_pool2d(*args, **shared)
         return function(*args, **options)
-
-
-class _Reached(torch.autograd.Function):
-    """1 where anything arrives, forwards and backwards."""
-
-    @staticmethod
-    def forward(context, signal):
-        reached = (signal > 0).to(signal.dtype)
-        context.save_for_backward(reached)
-        return reached
-
-    @staticmethod
-    def backward(context, signal):
-        return (signal > 0).to(signal.dtype) * context.saved_tensors[0]
-
-
-def save(masks, path) -> None:
-    """Write masks to ``path`` (``.npz``), one bit an entry."""
-    arrays = {name: mask.cpu().numpy() for name, mask in masks.items()}
-    packed = {f"{name}:{'x'.join(map(str, a.shape))}": np.packbits(a) for name, a in arrays.items()}
-    with open(path, "wb") as stream:  # numpy would add a suffix to a name without one
-        np.savez_compressed(stream, **packed)
-
-
-def load(path) -> dict[str, torch.Tensor]:
-    """Read what ``save`` wrote.
-
-    Raises:
-        ValueError: a file that is not such masks, or a damaged one.
-    """
-    masks = {}
-    try:
-        with np.load(path) as stored:
-            for key in stored.files:
-                name, _, sizes = key.rpartition(":")
-                shape = tuple(map(int, sizes.split("x")))
-                bits = np.unpackbits(stored[key], count=int(np.prod(shape)))
-                masks[name] = torch.from_numpy(bits.astype(bool).reshape(shape))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zipfile, zlib and numpy raise half a dozen kinds
-        raise ValueError(f"{Path(path)} does not hold masks, or is damaged: save them again ({error})") from error
-    return masks
-
-
-def to_torch_prune(model, masks) -> None:
-    """Hand the masks over to ``torch.nn.utils.prune``, in place, for code that expects its ``weight_mask`` buffers.
-
-    Raises:
-        ValueError: masks that do not fit the model; nothing is changed then.
-    """
-    matched(model, masks)
-    for name, mask in masks.items():
-        owner, _, parameter = name.rpartition(".")
-        torch_prune.custom_from_mask(model.get_submodule(owner), parameter, mask)

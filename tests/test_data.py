@@ -1,250 +1,200 @@
-import gzip
-import hashlib
-import io
-import shutil
-import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader
 
-from snipkit import data, sources
-
-
-@pytest.fixture
-def root(tmp_path):
-    """An empty data folder with links to the verified MNIST files that a test may replace."""
-    folder = tmp_path / "MNIST/raw"
-    folder.mkdir(parents=True)
-    for file in sources.IDX_FILES:
-        (folder / file).symlink_to(sources.fetch("mnist") / file)
-    data._decoded.cache_clear()
-    yield tmp_path
-    data._decoded.cache_clear()
+from snipkit import data
 
 
-@pytest.fixture
-def offline(monkeypatch):
-    """No source answers; the calls are counted."""
-    calls = []
-
-    def refuse(files, scratch):
-        calls.append(files)
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(
-        sources, "SOURCES",
-        {n: sources.Source(s.folder, s.sha256, dict.fromkeys(s.fetchers, refuse)) for n, s in sources.SOURCES.items()},
-    )
-    return calls
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_whole_sets_as_standardised_tensors(name):
-    dataset = data.load(name)
-    assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [54_000, 6_000, 10_000]
-    assert dataset.train.pixels.dtype == torch.uint8 and dataset.train.pixels.shape[1:] == data.SHAPES[name][0]
-    images, labels = dataset.train[:]
-    held_out, _ = dataset.val[:]
-    both = torch.cat([images, held_out]).double()
-    assert abs(both.mean()) < 1e-5 and abs(both.std() - 1) < 1e-5  # over all 60,000, as in the authors' code
-    assert images.dtype == torch.float32 and labels.dtype == torch.int64
-    assert torch.bincount(torch.cat([dataset.train.labels, dataset.val.labels])).sum() == 60_000
+@pytest.fixture(scope="module")
+def images():
+    """120 images, no two alike, of 4 classes; class 3 has half of them."""
+    pixels = torch.randint(0, 256, (120, 3, 8, 8), dtype=torch.uint8, generator=seeded())
+    labels = torch.tensor([0, 1, 2, 3, 3, 3]).repeat(20)
+    return data.Images(pixels, labels, *data.channel_statistics(pixels))
 
 
-def test_the_known_statistics_and_first_digits_of_mnist(mnist):
-    assert (mnist.train.mean[0], mnist.train.std[0]) == (pytest.approx(0.1306605, abs=1e-6), pytest.approx(0.3081078, abs=1e-6))
-    assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+@pytest.fixture(scope="module")
+def part(images):
+    """Some of the images, in an order of their own."""
+    return images.take(torch.randperm(120, generator=seeded(1))[:50])
 
 
-def test_the_split_is_seeded_and_disjoint():
-    one, same, other = (data.load("mnist", split_seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(one.val.pixels, same.val.pixels) and not torch.equal(one.val.labels, other.val.labels)
-    together = torch.cat([one.train.labels, one.val.labels]).bincount()
-    assert torch.equal(together, torch.cat([other.train.labels, other.val.labels]).bincount())
-    assert torch.equal(data.load("mnist", train_size=50).train.pixels, one.train.pixels[:50])
+def rows_of(batch, images):
+    """Where in ``images`` each example of a batch is; its label must be there with it."""
+    inputs, labels = batch
+    rows = (inputs[:, None] == images[:][0]).all(-1).all(-1).all(-1).nonzero()
+    assert rows[:, 0].tolist() == list(range(len(inputs)))
+    assert torch.equal(images.labels[rows[:, 1]], labels)
+    return rows[:, 1].tolist()
 
 
-def test_a_scoring_batch_has_no_repetitions(mnist):
-    part = mnist.train.take(slice(64))
-    images, _ = data.draw(part, 64, torch.Generator().manual_seed(0))
-    assert torch.equal(images.flatten(1).sum(1).sort().values, part[:][0].flatten(1).sum(1).sort().values)
-    with pytest.raises(ValueError, match="a batch of 65 cannot be drawn from 64 examples"):
-        data.draw(part, 65, torch.Generator())
+def test_channel_statistics_are_those_of_all_pixels(images):
+    mean, std = data.channel_statistics(images.pixels)
+    values = images.pixels.double() / 255
+    assert torch.tensor(mean) == pytest.approx(values.mean((0, 2, 3)), abs=1e-6)
+    assert torch.tensor(std) == pytest.approx(values.std((0, 2, 3), correction=0), abs=1e-6)
 
 
-def test_balanced_and_one_class_batches(mnist):
-    generator = torch.Generator().manual_seed(0)
-    _, labels = data.draw(mnist.train, 100, generator, "balanced")
-    assert labels.bincount().tolist() == [10] * 10
-    _, labels = data.draw(mnist.train, 13, generator, "balanced")
-    assert sorted(labels.bincount(minlength=10).tolist()) == [1] * 7 + [2] * 3
-    classes = {int(data.draw(mnist.train, 20, generator, "one-class")[1].unique()) for _ in range(20)}
-    assert len(classes) > 3
-    with pytest.raises(ValueError, match="unknown sample 'odd'; known: uniform"):
-        data.draw(mnist.train, 20, generator, "odd")
+def test_batches_are_standardised_by_channel(images):
+    inputs, labels = images[:]
+    assert (inputs.dtype, inputs.shape, labels.dtype) == (torch.float32, (120, 3, 8, 8), torch.int64)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    assert inputs.mean((0, 2, 3)).abs().max() < 1e-6
+    assert (inputs.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-6
+    other = replace(images, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))[:][0]
+    pixel = images.pixels[7, :, 2, 3] / 255
+    assert torch.allclose(other[7, :, 2, 3], (pixel - torch.tensor([0, 0.5, 1])) / torch.tensor([1, 0.5, 0.25]))
 
 
-def test_shuffled_labels_are_a_permutation_that_has_forgotten_the_images(mnist):
-    shuffled = data.shuffle_labels(mnist.train, torch.Generator().manual_seed(0))
-    assert torch.equal(shuffled.labels.bincount(), mnist.train.labels.bincount()) and shuffled.pixels is mnist.train.pixels
-    assert 0.09 < (shuffled.labels == mnist.train.labels).double().mean() < 0.11
+@pytest.mark.parametrize("whole", [True, False])
+def test_every_kind_of_index_gives_the_same_examples(images, part, whole):
+    """All the images, in their order, and some of them, by rows: labels and pixels stay together."""
+    chosen, rows = (images, torch.arange(120)) if whole else (part, part.rows)
+    inputs, labels = images.standardise(images.pixels[rows]), images.labels[rows]
+    index = torch.tensor([5, 0, 5, 49])
+    for key in (index, slice(None), slice(3, 20, 2), torch.arange(len(chosen)) % 3 == 0):
+        batch = chosen[key]
+        assert torch.equal(batch[0], inputs[key]) and torch.equal(batch[1], labels[key])
+    for key in (0, 7, -1, torch.tensor(4)):
+        example, label = chosen[key]
+        assert torch.equal(example, inputs[key]) and label == labels[key] and example.shape == (3, 8, 8)
+    with pytest.raises(IndexError):
+        chosen[len(chosen)]
 
 
-
-def test_local_files_come_first_also_packed(root, offline):
-    folder = root / "MNIST/raw"
-    label_file = folder / "t10k-labels-idx1-ubyte"
-    content = label_file.read_bytes()
-    label_file.unlink()
-    with gzip.open(f"{label_file}.gz", "wb") as packed:
-        packed.write(content)
-    assert len(data.load("mnist", root=root).test) == 10_000
-    assert label_file.read_bytes() == content and not offline
+def test_a_data_loader_gives_the_same_batches(part):
+    batches = list(DataLoader(part, batch_size=20))
+    assert [len(labels) for _, labels in batches] == [20, 20, 10]
+    for start, (inputs, labels) in zip((0, 20, 40), batches):
+        assert torch.equal(inputs, part[start : start + 20][0]) and torch.equal(labels, part[start : start + 20][1])
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_damaged_file_is_named_and_left_alone(root, offline, packed):
-    path = root / "MNIST/raw/train-labels-idx1-ubyte"
-    content = bytearray(path.read_bytes())
-    content[1000] ^= 1
-    path.unlink()
-    if packed:
-        path = path.with_name(path.name + ".gz")
-        content = gzip.compress(content)
-    path.write_bytes(content)
-    with pytest.raises(sources.DataError, match=f"{path.name}: the file is damaged"):
-        data.load("mnist", root=root)
-    assert path.read_bytes() == content and not offline
-    assert sorted(p.name for p in path.parent.iterdir() if p.name.startswith(".")) == []
+def test_parts_share_the_pixels(images, part):
+    nested = part.take(slice(10, 20))
+    assert part.pixels is images.pixels and nested.pixels is images.pixels
+    assert rows_of(nested[:], images) == part.rows[10:20].tolist() and len(nested) == 10
+    assert len(part.take(slice(0))) == 0
 
 
-def test_when_every_source_fails_one_error_says_what_was_tried(tmp_path, offline):
-    with pytest.raises(sources.DataError) as error:
-        data.load("fashion-mnist", root=tmp_path)
-    assert "Tried" in str(error.value) and str(error.value).count("no route to host") == 2
-    for part in ("the official site", "dataset-fashion-mnist", str(tmp_path / "FashionMNIST/raw"), "train-images-idx3-ubyte", "SNIPKIT_DATA"):
-        assert part in str(error.value)
-    assert not list((tmp_path / "FashionMNIST/raw").iterdir())
+def test_to_moves_everything_to_the_device(images, part):
+    moved = part.to("meta")
+    assert {moved.pixels.device.type, moved.labels.device.type, moved.rows.device.type} == {"meta"}
+    assert images.to("meta").rows is None and images.to("meta").labels.device.type == "meta"
+    assert images.to("meta").take(slice(5)).rows.device.type == "meta"
+    inputs, labels = moved[torch.arange(4, device="meta")]
+    assert inputs.device.type == labels.device.type == "meta"
 
 
-def test_a_download_with_the_wrong_content_is_not_used(tmp_path, monkeypatch):
-    def lie(files, scratch):
-        for file in files:
-            (scratch / file).write_bytes(b"not a digit")
-
-    def deliver(files, scratch):
-        for file in files:
-            shutil.copy(real / file, scratch)
-
-    real, source = sources.fetch("mnist"), sources.SOURCES["mnist"]
-    changed = sources.Source(source.folder, source.sha256, {"a liar": lie, "a friend": deliver})
-    monkeypatch.setitem(sources.SOURCES, "mnist", changed)
-    folder = sources.fetch("mnist", tmp_path)
-    assert {p.name for p in folder.iterdir()} == set(sources.IDX_FILES)
-    sources._verify(folder / sources.IDX_FILES[0], source.sha256[sources.IDX_FILES[0]])
+def test_a_split_holds_out_a_random_tenth(images, part):
+    train, val = data.split(images, seeded(3))
+    assert (len(train), len(val)) == (108, 12) and train.pixels is images.pixels
+    assert sorted(rows_of(train[:], images) + rows_of(val[:], images)) == list(range(120))
+    same, other = data.split(images, seeded(3)), data.split(images, seeded(4))
+    assert torch.equal(same[1].rows, val.rows) and torch.equal(same[0].rows, train.rows)
+    assert set(other[1].rows.tolist()) != set(val.rows.tolist())
+    assert torch.equal(val.rows, torch.randperm(120, generator=seeded(3))[:12])  # committed records depend on it
+    often = torch.cat([data.split(images, seeded(seed))[1].rows for seed in range(300)]).bincount(minlength=120)
+    assert often.min() > 10 and often.max() < 60  # each image 30 times on average
+    train, val = data.split(part, seeded())  # of a part, that part
+    assert sorted(train.rows.tolist() + val.rows.tolist()) == sorted(part.rows.tolist())
 
 
-#: of the official binary version, https://www.cs.toronto.edu/~kriz/cifar.html
-CIFAR_MD5 = {
-    "data_batch_1": "5dd7e06a14cb22eb9f671a540d1b7c25", "data_batch_2": "5ea93a67294ea407fff1d09f752e9692",
-    "data_batch_3": "942cd6a4bcdd0dd3c604fbe906cb4421", "data_batch_4": "ae636b3ba5c66a11e91e8cb52e771fcb",
-    "data_batch_5": "53f37980c15c3d472c316c40844f3f0d", "test_batch": "803d5f7f4d78ea53de84dbe85f74fb6d",
-}
+def test_samples_come_from_all_images_without_repetition(images, part):
+    seen = [rows_of(data.sample(part, 10, seeded(seed)), images) for seed in range(60)]
+    assert all(len(set(rows)) == 10 for rows in seen)
+    assert {row for rows in seen for row in rows} == set(part.rows.tolist())
+    assert rows_of(data.sample(part, 10, seeded(5)), images) == seen[5]
+    assert sorted(rows_of(data.sample(part, None, seeded()), images)) == sorted(part.rows.tolist())
+    for size in (0, 51):
+        with pytest.raises(ValueError, match=f"cannot sample a batch of {size} from 50 examples"):
+            data.sample(part, size, seeded())
+    with pytest.raises(ValueError, match="unknown sampling 'odd'; known: uniform, balanced, one-class"):
+        data.sample(part, 10, seeded(), "odd")
 
 
-def available(name):
-    """Skip the test where the set cannot be had: the study leaves it out there too."""
-    try:
-        return sources.fetch(name)
-    except sources.DataError as error:
-        pytest.skip(f"{name} cannot be had here: {error}")
+def test_a_balanced_sample_has_equally_many_of_each_class(images):
+    batches = [data.sample(images, 10, seeded(seed), "balanced") for seed in range(400)]
+    counts = [sorted(labels.bincount(minlength=4).tolist()) for _, labels in batches]
+    assert counts == [[2, 2, 3, 3]] * 400
+    assert {row for batch in batches for row in rows_of(batch, images)} == set(range(120))
+    _, labels = data.sample(images, 100, seeded(), "balanced")  # more than the rare classes have
+    assert labels.bincount().tolist() == [20, 20, 20, 40]
 
 
-def test_cifar_10_is_the_official_one():
-    folder = available("cifar-10")
-    found = {file: hashlib.md5((folder / f"{file}.bin").read_bytes()).hexdigest() for file in CIFAR_MD5}
-    assert found == CIFAR_MD5
-    dataset = data.load("cifar-10")
-    assert dataset.train.pixels.shape == (45_000, 3, 32, 32) and len(dataset.val) == 5_000 and len(dataset.test) == 10_000
-    assert dataset.train.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=5e-5)
-    assert dataset.train.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=5e-5)
-    assert dataset.test.labels[:8].tolist() == [3, 8, 8, 0, 6, 6, 1, 6]  # cat, ship, ship, airplane, frog, frog, car, frog
-    images, _ = dataset.train[:100]
-    assert images.is_contiguous(memory_format=torch.channels_last)
+def test_a_one_class_sample_is_a_random_part_of_a_random_class(images):
+    batches = [data.sample(images, 5, seeded(seed), "one-class") for seed in range(600)]
+    classes = [labels.unique().tolist() for _, labels in batches]
+    assert all(len(found) == 1 for found in classes)
+    often = torch.tensor(classes).flatten().bincount()
+    assert len(often) == 4 and often.max() < 200  # each 150 times on average, though one has half of the images
+    assert {row for batch in batches for row in rows_of(batch, images)} == set(range(120))
+    with pytest.raises(ValueError, match="cannot sample a batch of 61 from"):
+        data.sample(images, 61, seeded(), "one-class")
 
 
-@pytest.fixture
-def small_tiny_imagenet(tmp_path, monkeypatch):
-    """An archive of Tiny-ImageNet's layout with 5 images a class, of one of two colours."""
-    wnids, pictures = [f"n{i:08d}" for i in range(200)], []
-    for mode, colour in (("RGB", (200, 100, 50)), ("L", 80)):
-        stream = io.BytesIO()
-        Image.new(mode, (64, 64), colour).save(stream, "JPEG")
-        pictures.append(stream.getvalue())
-    with zipfile.ZipFile(tmp_path / "tiny-imagenet-200.zip", "w") as archive:
-        archive.writestr("tiny-imagenet-200/wnids.txt", "\n".join(reversed(wnids)))
-        for w in wnids:
-            for i in range(5):
-                archive.writestr(f"tiny-imagenet-200/train/{w}/images/{w}_{i}.JPEG", pictures[i == 0])
-        for i in range(20):
-            archive.writestr(f"tiny-imagenet-200/val/images/val_{i}.JPEG", pictures[0])
-        archive.writestr("tiny-imagenet-200/val/val_annotations.txt", "".join(f"val_{i}.JPEG\t{wnids[i * 7]}\t0\t0\t9\t9\n" for i in range(20)))
-    digest = sources.archive_digest(tmp_path / "tiny-imagenet-200.zip")
-    monkeypatch.setattr(data, "TINY_IMAGES_PER_CLASS", 5)
-    monkeypatch.setitem(sources.SOURCES, "tiny-imagenet", sources.Source(".", {"tiny-imagenet-200.zip": digest}, {}))
-    data._decoded.cache_clear()
-    yield tmp_path
-    data._decoded.cache_clear()
+def test_shuffled_labels_are_permuted_and_the_images_stay(images, part):
+    shuffled = data.shuffle_labels(part, seeded())
+    assert shuffled.pixels is part.pixels and shuffled.rows is part.rows
+    assert torch.equal(shuffled.labels.bincount(), part.labels.bincount())
+    assert not torch.equal(shuffled.labels, part.labels)
+    assert torch.equal(data.shuffle_labels(part, seeded()).labels, shuffled.labels)
+    agreement = [(data.shuffle_labels(images, seeded(s)).labels == images.labels).float().mean() for s in range(50)]
+    assert sum(agreement) / 50 == pytest.approx(0.25 + 3 / 36, abs=0.02)  # as for independent labels of these classes
 
 
-def test_tiny_imagenet_is_decoded_once_and_checked_after(small_tiny_imagenet, monkeypatch):
-    root = small_tiny_imagenet
-    dataset = data.load("tiny-imagenet", root=root)
-    assert (len(dataset.train), len(dataset.val), len(dataset.test), dataset.num_classes) == (900, 100, 20, 200)
-    assert dataset.test.labels.tolist() == [7 * i for i in range(20)]
-    assert torch.cat([dataset.train.labels, dataset.val.labels]).bincount().tolist() == [5] * 200
-    colour = dataset.test.pixels[0].float().mean((1, 2))
-    assert (colour - torch.tensor([200.0, 100.0, 50.0])).abs().max() < 3
-    monkeypatch.setattr(data, "_unpack_tiny_imagenet", None)  # a second time, it is not decoded
-    data._decoded.cache_clear()
-    assert torch.equal(data.load("tiny-imagenet", root=root).train.pixels[:50], dataset.train.pixels[:50])
-    path = root / "tiny-imagenet-200-arrays/train_labels.npy"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    data._decoded.cache_clear()
-    with pytest.raises(sources.DataError, match="train_labels.npy: the file is damaged. Delete the folder"):
-        data.load("tiny-imagenet", root=root)
+@pytest.mark.parametrize("height, width", [(16, 16), (9, 16)])
+def test_augmentation_flips_and_shifts_each_image_by_itself(height, width):
+    """Every result is one of the 50 that are possible, all are equally likely, and what comes in is zero."""
+    picture = torch.randn(2, height, width, generator=seeded())
+    possible = [
+        pad(flipped, (2, 2, 2, 2))[:, 2 + dy : 2 + dy + height, 2 + dx : 2 + dx + width]
+        for flipped in (picture, picture.flip(-1)) for dy in range(-2, 3) for dx in range(-2, 3)
+    ]
+    changed = data.augment(picture.expand(4000, -1, -1, -1), "flip-shift", seeded(1))
+    which = (changed[:, None] == torch.stack(possible)).all(-1).all(-1).all(-1)
+    assert (which.sum(1) == 1).all()
+    often = which.sum(0)
+    assert len(often) == 50 and often.min() > 40 and often.max() < 130  # each 80 times on average
+    which = which.int().argmax(1)
+    assert len(set(which[:20].tolist())) > 10  # the images of a batch by numbers of their own
+    assert torch.equal(changed, data.augment(picture.expand(4000, -1, -1, -1), "flip-shift", seeded(1)))
+    assert changed.shape == (4000, 2, height, width) and changed.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_torn_archive_is_named(small_tiny_imagenet):
-    path = small_tiny_imagenet / "tiny-imagenet-200.zip"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(sources.DataError, match="tiny-imagenet-200.zip: the file is damaged"):
-        data.load("tiny-imagenet", root=small_tiny_imagenet)
+def test_augmentation_shifts_by_an_eighth_and_keeps_images_apart():
+    batch = torch.arange(1.0, 7.0).view(6, 1, 1, 1) * torch.ones(1, 1, 32, 32)
+    changed = data.augment(batch.repeat(100, 1, 1, 1), "flip-shift", seeded()).view(100, 6, 32, 32)
+    kept = changed > 0
+    assert torch.equal(changed, kept * batch[:, 0])  # the content of each image stays in its place
+    assert kept.any(-1).sum(-1).unique().tolist() == kept.any(-2).sum(-1).unique().tolist() == [28, 29, 30, 31, 32]
 
 
-def test_augmentation_flips_and_shifts_each_image_by_its_own_draw():
-    images = torch.arange(1.0, 1 + 32 * 32).view(1, 1, 32, 32).repeat(2000, 3, 1, 1)
-    for kind, flips, moves in (("flip-shift", 0.5, 1.0), ("half-flip-shift", 0.25, 0.5)):
-        changed = data.augment(images, kind, torch.Generator().manual_seed(0))
-        assert changed.shape == images.shape and torch.equal(changed[:, 0], changed[:, 2])
-        row = changed[:, 0, 16]  # three rows' distance at most: every row of the result holds consecutive numbers, or zeros
-        flipped = (row[:, 16] < row[:, 15]).float().mean().item()
-        assert flipped == pytest.approx(flips, abs=0.04)
-        first = torch.where(row[:, 16] < row[:, 15], row.flip(1).T, row.T).T[:, 16] - images[0, 0, 16, 16]
-        dy, dx = torch.round(first / 32), first - 32 * torch.round(first / 32)
-        assert dy.abs().max() == 4 and dx.abs().max() == 4
-        still = ((dx == 0) & (dy == 0)).float().mean().item()
-        assert still == pytest.approx(1 - moves + moves / 81, abs=0.04)
-        lost = (changed[:, 0] == 0).float().mean((1, 2))
-        assert torch.allclose(lost, 1 - (1 - dx.abs() / 32) * (1 - dy.abs() / 32))  # what comes in is zero
-    assert data.augment(images, "none", None) is images
+def test_augmentation_by_name():
+    batch = torch.randn(2, 1, 8, 8)
+    assert data.augment(batch, "none", None) is batch
     with pytest.raises(ValueError, match="unknown augmentation 'flip'; known: none, flip-shift"):
-        data.augment(images, "flip", None)
+        data.augment(batch, "flip", None)
 
 
-def test_unknown_names_and_sizes():
-    with pytest.raises(ValueError, match="unknown data set 'mist'; known: mnist, fashion-mnist, cifar-10, tiny-imagenet"):
-        data.load("mist")
-    with pytest.raises(ValueError, match="train_size is 54001; mnist has 1 to 54000"):
-        data.load("mnist", train_size=54_001)
+def test_the_random_numbers_of_committed_records():
+    """A seed must mean the same split, sample, labels and shifts as it did when the records were made."""
+    pixels = (torch.arange(60 * 3 * 8 * 8) * 37 % 251).to(torch.uint8).view(60, 3, 8, 8)
+    images = data.Images(pixels, torch.arange(60) % 4, (0.5,) * 3, (0.25,) * 3)
+    sampled = {kind: rows_of(data.sample(images, 8, seeded(), kind), images) for kind in data.SAMPLING}
+    assert sampled == {
+        "uniform": [44, 49, 19, 3, 47, 2, 31, 43],
+        "balanced": [44, 49, 19, 2, 3, 25, 48, 34],
+        "one-class": [19, 3, 47, 31, 43, 11, 35, 15],
+    }
+    assert data.split(images, seeded())[1].rows.tolist() == [44, 49, 19, 3, 47, 2]
+    assert data.shuffle_labels(images, seeded()).labels[:12].tolist() == [0, 1, 3, 3, 3, 2, 3, 3, 1, 0, 3, 1]
+    picture = torch.arange(1.0, 257.0).view(1, 1, 16, 16).repeat(8, 1, 1, 1)
+    changed = data.augment(picture, "flip-shift", seeded())
+    assert changed[:, 0, 8, 8].tolist() == [135, 154, 122, 121, 119, 171, 151, 123]

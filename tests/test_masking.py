@@ -1,5 +1,8 @@
-"""Law 5, the tie rule, the ablations."""
+"""Law 5, the tie rule, the pool, the ablations, masks on a model and in files."""
 
+import copy
+import importlib.util
+import pickle
 import warnings
 
 import numpy as np
@@ -8,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils import prune as torch_prune
 
 import snipkit
 from snipkit import masking, models, saliency
@@ -70,11 +75,154 @@ def test_an_empty_layer_is_a_warning_that_names_it():
         masking.keep_top({"first.weight": torch.ones(2, 2), "first.bias": torch.zeros(2), "second.weight": torch.zeros(2, 2)}, 0.6)
 
 
-def test_prunable_is_weights_and_biases_never_norm_layers():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.GroupNorm(1, 2), nn.PReLU(), nn.Linear(2, 2), nn.LayerNorm(2))
-    assert list(masking.prunable(model)) == ["0.weight", "0.bias", "4.weight", "4.bias"]
-    assert list(masking.prunable(model, biases=False)) == ["0.weight", "4.weight"]
-    assert masking.prunable(model)["0.weight"] is model[0].weight
+@pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning")
+def test_a_count_in_place_of_a_sparsity():
+    scores = {"a.weight": torch.tensor([[4.0, 1.0], [3.0, 3.0]]), "b.weight": torch.tensor([[2.0], [3.0]])}
+    assert {n: m.int().tolist() for n, m in masking.keep_top(scores, keep=3).items()} == {"a.weight": [[1, 0], [1, 1]], "b.weight": [[0], [0]]}
+    assert sum(int(m.sum()) for m in masking.keep_lowest(scores, keep=2).values()) == 2
+    assert all(m.all() for m in masking.keep_top(scores, keep=6).values())
+    for keep in (0, 7, -1):
+        with pytest.raises(ValueError, match="the number of parameters kept, from 1 to 6"):
+            masking.keep_top(scores, keep=keep)
+    for both in ({}, {"sparsity": 0.5, "keep": 3}):
+        with pytest.raises(ValueError, match="one of them"):
+            masking.keep_top(scores, **both)
+
+
+def test_a_sparsity_for_each_layer():
+    """Each is ranked on its own, a module's parameters together; what is not named is kept whole."""
+    generator = torch.Generator().manual_seed(0)
+    scores = {name: torch.rand(4, 5, generator=generator) for name in ("a.0.weight", "a.0.bias", "a.1.weight", "ab.weight", "c.weight")}
+    scores["ab.weight"] += 9  # so that a ranking of the whole network would keep other entries
+    masks = masking.keep_top(scores, {"a.0": 0.5, "a.1.weight": 0.9, "ab": 0.25})
+    assert {name: int(mask.sum()) for name, mask in masks.items() if name[:3] != "a.0"} == {"a.1.weight": 2, "ab.weight": 15, "c.weight": 20}
+    together = {name: scores[name] for name in ("a.0.weight", "a.0.bias")}
+    assert all(torch.equal(masks[name], mask) for name, mask in masking.keep_top(together, 0.5).items())
+    assert list(masks) == list(scores)
+    for wrong in ({"d": 0.5}, {"a": 0.5, "a.0": 0.5}, {"a.0.weigh": 0.5}):
+        with pytest.raises(ValueError, match="is none of the scored layers, or within another one"):
+            masking.keep_top(scores, wrong)
+    with pytest.raises(ValueError, match="share of parameters removed"):
+        masking.keep_top(scores, {"a.0": 1.0})
+
+
+def test_scores_in_half_precision_are_ranked():
+    assert masking.keep_top({"w": torch.tensor([1.0, 3.0, 2.0], dtype=torch.bfloat16)}, keep=1)["w"].tolist() == [False, True, False]
+
+
+# --- the pool -------------------------------------------------------------------------------------------------------
+
+
+class Own(nn.Module):
+    """What users write: a matrix, a gain, a token, and a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(3, 3)), nn.Parameter(torch.zeros(3))
+        self.weight_gain, self.layer_scale = nn.Parameter(torch.ones(1, 3, 1)), nn.Parameter(torch.ones(3, 1, 1))
+        self.cls_token, self.bias_table = nn.Parameter(torch.randn(1, 3)), nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x):
+        return (x + self.cls_token) @ self.weight + self.bias
+
+
+class OwnNorm2d(Own):
+    pass
+
+
+def test_prunable_is_decided_by_the_type_of_the_layer():
+    layers = {
+        "conv": nn.Conv2d(1, 2, 3), "norm": nn.BatchNorm2d(2), "group": nn.GroupNorm(1, 2), "prelu": nn.PReLU(3), "own_norm": OwnNorm2d(),
+        "layer_norm": nn.LayerNorm((2, 2)), "up": nn.ConvTranspose1d(1, 1, 1), "linear": nn.Linear(1, 1), "both": nn.Bilinear(1, 2, 1, bias=False),
+        "lstm": nn.LSTM(2, 3, proj_size=1), "cell": nn.GRUCell(1, 1), "table": nn.Embedding(4, 2), "bag": nn.EmbeddingBag(4, 2),
+        "attention": nn.MultiheadAttention(4, 2, add_bias_kv=True), "apart": nn.MultiheadAttention(4, 2, kdim=3, vdim=2), "own": Own(),
+    }
+    weights = [
+        "conv.weight", "up.weight", "linear.weight", "both.weight", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.weight_hr_l0", "cell.weight_ih",
+        "cell.weight_hh", "attention.in_proj_weight", "attention.out_proj.weight", "apart.q_proj_weight", "apart.k_proj_weight",
+        "apart.v_proj_weight", "apart.out_proj.weight", "own.weight",
+    ]
+    biases = [
+        "conv.bias", "up.bias", "linear.bias", "lstm.bias_ih_l0", "lstm.bias_hh_l0", "cell.bias_ih", "cell.bias_hh",
+        "attention.in_proj_bias", "attention.out_proj.bias", "apart.in_proj_bias", "apart.out_proj.bias", "own.bias",
+    ]
+    model = nn.ModuleDict(layers)
+    assert list(masking.prunable(model)) == [name for name, _ in model.named_parameters() if name in weights + biases]
+    assert set(masking.prunable(model)) == set(weights + biases)
+    assert set(masking.prunable(model, biases=False)) == set(weights)
+    assert masking.prunable(model)["conv.weight"] is model["conv"].weight
+
+
+def test_frozen_parameters_and_what_the_caller_excludes_stay():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    model[1].weight.requires_grad_(False)  # its bias alone is not pruned
+    assert list(masking.prunable(model)) == ["2.weight", "2.bias"]
+    assert list(masking.prunable(model.requires_grad_(True), where=lambda name, module: module is not model[1])) == [
+        "0.weight", "0.bias", "2.weight", "2.bias"
+    ]
+    assert list(masking.prunable(model, where=lambda name, _: name != "0.weight")) == ["1.weight", "1.bias", "2.weight", "2.bias"]
+    before = copy.deepcopy(model[0].requires_grad_(False).state_dict())
+    snipkit.prune(model, (torch.randn(4, 2), torch.arange(4) % 2), 0.5)
+    assert all(torch.equal(before[name], content) for name, content in model[0].state_dict().items())
+
+
+class Tied(nn.Module):
+    """A language model in small: the table of words is the weight of the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.inner, self.head = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 7)
+        self.head.weight = self.words.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.inner(self.words(x))))
+
+
+def test_a_shared_parameter_is_a_weight_if_it_is_one_anywhere():
+    model = Tied()
+    assert list(masking.prunable(model)) == ["words.weight", "inner.weight", "inner.bias", "head.bias"]
+    for refused in ("words.weight", "head.weight"):  # by either name
+        assert list(masking.prunable(model, where=lambda name, _: name != refused)) == ["inner.weight", "inner.bias"]
+    assert list(masking.prunable(model, where=lambda _, module: isinstance(module, nn.Linear))) == ["inner.weight", "inner.bias"]
+
+
+def test_the_table_of_the_pool():
+    model = nn.ModuleDict({"tied": Tied(), "norm": nn.LayerNorm(2), "own": Own(), "frozen": nn.Linear(2, 1), "table": nn.Embedding(2, 2)})
+    model["frozen"].weight.requires_grad_(False)
+    table = masking.pool(model, biases=True, where=lambda name, _: not name.startswith("tied.inner"))
+    assert table.index.tolist() == [name for name, _ in model.named_parameters()]
+    assert table.index[table.pruned].tolist() == list(masking.prunable(model, where=lambda name, _: not name.startswith("tied.inner")))
+    assert table.loc["tied.words.weight"].tolist() == [True, "weight", "Embedding", (7, 4), "tied.head.weight"]
+    roles = {"tied.inner.weight": "left out by where", "norm.weight": "normalisation", "own.cls_token": "not a weight", "own.bias": "bias",
+             "frozen.weight": "frozen", "frozen.bias": "bias of no pruned weight", "table.weight": "lookup table"}
+    assert table.role[list(roles)].to_dict() == roles
+    assert masking.pool(model, biases=False).role["own.bias"] == "left out by biases=False"
+    assert masking.pool(nn.LazyLinear(2)).role.tolist() == ["lazy", "lazy"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Complex modules:UserWarning")
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda m: parametrizations.weight_norm(m[0]), "0.parametrizations.weight.original0, 0.parametrizations.weight.original1 is part of a weight"),
+        (lambda m: parametrizations.spectral_norm(m[0]), "0.parametrizations.weight.original is part of a weight"),
+        (lambda m: nn.utils.weight_norm(m[0]), "0.weight_g, 0.weight_v is part of a weight"),
+        (lambda m: nn.utils.spectral_norm(m[0]), "0.weight_orig is part of a weight"),
+        (lambda m: torch_prune.l1_unstructured(m[0], "weight", 1), "0.weight_orig is part of a weight"),
+        (lambda m: m[0].to(torch.complex64), "0.weight is complex: leave it out"),
+        (lambda m: m.append(nn.LazyLinear(2)), "1.weight, 1.bias has no shape yet: pass one batch"),
+    ],
+)
+def test_weights_that_cannot_be_masked_are_refused_by_name(change, message):
+    model = nn.Sequential(nn.Linear(3, 2))
+    change(model)
+    with pytest.raises(ValueError, match=message):
+        masking.prunable(model)
+    prefix = message[:2]
+    assert not [name for name in masking.prunable(model, where=lambda name, _: not name.startswith(prefix)) if name.startswith(prefix)]
+    if message[0] == "0":
+        assert not masking.prunable(model.requires_grad_(False))  # what is frozen is no obstacle
 
 
 def test_prune_is_score_select_apply(batch):
@@ -178,6 +326,9 @@ def test_nothing_is_effective_behind_an_empty_layer_and_everything_in_a_deep_den
     assert all(m.all() for m in masking.effective(deep, ones, torch.zeros(1, 64)).values())
     with pytest.raises(ValueError, match="paths through LSTM"):
         masking.effective(nn.Sequential(nn.LSTM(3, 4)), {}, torch.zeros(1, 2, 3))
+    frozen = nn.Sequential(nn.Linear(3, 2).requires_grad_(False), nn.Linear(2, 2))  # part of the paths, if not of the pool
+    masks = {"1.weight": torch.eye(2, dtype=torch.bool)}
+    assert masking.effective(nn.DataParallel(frozen), masks, torch.zeros(1, 3))["1.weight"].equal(masks["1.weight"])
 
 
 def test_masks_are_saved_at_one_bit_an_entry_and_come_back(tmp_path, batch):
@@ -194,6 +345,156 @@ def test_masks_are_saved_at_one_bit_an_entry_and_come_back(tmp_path, batch):
         masking.load(tmp_path / "masks.npz")
 
 
+def test_masks_of_any_shape_are_saved(tmp_path):
+    masks = {"scalar": torch.tensor(True), "none": torch.ones(0, 3, dtype=torch.bool), "a:b.weight": torch.eye(3, dtype=torch.bool)}
+    formats = ["npz", "anything"] + ["safetensors"] * has("safetensors")
+    for suffix in formats:
+        masking.save(masks, tmp_path / f"masks.{suffix}")
+        found = masking.load(tmp_path / f"masks.{suffix}")
+        assert set(found) == set(masks) and all(torch.equal(found[n], masks[n]) and found[n].dtype == torch.bool for n in masks)
+        with pytest.raises(FileNotFoundError):
+            masking.load(tmp_path / f"none.{suffix}")
+        (tmp_path / f"masks.{suffix}").write_bytes(b"other")
+        with pytest.raises(ValueError, match="does not hold masks, or is damaged"):
+            masking.load(str(tmp_path / f"masks.{suffix}"))
+
+
+def has(package):
+    return importlib.util.find_spec(package) is not None
+
+
+@pytest.mark.parametrize("content", [
+    {"w:3x3": np.zeros(1, np.uint8)}, {"w:3x3": np.zeros(3, np.uint8)}, {"w:3x3": np.zeros(2)}, {"w": np.zeros(2, np.uint8)},
+    {"w:3xb": np.zeros(2, np.uint8)}, {"w:3x3": np.zeros((2, 1), np.uint8)},
+])
+def test_masks_of_the_wrong_length_are_refused(tmp_path, content):
+    np.savez(tmp_path / "masks.npz", **content)
+    with pytest.raises(ValueError, match="masks.npz does not hold masks, or is damaged"):
+        masking.load(tmp_path / "masks.npz")
+
+
+def test_safetensors_hold_masks_and_nothing_else(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file({"w": torch.zeros(2)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="w is not of bool type"):
+        masking.load(tmp_path / "weights.safetensors")
+    masking.save(masking.keep_top({"a": torch.rand(3), "b": torch.rand(3)}, 0.5), tmp_path / "m.safetensors")  # views of one tensor
+
+
+# --- masks on a model -----------------------------------------------------------------------------------------------
+
+
+class Compiled(nn.Module):
+    """Names its parameters as ``torch.compile`` does, without the ten seconds that its first call takes."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._orig_mod = model
+
+
+def test_masks_fit_compiled_and_wrapped_models_both_ways():
+    plain = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    compiled, wrapped = Compiled(plain), nn.DataParallel(plain)
+    nested = nn.DataParallel(nn.Sequential(Compiled(plain[0]), plain[1]))
+    inside = nn.ModuleDict({"module": plain})  # a part of the model that happens to be called so
+    names = {model: list(masking.prunable(model)) for model in (plain, compiled, wrapped, nested, inside)}
+    assert names[compiled][0] == "_orig_mod.0.weight" and names[wrapped][0] == "module.0.weight" == names[inside][0]
+    assert names[nested][0] == "module.0._orig_mod.weight"
+    for source in names.values():
+        masks = {name: torch.rand_like(p) < 0.5 for name, p in zip(source, plain.parameters())}
+        for model in names:
+            pairs = masking.matched(model, masks)
+            assert all(p is own and mask is masks[name] for (p, mask), own, name in zip(pairs, plain.parameters(), source, strict=True))
+
+
+def test_long_lists_of_names_are_cut():
+    with pytest.raises(ValueError, match="masks for nose, but the model's parameters are fc1.weight, .*, fc3.weight, …"):
+        masking.matched(models.build("lenet-300-100"), {"nose": torch.ones(1, dtype=torch.bool)})
+
+
+def text(count=8):
+    x = torch.randint(7, (count, 5), generator=torch.Generator().manual_seed(0))
+    return x, x.roll(1)
+
+
+def step(model, optimiser):
+    optimiser.zero_grad()
+    x, y = text()
+    nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
+    optimiser.step()
+
+
+def pruned_language_model():
+    torch.manual_seed(0)
+    model = Tied()
+    masks = snipkit.prune(model, text(), 0.8, closure=lambda m, b: nn.functional.cross_entropy(m(b[0]).flatten(0, 1), b[1].flatten()))
+    return model, masks
+
+
+def test_pruning_a_shared_weight_prunes_it_under_every_name():
+    model, masks = pruned_language_model()
+    assert model.head.weight is model.words.weight and int(model.head.weight.count_nonzero()) == int(masks["words.weight"].sum()) < 14
+    other = Tied()
+    masking.apply_(other, {"head.weight": masks["words.weight"]})  # by its other name
+    assert not other.words.weight[~masks["words.weight"]].any()
+
+
+@pytest.mark.parametrize("optimiser", [
+    lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, nesterov=True), lambda p: torch.optim.AdamW(p, 0.1), lambda p: torch.optim.Adam(p, 0.1),
+])
+def test_attached_masks_hold_in_a_loop_of_ones_own(optimiser):
+    model, masks = pruned_language_model()
+    nn.init.ones_(model.inner.weight)  # what was not masked yet is masked by attach
+    handle = masking.attach(model, masks)
+    optimiser, before = optimiser(model.parameters()), copy.deepcopy(model.state_dict())
+    for _ in range(5):
+        step(model, optimiser)
+        for parameter, mask in masking.matched(model, masks):
+            assert not parameter[~mask].any()
+    assert not torch.equal(before["words.weight"], model.words.weight)
+    kept = model.inner.weight[masks["inner.weight"]]
+    assert not torch.equal(before["inner.weight"][masks["inner.weight"]], kept)
+    handle.remove()
+    handle.remove()  # again does nothing
+    step(model, optimiser)
+    assert model.inner.weight[~masks["inner.weight"]].any()
+
+
+def test_attaching_to_a_frozen_parameter_counts_once_it_is_trained():
+    model, mask = nn.Linear(3, 2).requires_grad_(False), torch.tensor([[True, False, True]] * 2)
+    masking.attach(model, {"weight": mask})
+    assert not model.weight.requires_grad
+    model.requires_grad_(True)(torch.ones(1, 3)).sum().backward()
+    assert torch.equal(model.weight.grad, mask.float()) and model.bias.grad.all()
+
+
+def test_masks_that_do_not_fit_attach_nothing():
+    model = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="masks for nose"):
+        masking.attach(model, {"weight": torch.zeros(2, 3, dtype=torch.bool), "nose": torch.ones(1, dtype=torch.bool)})
+    model(torch.ones(1, 3)).sum().backward()
+    assert model.weight.grad.all() and model.weight.all()
+
+
+def test_torch_prune_and_back():
+    """All names of a shared weight are masked, over several steps; the masks come back, and torch's own removal works."""
+    model, masks = pruned_language_model()
+    masking.to_torch_prune(model, masks)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    for _ in range(3):
+        step(model, optimiser)
+    step(model, torch.optim.SGD(model.parameters(), 0))
+    assert torch.equal(model.words.weight, model.head.weight) and not model.head.weight[~masks["words.weight"]].any()
+    assert model.words.weight_orig is model.head.weight_orig
+    back = masking.from_torch_prune(model)
+    assert list(back) == list(masks) or set(back) == set(masks)
+    assert all(torch.equal(back[name], mask) and back[name].dtype == torch.bool for name, mask in masks.items())
+    for module, name in [(model.words, "weight"), (model.head, "weight"), (model.head, "bias"), (model.inner, "weight"), (model.inner, "bias")]:
+        torch_prune.remove(module, name)
+    assert masking.from_torch_prune(model) == {} and model.head.weight is model.words.weight
+    assert all(not p[~mask].any() for p, mask in masking.matched(model, back))
+
+
 def test_masks_for_torch_prune(batch):
     model = models.build("lenet-300-100")
     plain = models.build("lenet-300-100")
@@ -201,6 +502,102 @@ def test_masks_for_torch_prune(batch):
     masking.to_torch_prune(model, masks)
     assert torch.equal(model.fc1.weight_mask.bool(), masks["fc1.weight"])
     assert torch.equal(model(batch[0]), plain(batch[0]))
+    own = nn.Linear(4, 2)
+    torch_prune.l1_unstructured(own, "weight", 3)
+    assert torch.equal(masking.from_torch_prune(own)["weight"], own.weight_mask.bool())
+    assert pickle.loads(pickle.dumps(model)).fc1.weight_mask.sum() == masks["fc1.weight"].sum()
+
+
+class Reads(nn.Module):
+    """Takes the weight of ``inner`` without calling it; ``outer`` it looks at and calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer, self.list = nn.Linear(4, 4), nn.Linear(4, 4), nn.ParameterList([torch.randn(4, 4)])
+        nn.init.ones_(self.outer.weight)
+
+    def forward(self, x):
+        return self.outer(nn.functional.linear(x, self.inner.weight).to(self.outer.weight.dtype)) @ self.list[0]
+
+
+@pytest.mark.parametrize("build, names", [
+    (Reads, ["inner.weight"]), (Reads, ["list.0"]), (lambda: nn.MultiheadAttention(4, 2), ["out_proj.weight", "out_proj.bias"]),
+    (lambda: nn.TransformerEncoderLayer(4, 2, 8), ["self_attn.out_proj.weight"]), (lambda: models.build("lstm-s", width=0.1), ["gates.weight"]),
+])
+def test_layers_that_are_never_called_are_refused_by_name(build, names):
+    """torch.nn.utils.prune computes a masked weight anew only when its layer is called: a second step would fail."""
+    model = build()
+    parameters = dict(model.named_parameters())
+    masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items() if p.dim() >= 2 or name in names}
+    with pytest.raises(ValueError) as refusal:
+        masking.to_torch_prune(model, masks)
+    refused = str(refusal.value).split(":")[0].split(", ")
+    assert set(names) <= set(refused) <= {"inner.weight", "list.0", "out_proj.weight", "out_proj.bias", "self_attn.out_proj.weight", "gates.weight"}
+    assert dict(model.named_parameters()).keys() == parameters.keys()  # nothing was changed
+    masking.to_torch_prune(model, {name: mask for name, mask in masks.items() if name not in refused})
+
+
+# --- networks without what is on no path ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, sparsity", [("lenet-300-100", 0.99), ("lenet-5-caffe", 0.99)])
+def test_the_smaller_network_is_the_same_function_and_trains_the_same_way(name, sparsity):
+    model = models.build(name)
+    x, y = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 10
+    masks = snipkit.prune(model, (x, y), sparsity)
+    small, kept = masking.compact(model, masks, x)
+    assert sum(p.numel() for p in small.parameters()) < 0.7 * sum(p.numel() for p in model.parameters())
+    assert all(kept[name].shape == p.shape for name, p in small.named_parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-6)
+    losses, first = [], nn.functional.cross_entropy(model(x), y).item()
+    for network, own in ((model, masks), (small, kept)):
+        masking.attach(network, own)
+        optimiser = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
+        for _ in range(5):
+            optimiser.zero_grad()
+            loss = nn.functional.cross_entropy(network(x), y)
+            loss.backward()
+            optimiser.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0] < first - 0.001
+    on_path = masking.effective(models.build(name), masks, x)
+    for name, parameter in model.named_parameters():
+        whole = parameter[on_path[name]]
+        part = dict(small.named_parameters())[name][masking.effective(small, kept, x)[name]]
+        torch.testing.assert_close(part, whole, rtol=1e-3, atol=1e-6)
+
+
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 5), nn.Linear(8, 5)
+
+    def forward(self, x):
+        hidden = torch.relu(self.trunk(x))
+        return self.first(hidden) + self.second(hidden)
+
+
+def half(model):
+    torch.manual_seed(3)
+    masks = {n: torch.rand_like(p) < 0.4 for n, p in masking.prunable(model).items()}
+    return {n: torch.zeros_like(m) if masking.is_bias(n) else m for n, m in masks.items()}
+
+
+@pytest.mark.parametrize("build, prepare, message", [
+    (TwoHeads, lambda masks: masks["trunk.weight"][:3].fill_(False), "not called one after the other"),
+    (lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)), lambda masks: masks["0.weight"][:3].fill_(False), "not called one after"),
+    (lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)), lambda masks: (masks["0.weight"][0].fill_(False), masks["0.bias"].fill_(True)), "0 cannot be made"),
+    (lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)), lambda masks: masks["0.weight"].fill_(False), "0 cannot be made smaller: no path"),
+    (lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)), lambda masks: masks.pop("0.bias"), "0 cannot be made smaller"),
+    (lambda: nn.Sequential(nn.LSTM(6, 8)), lambda masks: None, "paths through LSTM"),
+])
+def test_what_cannot_be_made_smaller_is_refused(build, prepare, message):
+    model = build()
+    masks = half(model)
+    prepare(masks)
+    with pytest.raises(ValueError, match=message):
+        masking.compact(model, masks, torch.zeros(1, 6))
 
 
 def test_every_weight_of_a_dense_network_is_effective():

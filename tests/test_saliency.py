@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+import snipkit
 from snipkit import masking, models, saliency
 
 
@@ -43,25 +44,26 @@ def test_a_ten_weight_network_by_hand():
         def __init__(self):
             super().__init__()
             self.hidden, self.out = nn.Linear(2, 2), nn.Linear(2, 1)
-            self.skip = nn.Parameter(torch.tensor([[3.0]]))
+            self.skip = nn.Linear(1, 1, bias=False)
+            self.skip.weight.data = torch.tensor([[3.0]])
             self.hidden.weight.data = torch.tensor([[1.0, 1.0], [-1.0, -2.0]])  # sums 3 (on) and −5 (off)
             self.hidden.bias.data = torch.tensor([2.0, 0.0])  # unit 1 carries 5
             self.out.weight.data = torch.tensor([[4.0, 7.0]])
             self.out.bias.data = torch.tensor([-6.0])
 
         def forward(self, x):
-            return self.out(torch.relu(self.hidden(x))) + self.skip * x[:, :1]
+            return self.out(torch.relu(self.hidden(x))) + self.skip(x[:, :1])
 
     scores = saliency.snip(Toy(), (torch.tensor([[1.0, 2.0]]), torch.tensor([0.0])), lambda output, _: output.sum())
     by_hand = {  # |w · ∂L/∂w|; the sum is 4 + 8 + 8 + 20 + 6 + 3 = 49
-        "skip": [[3]], "hidden.weight": [[4 * 1 * 1, 4 * 1 * 2], [0, 0]], "hidden.bias": [4 * 2, 0],
-        "out.weight": [[4 * 5, 0]], "out.bias": [6],
+        "hidden.weight": [[4 * 1 * 1, 4 * 1 * 2], [0, 0]], "hidden.bias": [4 * 2, 0],
+        "out.weight": [[4 * 5, 0]], "out.bias": [6], "skip.weight": [[3]],
     }
     assert {name: (49 * score).round(decimals=4).tolist() for name, score in scores.items()} == by_hand
-    with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in skip:"):
+    with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in skip.weight:"):
         masks = masking.keep_top(scores, 0.5)
     assert {name: mask.int().tolist() for name, mask in masks.items()} == {
-        "skip": [[0]], "hidden.weight": [[1, 1], [0, 0]], "hidden.bias": [1, 0], "out.weight": [[1, 0]], "out.bias": [1],
+        "hidden.weight": [[1, 1], [0, 0]], "hidden.bias": [1, 0], "out.weight": [[1, 0]], "out.bias": [1], "skip.weight": [[0]],
     }
 
 
@@ -83,7 +85,7 @@ def test_law_1_scores_are_the_derivative_in_c(small, random_biases):
 
 def narrow(name):
     """A network of the paper at a fraction of its width, in double precision, and a batch for it."""
-    options = {} if "lenet" in name else {"width": 4 / 128 if name[:3] in ("lst", "gru") else 1 / 32}
+    options = {} if "lenet" in name else {"width": 3 / 128 if name[:3] in ("lst", "gru") else 1 / 32}
     model = models.build(name, init="glorot", **options).double()
     shape = (1, 28, 28) if "lenet" in name or name[:3] in ("lst", "gru") else (3, 32, 32)
     generator = torch.Generator().manual_seed(0)
@@ -135,13 +137,16 @@ def test_law_3_batch_statistics_cancel_every_filter(small):
         assert bool((sums.abs() < 1e-10 * size).all()) is cancels
 
 
-def test_law_4_many_batches_are_the_one_large_batch(small):
+@pytest.mark.parametrize("criterion", ["snip", "gradient", "signed-gradient"])
+def test_law_4_many_batches_are_the_one_large_batch(small, criterion):
+    """Labels of -100 count for nothing, so that batches of one size differ in weight."""
     model, (inputs, targets) = small
-    whole = saliency.snip(model, (inputs, targets))
-    for sizes in ([4, 4], [2, 2, 2, 2], [5, 3]):
-        parts = saliency.snip(model, zip(inputs.split(sizes), targets.split(sizes)))
-        for name in whole:
-            torch.testing.assert_close(parts[name], whole[name], rtol=1e-9, atol=1e-15)
+    for targets in (targets, torch.where(torch.arange(8) < 3, -100, targets)):
+        whole = saliency.CRITERIA[criterion](model, (inputs, targets))
+        for sizes in ([4, 4], [2, 2, 2, 2] if targets[0] >= 0 else [4, 2, 2], [5, 3]):
+            parts = saliency.CRITERIA[criterion](model, zip(inputs.split(sizes), targets.split(sizes)))
+            for name in whole:
+                torch.testing.assert_close(parts[name], whole[name], rtol=1e-9, atol=1e-15)
 
 
 def test_summing_absolute_values_would_be_another_criterion(small):
@@ -235,6 +240,11 @@ def test_magnitude_and_random(small):
         (lambda x, y: (x, y + 1), {}, "labels from 1 to 3 do not fit a network of 3 outputs"),
         (lambda x, y: (x, y - 1), {}, "labels from -1 to 1 do not fit"),
         (lambda x, y: (x, y), {"batch_norm": "off"}, "unknown batch_norm mode 'off'; known: eval, train"),
+        (lambda x, y: None, {}, "no batch to score on"),
+        (lambda x, y: [{"x": x, "y": y}], {}, "for batches of another kind pass closure="),
+        (lambda x, y: (x, y), {"loss": cross_entropy, "closure": lambda m, b: 0}, "loss or closure, not both"),
+        (lambda x, y: (x, y), {"loss": nn.CrossEntropyLoss(reduction="none")}, "one number in a tensor"),
+        (lambda x, y: (x, y), {"closure": lambda m, b: 1.0}, "one number in a tensor"),
     ],
 )
 def test_bad_batches_get_one_clear_error(small, batches, options, message):
@@ -251,9 +261,174 @@ def test_a_loss_that_is_not_finite_is_named(small):
 
 
 def test_nothing_to_score():
+    labels = torch.zeros(2, dtype=torch.long)
     with pytest.raises(ValueError, match="no prunable parameter"):
-        saliency.snip(nn.LayerNorm(3), (torch.ones(2, 3), torch.zeros(2, dtype=torch.long)))
-    with pytest.raises(ValueError, match="every score is zero"):
-        saliency.snip(nn.Linear(3, 2), (torch.ones(2, 3), torch.zeros(2, dtype=torch.long)), lambda o, t: o.sum() * 0)
+        saliency.snip(nn.LayerNorm(3), (torch.ones(2, 3), labels))
+    with pytest.raises(ValueError, match="every score is zero: the loss reacts to no prunable connection on this batch$"):
+        saliency.snip(nn.Linear(3, 2), (torch.ones(2, 3), labels), lambda o, t: o.sum() * 0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    nn.init.zeros_(model[1].weight), nn.init.zeros_(model[1].bias)
+    with pytest.raises(ValueError, match="every score is zero.*all zero, so that nothing passes: 1.weight: initialise"):
+        saliency.snip(model, (torch.ones(2, 3), labels))
     with pytest.raises(ValueError, match="unknown criterion 'snap'; known: snip, magnitude, random"):
         saliency.criterion("snap")
+
+
+# --- any loss, any batch --------------------------------------------------------------------------------------------
+
+
+def equal(first, second):
+    return list(first) == list(second) and all(torch.allclose(first[n], second[n], rtol=1e-9, atol=0) for n in first)
+
+
+def test_a_closure_scores_batches_of_any_kind(small):
+    model, (inputs, targets) = small
+
+    def closure(network, batch):
+        return cross_entropy(network(batch["x"]), batch["y"])
+
+    whole, batch = saliency.snip(model, (inputs, targets)), {"x": inputs, "y": targets}
+    assert equal(saliency.snip(model, batch, closure=closure), whole)
+    halves = [{name: part[rows] for name, part in batch.items()} for rows in (slice(0, 4), slice(4, 8))]
+    assert equal(saliency.snip(model, halves, closure=closure), whole)
+    assert equal(saliency.snip(model, iter(halves), closure=closure), whole)
+    for single in ((inputs, targets), [inputs, targets], (inputs, targets, "a note")):
+        assert equal(saliency.snip(model, single, closure=lambda m, b: cross_entropy(m(b[0]), b[1])), whole)
+    assert equal(saliency.gradient(model, inputs, closure=lambda m, x: cross_entropy(m(x), targets)), saliency.gradient(model, (inputs, targets)))
+    with pytest.raises(ValueError, match="no batch to score on"):
+        saliency.snip(model, [], closure=closure)
+
+
+def test_batches_of_a_closure_weigh_the_same_whatever_their_size(small):
+    model, (inputs, targets) = small
+    uneven = [(inputs[:6], targets[:6]), (inputs[6:], targets[6:])]
+    found = saliency.signed_gradient(model, uneven, closure=lambda m, b: cross_entropy(m(b[0]), b[1]))
+    apart = [saliency._mean_gradients(model, pair, None, None, True, None, "eval")[1] for pair in uneven]
+    means = [(one + other) / 2 for one, other in zip(*apart)]
+    total = sum(mean.abs().sum() for mean in means)
+    assert all(torch.allclose(score, mean / total, rtol=1e-9) for score, mean in zip(found.values(), means))
+
+
+def test_a_data_loader_is_an_iterable_of_batches(small):
+    model, (inputs, targets) = small
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, targets), 3)  # lists of two tensors
+    assert equal(saliency.snip(model, loader), saliency.snip(model, (inputs, targets)))
+    assert equal(saliency.snip(model, next(iter(loader))), saliency.snip(model, (inputs[:3], targets[:3])))
+
+
+def test_labels_are_checked_for_cross_entropy_alone(small):
+    model, (inputs, targets) = small
+    scores = saliency.snip(model, (inputs, 2 * targets - 1), lambda o, t: (1 - o[:, 0] * t).relu().mean())  # labels to ±1
+    assert scores["0.weight"].any()
+    for loss in (None, cross_entropy):
+        with pytest.raises(ValueError, match="labels from 0 to 3 do not fit a network of 3 outputs"):
+            saliency.snip(model, (inputs, torch.arange(8) % 4), loss)
+        saliency.snip(model, (inputs, torch.where(targets == 1, -100, targets)), loss)
+        saliency.snip(model, (inputs, torch.softmax(torch.randn(8, 3).double(), 1)), loss)  # probabilities
+    with pytest.raises(ValueError, match="labels from -1 to 2"):
+        saliency.check_labels(torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2))  # a label a pixel
+    saliency.check_labels(torch.tensor([-100]), torch.zeros(1, 3))
+
+
+def test_models_with_outputs_of_any_kind(small):
+    model, (inputs, targets) = small
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return {"out": self.model(x)}
+
+    found = saliency.snip(Wrapped(), (inputs, targets), lambda outputs, t: cross_entropy(outputs["out"], t))
+    assert list(found.values())[0].equal(saliency.snip(model, (inputs, targets))["0.weight"])
+    with pytest.raises(ValueError, match="cross-entropy of dict, not of a tensor: pass loss= or closure="):
+        saliency.snip(Wrapped(), (inputs, targets))
+    halves = [(inputs[:5], targets[:5]), (inputs[5:], targets[5:])]
+    with pytest.raises(ValueError, match="no mean over the batch"):
+        criterion = nn.CrossEntropyLoss(reduction="sum")
+        criterion.forward, plain = lambda outputs, t: plain(outputs["out"], t), criterion.forward
+        saliency.snip(Wrapped(), halves, criterion)
+
+
+def test_a_loss_that_sums_is_refused_where_batches_differ_in_size(small):
+    model, (inputs, targets) = small
+    whole = saliency.snip(model, (inputs, targets))
+    for loss in (nn.CrossEntropyLoss(reduction="sum"), lambda o, t: cross_entropy(o, t, reduction="sum")):
+        assert equal(saliency.snip(model, (inputs, targets), loss), whole)
+        assert equal(saliency.snip(model, zip(inputs.split(4), targets.split(4)), loss), whole)
+        with pytest.raises(ValueError, match="no mean over the batch, and batches differ in size"):
+            saliency.snip(model, zip(inputs.split(5), targets.split(5)), loss)
+    assert equal(saliency.snip(model, zip(inputs.split(5), targets.split(5)), nn.CrossEntropyLoss()), whole)
+
+
+def test_recurrent_layers_are_scored_in_the_mode_that_cudnn_can_differentiate():
+    """It refuses evaluation mode. Training mode without dropout is the same function."""
+    model, seen = nn.LSTM(3, 4, num_layers=2, dropout=0.5).double().eval(), []
+    torch.manual_seed(0)
+    x = torch.randn(5, 2, 3).double()
+
+    def closure(network, batch):
+        seen.append((network.training, network.dropout))
+        return network(batch)[0].square().mean()
+
+    scores = saliency.snip(model, x, closure=closure)
+    assert seen == [(True, 0.0)] and (model.training, model.dropout) == (False, 0.5)
+    gradients = torch.autograd.grad(closure(model, x), list(model.parameters()))
+    derivatives = [(w * g).abs().detach() for w, g in zip(model.parameters(), gradients)]
+    total = sum(d.sum() for d in derivatives)
+    assert all(torch.allclose(score, d / total, rtol=1e-9) for score, d in zip(scores.values(), derivatives))
+
+
+def test_one_gradient_for_two_parameters_is_not_scaled_twice():
+    """Autograd gives both terms of a sum the same tensor."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight_a, self.weight_b = (nn.Parameter(torch.full((2, 2), value)) for value in (1.0, 2.0))
+
+        def forward(self, x):
+            return x @ (self.weight_a + self.weight_b)
+
+    batches = [(torch.randn(4, 2), torch.zeros(4)) for _ in range(3)]
+    for scores in (saliency.signed_gradient(Sum(), batches, lambda o, _: o.mean()),
+                   saliency.signed_gradient(Sum(), batches[0], lambda o, _: o.mean())):
+        assert torch.equal(scores["weight_a"], scores["weight_b"])
+        assert sum(score.abs().sum() for score in scores.values()).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("criterion", saliency.CRITERIA)
+def test_every_criterion_scores_what_the_caller_says(small, criterion):
+    model, batch = small
+    scores = saliency.CRITERIA[criterion](model, batch, biases=False, where=lambda name, module: isinstance(module, nn.Linear))
+    assert list(scores) == ["5.weight", "7.weight"]
+    narrow = copy.deepcopy(model).to(torch.bfloat16)  # scored on a copy, whose modules are others
+    found = saliency.CRITERIA[criterion](narrow, [part.float() for part in batch[:1]] + [batch[1]], where=lambda _, module: module is narrow[5])
+    assert list(found) == ["5.weight", "5.bias"]
+
+
+@pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning")
+def test_prune_hands_its_options_on(small):
+    model, (inputs, targets) = small
+    plain, before = copy.deepcopy(model), {name: p.clone() for name, p in model.named_parameters()}
+    masks = snipkit.prune(
+        model, {"x": inputs}, keep=7, closure=lambda m, batch: cross_entropy(m(batch["x"]), targets), biases=False,
+        where=lambda name, _: name != "7.weight", batch_norm="train",
+    )
+    expected = saliency.snip(plain, (inputs, targets), biases=False, where=lambda name, _: name != "7.weight", batch_norm="train")
+    assert sum(int(mask.sum()) for mask in masks.values()) == 7 == sum(int(p.count_nonzero()) for n, p in model.named_parameters() if n in masks)
+    assert all(torch.equal(mask, masking.keep_top(expected, keep=7)[name]) for name, mask in masks.items())
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if name not in masks)
+
+
+def test_a_criterion_can_be_a_function(small):
+    model, batch = small
+    masks = snipkit.prune(copy.deepcopy(model), batch, 0.5, lambda network, _: {"5.weight": network[5].weight.abs()})
+    assert list(masks) == ["5.weight"] and int(masks["5.weight"].sum()) == 24
+    asked = []
+    snipkit.prune(model, batch, 0.5, lambda network, _, **options: asked.append(options) or {"5.weight": network[5].weight}, biases=False)
+    assert asked == [{"biases": False}]
+    draw = [snipkit.prune(copy.deepcopy(model), None, 0.5, "random", generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(draw[0]["5.weight"], draw[1]["5.weight"]) and not torch.equal(draw[0]["5.weight"], draw[2]["5.weight"])

@@ -4,6 +4,7 @@ import contextlib
 import math
 import re
 import signal
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -39,17 +40,9 @@ def fetch(names: Annotated[list[str], typer.Argument(help="data sets; by default
         try:
             print(f"{name}: {sources.fetch(name)}", flush=True)
         except sources.DataError as error:
-            if names or name == "mnist":
+            if names or name == "mnist" or isinstance(error, sources.DamagedError):
                 raise
             print(f"left out: {error}", flush=True)
-
-
-def _deadline(minutes):
-    if minutes is None:
-        return None
-    if not (math.isfinite(minutes) and minutes >= 0):
-        raise ValueError(f"the budget is {minutes}; it takes a number of minutes")
-    return time.monotonic() + 60 * minutes
 
 
 @app.command()
@@ -59,30 +52,29 @@ def train(
     executor: Annotated[str, typer.Option(help="tcp://host:port of a Dask scheduler; by default this machine")] = None,
 ):
     """Say what a profile has to train and how long that takes here, then train it all (no Jupyter needed)."""
-    deadline = _deadline(budget)
-    if executor is not None and not re.fullmatch(r"(tcp|tls)://[\w.\-]+:\d+", executor):
+    if budget is not None and not (math.isfinite(budget) and budget >= 0):
+        raise ValueError(f"the budget is {budget}; it takes a number of minutes")
+    deadline = None if budget is None else time.monotonic() + 60 * budget
+    if executor is not None and not re.fullmatch(r"(tcp|tls)://([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", executor):
         raise ValueError(f"{executor!r} is not the address of a Dask scheduler: tcp://host:port")
 
     from snipkit.study import estimate, executors, notebooks, paths, records, scheduler
 
-    results, files = paths.results(profile), {}
+    files, results = {}, paths.results(notebooks.known(profile))
     grids = {name: list(dict.fromkeys(notebooks.grid(name, profile))) for name in notebooks.names()}
     found = records.read(results)
     for name, runs in grids.items():
-        todo = [run for run in runs if run.id not in found and run not in files]
-        print(f"{name}: {len(runs)} runs, {len(todo)} to do")
+        print(f"{name}: {len(runs)} runs, {sum(run.id not in found and run not in files for run in runs)} to do")
         for run in runs:
             files.setdefault(run, results / f"{name}.jsonl")  # of the first notebook that wants it
     if not files:
         raise ValueError(f"profile {profile}: no notebook in {notebooks.folder()} has a run")
-    left = [run for run in files if run.id not in found]
-    todo = scheduler.reachable(left)
+    todo = scheduler.reachable([run for run in files if run.id not in found])
     if not todo:
-        rest = f", {len(left)} more cannot be run here" if left else ""
-        print(f"profile {profile}: nothing to do, {len(files) - len(left)} runs are on record in {results}{rest}")
+        print(f"profile {profile}: nothing to do, all {len(files)} runs are on record in {results}")
     else:
         with executors.dask(executor) if executor else contextlib.nullcontext() as workers:
-            seconds, capacity = estimate.seconds(todo, found if profile == "laptop" else {}), executors.capacity(workers)
+            seconds, capacity = estimate.seconds(todo, found), max(1, executors.capacity(workers))
             where = f"with {capacity} workers as fast as this machine" if executor else "here"
             shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]
             print(
@@ -130,6 +122,7 @@ def report(profile: Profile = "laptop"):
     """Write REPLICATION.md from what figures/ holds, and say what a profile has to say about the paper's claims."""
     from snipkit.study import notebooks, paths, verdicts
 
+    notebooks.names()  # where there are none, there is no project to report on
     rows = verdicts.report((notebooks.known(profile),))
     verdicts.write()
     for row in rows[rows.verdict != verdicts.NOT_RUN].itertuples():
@@ -148,30 +141,33 @@ def _interrupted(number, frame):
 
 def main():
     """Run the command line; expected failures are one line, not a traceback."""
-    from snipkit.study.sources import DataError
-
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     signal.signal(signal.SIGTERM, _interrupted)  # a cluster's way of saying Ctrl-C
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        raise SystemExit(done.exit_code)
-    except KeyboardInterrupt:
+        raise SystemExit(app(standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):  # the latter is what typer makes of it
         raise SystemExit(130)
-    except typer.Abort:  # what click makes of Ctrl-C
-        raise SystemExit(130)
-    except (DataError, ValueError, RuntimeError) as error:
-        raise SystemExit(f"error: {_one_line(error)}")
+    except Exception as error:
+        raise SystemExit(_expected(error)) from error
 
 
-def _one_line(error):
+def _expected(error):
+    """The line for an error that a user can do something about; any other is raised again."""
+    if hasattr(error, "format_message"):  # typer's own: a wrong option or command, or none (then it has shown the help)
+        if said := error.format_message():
+            print(f"error: {said} (--help lists what there is)", file=sys.stderr)
+        return 2
     from pydantic import ValidationError
 
-    if isinstance(error, ValidationError):
-        from snipkit.study.records import one_line
+    from snipkit.study.sources import DataError
 
-        return one_line(error)
-    return error
+    if isinstance(error, ValidationError):
+        from snipkit.study.runs import one_line
+
+        return f"error: {one_line(error)}"
+    if isinstance(error, DataError | ValueError | RuntimeError | OSError):
+        return f"error: {error}"
+    raise error
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from snipkit import data, training
-from snipkit.study import executors, experiment
+from snipkit.study import executors, experiment, provenance
 from snipkit.study.datasets import SHAPES
 from snipkit.study.records import Record
 from snipkit.study.runs import Run
@@ -17,16 +17,17 @@ from snipkit.study.runs import Run
 def seconds(runs: Iterable[Run], records: dict[str, Record]) -> dict[Run, float]:
     """How long each of the runs takes on one worker of this machine.
 
-    Runs of the same model, recipe and test size that are on record are the measure where there are any; for the rest a
-    few training steps and one evaluation batch are timed.
+    Runs of the same model, recipe and test size that are on record from a machine like this are the measure where there
+    are any; for the rest a few training steps and one evaluation are timed.
 
     Args:
         runs: the runs still to do.
-        records: what ``records.read`` gave; only records made on this machine should be passed.
+        records: what ``records.read`` gave.
     """
-    spent = {}
+    spent, here = {}, provenance.name(executors.device())
     for record in records.values():
-        if not record.provenance.get("resumed"):
+        # A training that was resumed, or that diverged, is on record with a part of its time.
+        if record.outcome and not record.provenance.get("resumed") and record.provenance.get("device") == here:
             spent.setdefault(_key(record.run), []).append(record.provenance["seconds"])
     known = {key: float(np.median(values)) for key, values in spent.items()}
     for run in runs:
@@ -41,16 +42,14 @@ def _key(run):
 
 def _measure(run):
     """Seconds of one run, extrapolated from a few steps on made-up images."""
-    (shape, classes), device = SHAPES[run.data], "cuda" if executors.on_gpu() else "cpu"
+    (shape, classes), device = SHAPES[run.data], executors.device()
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (10 * run.recipe.batch_size, *shape), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, classes, (len(pixels),), generator=generator)
     images = data.Images(pixels, labels, (0.5,) * shape[0], (0.3,) * shape[0]).to(device)
     made_up = data.Dataset(run.data, classes, images, images, images.take(slice(1)))
     model = experiment.build(run, run.training_init, 0, device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with executors.one_thread():
         training.train(model, {}, made_up, dataclasses.replace(run.recipe, steps=1))  # the first step is slower
         spent, steps = 0.0, 0
         while spent < 0.2:
@@ -60,6 +59,4 @@ def _measure(run):
         start = time.perf_counter()
         training.evaluate(model, images)
         test = (time.perf_counter() - start) / len(images)
-    finally:
-        torch.set_num_threads(threads)
     return run.recipe.steps * spent / steps + training.TESTS * (run.test_size or 10_000) * test

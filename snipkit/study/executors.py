@@ -6,22 +6,26 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 
 import torch
 
-import snipkit
 from snipkit.study import checkpoints, provenance
 
 ANSWER = 30  # seconds to wait for a Dask scheduler
-GRACE = 15  # seconds that workers have to write their checkpoints after Ctrl-C
-COMPARED = ("python", "torch")  # other versions give other last digits, no more
+GRACE = 10  # seconds that trainings have to write their state when they are to stop
+SIGNALS = {signal.SIGINT, signal.SIGTERM}  # Ctrl-C; and what `kill` and clusters send
 
 
 def on_gpu() -> bool:
     return torch.cuda.is_available()
+
+
+def device() -> str:
+    return "cuda" if on_gpu() else "cpu"
 
 
 def workers() -> int:
@@ -43,35 +47,103 @@ def capacity(executor: Executor | None = None) -> float:
     return getattr(executor, "_max_workers", math.inf)  # the standard library's
 
 
-def processes(count: int) -> ProcessPoolExecutor:
-    """Worker processes of this machine. Spawned, not forked: a forked copy of a process that used torch's threads can hang."""
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_start_worker)
+_threads = {"lock": threading.Lock(), "users": 0, "before": 1}
+busy = threading.Event()  # set while a worker process is at a run
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch, which is what small networks are fastest with; the last of several users puts it back."""
+    with _threads["lock"]:
+        if not _threads["users"]:
+            _threads["before"] = torch.get_num_threads()
+        _threads["users"] += 1
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _threads["lock"]:
+            _threads["users"] -= 1
+            if not _threads["users"]:
+                torch.set_num_threads(_threads["before"])
+
+
+class Processes(ProcessPoolExecutor):
+    """Worker processes of this machine that stop at a checkpoint when they are told to, and end when their parent does.
+
+    Spawned, not forked: a forked copy of a process that used torch's threads can hang.
+    """
+
+    def __init__(self, count: int):
+        super().__init__(count, multiprocessing.get_context("spawn"), initializer=_start_worker)
+
+    def submit(self, *task):
+        # A worker starts with the signals held back: Ctrl-C reaches it, too, and would kill it while it imports.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            return super().submit(*task)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker():
-    checkpoints.stop_on(signal.SIGINT)
-    parent = multiprocessing.parent_process()
+    checkpoints.stop_on(*SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    threading.Thread(target=_watch, args=(multiprocessing.parent_process(),), daemon=True).start()
 
-    def watch():  # kill -9 leaves the parent no chance to end its workers
-        parent.join()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _watch(parent):
+    """End this process when its parent has ended (kill -9 leaves it no chance to say so), or soon after a signal."""
+    while parent.is_alive() and not checkpoints.stopping:
+        parent.join(0.2)
+    end = time.monotonic() + GRACE
+    while parent.is_alive() and busy.is_set() and time.monotonic() < end:
+        parent.join(0.1)
+    parent.join(1)  # a result on its way gets through
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect the first of ``SIGNALS`` in a list, to be looked at where nothing can break; a second raises KeyboardInterrupt.
+
+    Only the main thread can do this, and a signal that is ignored stays so.
+    """
+    caught, before = [], {}
+
+    def catch(number, frame):
+        caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        before = {one: signal.getsignal(one) for one in SIGNALS if signal.getsignal(one) not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stop(executor: Executor, futures: list[Future]) -> set[Future]:
     """Make the runs under way write their state and end, within ``GRACE`` seconds; return the futures that ended.
 
-    A second Ctrl-C ends the worker processes at once.
+    A second Ctrl-C ends the worker processes at once. Runs on other machines are dropped.
     """
-    children = multiprocessing.active_children() if isinstance(executor, ProcessPoolExecutor) else []
+    children = list((executor._processes or {}).values()) if isinstance(executor, Processes) else []
     started = [future for future in futures if not future.cancel()]
     try:
+        checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)  # its trainings are in this process
         for child in children:
-            os.kill(child.pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGINT)
         ended = wait(started, timeout=GRACE)
     except KeyboardInterrupt:
         ended = wait(started, timeout=0)
+    finally:
+        checkpoints.stopping = False
     if ended.not_done:  # scoring, or hanging: a training stops at its next step
         for child in children:
             child.kill()
@@ -108,35 +180,32 @@ def dask(address: str) -> Iterator[Executor]:
         if not client.nthreads():
             print(f"{address} has no workers yet: waiting for the first", flush=True)
         client.wait_for_workers(1)
-        compare(client.get_versions(packages=["torch", "snipkit"]))
-        theirs = client.run(provenance.code)
-        if differing := [name for name, code in theirs.items() if code != provenance.code()]:
-            raise RuntimeError(f"{', '.join(differing)}: not the code of this machine; install the same on all machines")
+        try:
+            theirs = {"the scheduler": client.run_on_scheduler(_versions)}
+            theirs |= {f"the worker {name}": found for name, found in client.run(_versions).items()}
+        except (ImportError, AttributeError) as error:
+            raise RuntimeError(f"a machine at {address} has no snipkit, or an old one ({error}): install it") from error
+        compare(theirs)
         yield client.get_executor(pure=False, retries=2)
 
 
-def compare(versions: dict) -> None:
-    """Compare what ``Client.get_versions`` gave of the scheduler and the workers with this process.
+def _versions():
+    return {"code": provenance.code()} | provenance.versions()
+
+
+def compare(theirs: dict[str, dict[str, str]]) -> None:
+    """Compare the versions of other machines, by their names in messages, with those of this process.
 
     Raises:
-        RuntimeError: another snipkit somewhere, or none.
+        RuntimeError: other code of snipkit somewhere.
 
     Warns:
         UserWarning: another Python or torch somewhere.
     """
-    named = {f"the worker {name}": found for name, found in versions["workers"].items()}
-    ours, differing = _flat(versions["client"]), []
-    for name, found in ({"the scheduler": versions["scheduler"]} | named).items():
-        theirs = _flat(found)
-        if theirs.get("snipkit") != snipkit.__version__:
-            raise RuntimeError(
-                f"{name} has snipkit {theirs.get('snipkit') or '(none)'}, this machine {snipkit.__version__}: "
-                "install the same on all machines"
-            )
-        differing += [f"{name} has {k} {theirs.get(k)}, not {ours[k]}" for k in COMPARED if theirs.get(k) != ours[k]]
+    ours, differing = _versions(), []
+    for name, found in theirs.items():
+        if found["code"] != ours["code"]:
+            raise RuntimeError(f"{name} has other code of snipkit than this machine: install the same on all machines")
+        differing += [f"{name} has {what} {found[what]}, not {ours[what]}" for what in ours if found[what] != ours[what]]
     if differing:
         warnings.warn("; ".join(differing) + ": results will differ in their last digits", stacklevel=3)
-
-
-def _flat(versions):
-    return versions["host"] | versions["packages"]

@@ -17,7 +17,7 @@ from snipkit.study.runs import NOISE, Run
 from snipkit.study.stacking import train_stack
 
 SCORED_AT_ONCE = 1000  # images; the scores are those of the whole batch (law 4)
-STACKED = ("lenet-300-100", "lenet-5-caffe")  # launch-bound on a GPU
+LENETS = ("lenet-300-100", "lenet-5-caffe")  # small enough to be trained in stacks, and chains that can be compacted
 
 
 def load(run: Run, device: str = "cpu") -> data.Dataset:
@@ -89,7 +89,7 @@ def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None)
     """
     start, resumed = time.perf_counter(), _resumed(checkpoint)
     model, masks, dataset = _prepare(run, load(run, device), device)
-    network, own_masks = _compact(model, masks, dataset)
+    network, own_masks = _compact(run, model, masks, dataset)
     try:
         outcome = training.train(
             network, own_masks, dataset, run.recipe, seed=run.seeds()["order"], checkpoint=checkpoint
@@ -132,11 +132,11 @@ def execute_stack(
 def stacks(runs: Sequence[Run], limit: int = 64) -> list[list[Run]]:
     """The runs in groups that can train together, at most ``limit`` in each, in the order of the groups' first runs.
 
-    Runs of a model in ``STACKED`` that share data set, sizes, model, options and recipe go together; all others are alone.
+    Runs of ``LENETS`` that share data set, sizes, model, options and recipe go together; all others are alone.
     """
     groups = {}
     for run in runs:
-        groups.setdefault(_stack_key(run) if run.model in STACKED else (len(groups), run.id), []).append(run)
+        groups.setdefault(_stack_key(run) if run.model in LENETS else (len(groups), run.id), []).append(run)
     cut = [group[start : start + limit] for group in groups.values() for start in range(0, len(group), limit)]
     place = {run: number for number, run in enumerate(runs)}
     return sorted(cut, key=lambda group: place[group[0]])
@@ -163,10 +163,12 @@ def _prepare(run, dataset, device):
     return build(run, run.training_init, seeds["training_init"], device), masks, dataset
 
 
-def _compact(model, masks, dataset):
+def _compact(run, model, masks, dataset):
     """The same function with fewer units, where some can be left out: it trains up to three times as fast."""
+    if not masks or run.model not in LENETS:  # others have batch norm or gates between their layers
+        return model, masks
     try:
-        return masking.compact(model, masks, dataset.test[:1][0]) if masks else (model, masks)
+        return masking.compact(model, masks, dataset.test[:1][0])
     except ValueError:
         return model, masks
 
@@ -178,14 +180,14 @@ def _record(run, model, masks, dataset, outcome, origin):
         outcome=None if diverged else outcome,
         diverged=str(outcome) if diverged else None,
         kept={name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()},
-        effective=_effective(model, masks, dataset),
+        effective=_effective(run, model, masks, dataset),
         provenance=origin,
     )
 
 
-def _effective(model, masks, dataset):
+def _effective(run, model, masks, dataset):
     """How many of the kept parameters are on a path from input to output; None where paths are not defined (recurrent)."""
-    if not masks:
+    if not masks or run.model.startswith(("lstm", "gru")):
         return None
     try:
         return sum(int(mask.sum()) for mask in masking.effective(model, masks, dataset.test[:1][0]).values())

@@ -88,7 +88,7 @@ def save_runs(table, name, profile) -> None:
     Left out are the curves, and the seconds, which differ from machine to machine. The columns that are the same for
     all runs are left out too.
     """
-    plain = table.drop(columns=["train_loss", "train_error", "seconds", "by_protocol"], errors="ignore")
+    plain = table.drop(columns=["train_loss", "train_error", "seconds", "training"], errors="ignore")
     varying = [column for column in plain if column in ("id", "seed", "test_error") or plain[column].astype(str).nunique() > 1]
     paths.figures(profile).mkdir(parents=True, exist_ok=True)
     plain[varying].to_csv(paths.figures(profile) / f"{name}_runs.csv", index=False, float_format="%.6g")

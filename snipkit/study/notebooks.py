@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from snipkit.study import paths
-from snipkit.study.records import one_line
+from snipkit.study.runs import one_line
 
 PROFILES = ("lesson", "laptop", "overnight", "paper")
 
@@ -25,8 +25,14 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """The names of all notebooks, in reading order."""
-    return sorted(path.stem for path in folder().glob("*.ipynb"))
+    """The names of all notebooks, in reading order.
+
+    Raises:
+        ValueError: there are none: this is not the project's folder.
+    """
+    if not (found := sorted(path.stem for path in folder().glob("*.ipynb"))):
+        raise ValueError(f"no notebooks in {folder()}: go to the project's folder, or set ${paths.HOME_VARIABLE} to it")
+    return found
 
 
 def parameters(name: str, profile: str) -> dict:
@@ -35,15 +41,16 @@ def parameters(name: str, profile: str) -> dict:
     Raises:
         ValueError: an unknown profile, or a parameter that the notebook does not have.
     """
-    path = folder() / "profiles" / f"{known(profile)}.yml"
+    path = _file(profile)
     try:
         given = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(given, dict) or not all(isinstance(value, dict | None) for value in given.values()):
         raise ValueError(f"{path}: it takes a mapping of parameters for each notebook")
-    if unknown := set(given) - set(names()):
-        raise ValueError(f"{path}: no notebook is called {', '.join(map(str, unknown))}; known: {', '.join(names())}")
+    for wanted in given.keys() | {name}:
+        if wanted not in names():
+            raise ValueError(f"{path}: no notebook is called {wanted}; known: {', '.join(names())}")
     chosen = {"profile": profile} | (given.get(name) or {})
     defaults = {}
     for source in _cells(name, "parameters"):
@@ -51,10 +58,14 @@ def parameters(name: str, profile: str) -> dict:
     for key, value in chosen.items():
         if key not in defaults:
             raise ValueError(f"{path}: {name} has no parameter {key}")
-        kinds = type(defaults[key]), type(value)
-        if None not in (defaults[key], value) and kinds[0] is not kinds[1] and kinds != (float, int):
-            raise ValueError(f"{path}: {key} of {name} is {value!r}, but it takes {kinds[0].__name__}")
+        default, kind = defaults[key], type(value)
+        if None not in (default, value) and type(default) is not kind and (type(default), kind) != (float, int):
+            raise ValueError(f"{path}: {key} of {name} is {value!r}, but it takes {type(default).__name__}")
     return chosen
+
+
+def _file(profile):
+    return folder() / "profiles" / f"{known(profile)}.yml"
 
 
 def known(profile: str) -> str:
@@ -101,23 +112,24 @@ def execute(name: str, profile: str, target: Path) -> None:
     The finished notebook is cleaned of everything that differs from run to run, so a rerun leaves no diff.
 
     Raises:
+        ValueError: see ``parameters``.
         papermill.exceptions.PapermillExecutionError: a cell failed; the half-run notebook stays beside the target.
     """
+    chosen, target = parameters(name, profile), Path(target)
+
     import nbformat
     import papermill
     from traitlets.config import Config
 
-    target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part.ipynb")
-    lesson = profile == "lesson"
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for terminals, not for stored outputs
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the number of threads moves the last digits
     with tempfile.TemporaryDirectory(prefix="snipkit-") as sockets:
         papermill.execute_notebook(
             str(folder() / f"{name}.ipynb"), str(part),
-            # The lesson's parameters are those written in the notebook.
-            parameters={} if lesson else parameters(name, profile),
+            # The lesson's parameters are those written in the notebook: it stays as it is.
+            parameters={} if profile == "lesson" else chosen,
             cwd=str(folder()), progress_bar=False, record_timing=False, coalesce_streams=True, iopub_timeout=60,
             config=Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}),
         )
@@ -153,5 +165,5 @@ def _namespace(name, profile) -> dict:
             exec(source, namespace)
     except Exception as error:  # whatever the values of the profile lead to in there
         what = one_line(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{profile}.yml does not fit {name}: {what}") from error
+        raise ValueError(f"{_file(profile)} does not fit {name}: {what}") from error
     return namespace

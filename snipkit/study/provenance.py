@@ -16,14 +16,13 @@ PACKAGE = Path(snipkit.__file__).parent
 
 def here(device: str = "cpu") -> dict[str, str]:
     """What a record says of its origin."""
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        "snipkit": snipkit.__version__,
-        "commit": commit(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"device": name(device), "snipkit": snipkit.__version__, "commit": commit(), **versions(), "date": date}
+
+
+def versions() -> dict[str, str]:
+    """What moves the last digits of results."""
+    return {"torch": torch.__version__, "python": platform.python_version()}
 
 
 @functools.lru_cache(maxsize=1)
@@ -47,9 +46,11 @@ def code() -> str:
     return digest.hexdigest()[:12]
 
 
-@functools.lru_cache(maxsize=1)
-def _processor() -> str:
-    """The processor's model, as far as the system tells."""
+@functools.lru_cache(maxsize=2)
+def name(device: str) -> str:
+    """The model of the GPU or the processor, as far as the system tells."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

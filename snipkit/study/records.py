@@ -14,20 +14,26 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from snipkit import masking
-from snipkit.study.runs import Run
+from snipkit.recipe import STRICT
+from snipkit.study.runs import Run, one_line
 from snipkit.training import Outcome
 
 DIGITS = 4  # of the curves, which are most of a record
 
 
-@dataclasses.dataclass(frozen=True)
+def _with_train_error(outcome):
+    """The first records have no curve of the training error."""
+    return {"train_error": []} | outcome if isinstance(outcome, dict) else outcome
+
+
+@dataclass(frozen=True, config=STRICT)
 class Record:
     """A finished run.
 
@@ -38,28 +44,37 @@ class Record:
         kept: parameter name → (kept, total) of each mask; {} for a dense run.
         effective: kept parameters on a path from input to output; None where not defined.
         provenance: seconds, device, versions, commit, date.
+        id: that of the run.
 
     Raises:
-        ValueError: contents that contradict each other.
+        pydantic.ValidationError: (a ValueError) a wrong type, or contents that contradict each other.
     """
 
     run: Run
-    outcome: Outcome | None
-    diverged: str | None
+    outcome: Annotated[Outcome | None, BeforeValidator(_with_train_error)]
     kept: dict[str, tuple[int, int]]
-    effective: int | None
     provenance: dict[str, Any]
+    diverged: str | None = None
+    effective: int | None = None
+    id: str = ""
 
     def __post_init__(self):
+        object.__setattr__(self, "id", self.id or self.run.id)
+        if self.id != self.run.id:
+            raise ValueError(f"the id is {self.id}, but the run's is {self.run.id}: the line was changed by hand")
         if (self.outcome is None) != bool(self.diverged):
             raise ValueError("it takes an outcome, or the reason why there is none")
-        kept, total = (sum(counts) for counts in zip(*self.kept.values())) if self.kept else (0, 0)
-        if kept != (masking.kept_count(total, self.run.sparsity) if self.run.sparsity else 0):
+        if (one := self.outcome) and not (0 <= one.best_of_last_five <= one.test_error <= 100 and one.test_loss >= 0):
+            raise ValueError(f"a test error of {one.test_error} % (best {one.best_of_last_five}), loss {one.test_loss}")
+        if bool(self.kept) != bool(self.run.sparsity) or not all(0 <= k <= total for k, total in self.kept.values()):
+            raise ValueError(f"the masks are {self.kept}, the sparsity is {self.run.sparsity}")
+        kept, total = (sum(counts) for counts in zip((0, 0), *self.kept.values()))
+        if kept != (masking.kept_count(total, self.run.sparsity) if self.kept else 0):
             raise ValueError(f"{kept} of {total} parameters kept is not a sparsity of {self.run.sparsity}")
-        if self.outcome and not 0 <= self.outcome.test_error <= 100:
-            raise ValueError(f"a test error of {self.outcome.test_error} %")
-        if "seconds" not in self.provenance:
-            raise ValueError("a provenance without seconds")
+        if self.effective is not None and not 0 <= self.effective <= kept:
+            raise ValueError(f"{self.effective} of {kept} kept parameters on a path")
+        if not (isinstance(seconds := self.provenance.get("seconds"), int | float) and 0 <= seconds < math.inf):
+            raise ValueError(f"the provenance says that it took {seconds} seconds")
 
     def to_line(self) -> str:
         """One line of JSON, curves rounded."""
@@ -67,41 +82,22 @@ class Record:
             name: [float(f"{v:.{DIGITS}g}") for v in value] if isinstance(value, list) else value
             for name, value in dataclasses.asdict(self.outcome).items()
         }
-        fields = {"run": dataclasses.asdict(self.run), "outcome": outcome, "diverged": self.diverged}
+        fields = {"id": self.id, "run": dataclasses.asdict(self.run), "outcome": outcome, "diverged": self.diverged}
         rest = {"kept": self.kept, "effective": self.effective, "provenance": self.provenance}
-        return json.dumps({"id": self.run.id} | fields | rest, allow_nan=False)
+        return json.dumps(fields | rest, allow_nan=False)
 
     @classmethod
     def from_line(cls, line: str | bytes) -> "Record":
         """Read what ``to_line`` wrote.
 
         Raises:
-            ValueError: a line that is not a record of this version: torn, without a field, with a field that ``Run``
-                does not have, or with contents that contradict each other.
+            ValueError: a line that is not a record of this version: torn, without a field, with an unknown field, with
+                a wrong type, or with contents that contradict each other.
         """
-        content = json.loads(line)
-        if not isinstance(content, dict):
-            raise ValueError("no JSON object")
-        if missing := {"run", "outcome", "kept", "provenance"} - set(content):
-            raise ValueError(f"without {', '.join(sorted(missing))}")
         try:
-            outcome = content["outcome"] and Outcome(**{"train_error": []} | content["outcome"])  # older records lack it
-            kept = {name: tuple(counts) for name, counts in content["kept"].items()}
-            # The run's id is recomputed, not trusted: a field with a new default must not make an old record match.
-            run = Run(**content["run"])
-            return cls(run, outcome, content.get("diverged"), kept, content.get("effective"), content["provenance"])
+            return TypeAdapter(cls).validate_json(line)
         except ValidationError as error:
             raise ValueError(one_line(error)) from error
-        except (TypeError, AttributeError) as error:
-            raise ValueError(str(error)) from error
-
-
-def one_line(error: ValidationError) -> str:
-    """What pydantic says of a value, without its headings and links."""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" if e["loc"] else e["msg"].removeprefix("Value error, ")
-        for e in error.errors()
-    )
 
 
 def append(results: Path | str, record: Record) -> None:
@@ -125,7 +121,7 @@ def append(results: Path | str, record: Record) -> None:
                 while line:
                     line = line[stream.write(line) :]
                 os.fsync(stream.fileno())
-            except OSError:
+            except BaseException:  # Ctrl-C, too
                 stream.truncate(end)  # takes back the half of our own line, and no more
                 raise
 
@@ -184,7 +180,7 @@ def _error(record):
 def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
     """One row a run that is on record, in the order of ``runs``: what it was, what it came to.
 
-    Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; by_protocol; test_error and
+    Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; training; test_error and
     best_of_last_five (percent, NaN where training diverged); test_loss; train_loss and train_error (their curves: a value
     each ``training.log_interval`` steps); empty_layers (weights without a kept entry); effective_sparsity
     (``masking.effective``; NaN where it is not known); seconds.
@@ -199,11 +195,11 @@ def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
         rows.append(
             {"id": run.id, "method": run.method}
             | {one.name: getattr(run, one.name) for one in dataclasses.fields(run) if one.name != "recipe"}
-            | {"steps": run.recipe.steps, "by_protocol": run.by_protocol()}
+            | {"steps": run.recipe.steps, "training": run.training}
             | {name: outcome.get(name, math.nan) for name in ("test_error", "best_of_last_five", "test_loss")}
             | {name: outcome.get(name) or [] for name in ("train_loss", "train_error")}
             | {"empty_layers": sum(not kept for name, (kept, _) in record.kept.items() if not masking.is_bias(name))}
-            | {"effective_sparsity": 1 - record.effective / total if known else np.nan}
+            | {"effective_sparsity": 1 - record.effective / total if known else math.nan}
             | {"seconds": record.provenance["seconds"]}
         )
     return pd.DataFrame(rows)

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import socket
 import sys
-import tempfile
 import time
 import warnings
 from collections import deque
@@ -14,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pandas as pd
-import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -78,18 +76,21 @@ def execute_all(
         return {}
     if wrong := {path.name for path in files.values() if path.suffix != ".jsonl"}:
         raise ValueError(f"records go into .jsonl files, not {', '.join(sorted(wrong))}: they would not be read again")
+    if len({path.parent for path in files.values()}) > 1:
+        raise ValueError("the files of one study lie in one folder")
     folder, seen = next(iter(files.values())).parent, {}
     found = records.read(folder, seen)
     todo = reachable([run for run in files if run.id not in found])
     if todo:
         own = executor is None
-        executor = executor or executors.processes(min(len(todo), executors.workers()))
-        try:
-            groups = experiment.stacks(todo) if own and executors.on_gpu() else [[run] for run in todo]
-            _Queue(groups, files, folder, found, seen).work(executor, deadline)
-        finally:
-            if own:
-                executor.shutdown(cancel_futures=True)
+        with executors.caught_signals() as signals:
+            executor = executor or executors.Processes(min(len(todo), executors.workers()))
+            try:
+                groups = experiment.stacks(todo) if own and executors.on_gpu() else [[run] for run in todo]
+                _Queue(groups, files, folder, found, seen).work(executor, deadline, signals)
+            finally:
+                if own:
+                    executor.shutdown(cancel_futures=True)
     return found
 
 
@@ -108,7 +109,7 @@ def reachable(runs: Iterable[Run]) -> list[Run]:
     """Those of the runs whose data set can be had; it is fetched, once, before several processes look for it.
 
     Raises:
-        sources.DataError: no run can be done for want of data.
+        sources.DataError: no run can be done for want of data, or a file of it is damaged.
 
     Warns:
         UserWarning: for each data set that cannot be had: why, how to get it, and how many runs are left out.
@@ -117,6 +118,8 @@ def reachable(runs: Iterable[Run]) -> list[Run]:
     for name in sorted(set().union(*needed.values())):
         try:
             sources.fetch(name)
+        except sources.DamagedError:
+            raise
         except sources.DataError as error:
             missing[name] = error
     left = [run for run in needed if not needed[run] & set(missing)]
@@ -143,39 +146,44 @@ class _Queue:
         self.queue, self.files, self.folder, self.found, self.seen = deque(groups), files, folder, found, seen
         self.wanted = [run for group in groups for run in group]
         self.running, self.failed, self.unwritten, self.locks = {}, {}, deque(), {}
-        self.died = self.full = None
+        self.died = self.stuck = self.full = None
 
-    def work(self, executor, deadline):
+    def work(self, executor, deadline, signals):
         interval = 0.1 if sys.stderr.isatty() else 30  # in a log, a line every half minute is enough
         try:
             with tqdm(total=len(self.wanted), desc="training runs", unit="run", mininterval=interval) as bar:
-                while self.running or (self.queue and self._go_on(deadline)):
+                while (self.running or (self.queue and self._go_on(deadline))) and not signals:
                     try:
                         self._submit(executor, deadline)
                     except BrokenExecutor as error:
                         self.died = error
-                    if not self.running:
+                    except RuntimeError as error:  # no room for a claim, say: what is under way still comes in
+                        self.stuck = error
+                    if self.queue and not self.running:
                         time.sleep(1)  # all that is left is being done by other processes
-                    # Not for ever: workers may join, and other processes may finish or die.
+                    # Not for ever: workers may join, other processes may finish or die, and signals are looked for here.
                     for future in wait(self.running, timeout=1, return_when=FIRST_COMPLETED).done:
                         self._collect(future)
                     self._write()
                     bar.update(self._done() - bar.n)
-        except KeyboardInterrupt:
-            print("\nstopping: the runs under way write their state", file=sys.stderr, flush=True)
-            for future in executors.stop(executor, list(self.running)):
-                self._collect(future)
-            self._write()
-            where = f"{self._done()} of {len(self.wanted)} runs are on record in {self.folder}"
-            print(f"{where}, unfinished ones at their checkpoints: run again to carry on", file=sys.stderr, flush=True)
-            raise
+            if signals:
+                self._stop(executor)
         finally:
             for run in list(self.locks):
                 self._release(run)
         self._complain()
 
+    def _stop(self, executor):
+        print("stopping: the runs under way write their state", file=sys.stderr, flush=True)
+        for future in executors.stop(executor, list(self.running)):
+            self._collect(future)
+        self._write()
+        where = f"{self._done()} of {len(self.wanted)} runs are on record in {self.folder}"
+        print(f"{where}, unfinished ones at their checkpoints: run again to carry on", file=sys.stderr, flush=True)
+        raise KeyboardInterrupt
+
     def _go_on(self, deadline):
-        return not (self.died or self.full or _passed(deadline))
+        return not (self.died or self.stuck or self.full or _passed(deadline))
 
     def _done(self):
         return sum(run.id in self.found for run in self.wanted)
@@ -185,10 +193,13 @@ class _Queue:
             if not (group := self._next()):
                 break
             path = checkpoint_of(group[0], self.folder)  # only trainings of some minutes ever write it
-            path.parent.mkdir(exist_ok=True)
+            with records.readable_errors(path.parent):
+                path.parent.mkdir(exist_ok=True)
             plain = [dataclasses.asdict(run) for run in group]
-            left = None if deadline is None else (socket.gethostname(), deadline, deadline - time.monotonic())
-            self.running[executor.submit(execute_group, plain, provenance.code(), str(path), left)] = group
+            clocks = None
+            if deadline is not None:
+                clocks = socket.gethostname(), deadline, deadline - time.monotonic() + time.time()
+            self.running[executor.submit(execute_group, plain, provenance.code(), str(path), clocks)] = group
 
     def _next(self):
         """Take the first group off the queue, less what is on record and what others are at; []: there is none now."""
@@ -225,6 +236,8 @@ class _Queue:
 
     def _release(self, run):
         if lock := self.locks.pop(run, None):
+            if run.id in self.found:  # who claims it from now on finds its record
+                Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
 
     def _collect(self, future):
@@ -233,6 +246,8 @@ class _Queue:
             done = future.result()
         except (BrokenExecutor, CancelledError) as error:
             self.died = error  # the runs that were finished before are still to come
+        except KeyboardInterrupt:
+            pass  # reached the worker of an executor that is not ours
         except Exception as error:
             if len(group) > 1:
                 text = f"{len(group)} runs could not be trained together ({error}): they are done one by one"
@@ -249,7 +264,6 @@ class _Queue:
 
     def _write(self):
         """Put finished runs on record; where there is no room, they wait for another try."""
-        self.full = None
         while self.unwritten:
             run, record = self.unwritten[0]
             try:
@@ -257,6 +271,7 @@ class _Queue:
             except RuntimeError as error:
                 self.full = error
                 return
+            self.full = None
             self.found[run.id] = record
             self._release(run)
             self.unwritten.popleft()
@@ -264,8 +279,10 @@ class _Queue:
     def _complain(self):
         finished, total = self._done(), len(self.wanted)
         if self.full:
-            left = f"{len(self.unwritten)} finished runs could not be put on record and will be done again"
-            raise RuntimeError(f"{self.full}. {left}") from self.full
+            lost = f"{len(self.unwritten)} finished runs could not be put on record and will be done again"
+            raise RuntimeError(f"{self.full}. {lost}") from self.full
+        if self.stuck:
+            raise self.stuck
         if self.died:
             what = "a worker process died (was it killed, or out of memory?)"
             if not isinstance(self.died, BrokenProcessPool):
@@ -284,46 +301,45 @@ def _passed(deadline):
     return deadline is not None and time.monotonic() >= deadline
 
 
-def execute_group(runs: list[dict], code: str, path: str, left: tuple[str, float, float] | None) -> list[Record] | None:
-    """What a worker does with a group of runs; None when it was stopped first. One thread; torch's count is put back.
+def execute_group(runs: list[dict], code: str, path: str, clocks: tuple[str, float, float] | None) -> list[Record] | None:
+    """What a worker does with a group of runs, on one thread; None when it was stopped first.
 
     Args:
         runs: the fields of each ``Run``.
         code: the ``provenance.code`` of the machine that asks.
         path: of the checkpoint.
-        left: host, deadline by that host's clock, and seconds until then.
+        clocks: the deadline: a host, a time by its ``time.monotonic()``, and the same by ``time.time()``, for other hosts.
     """
     here = socket.gethostname()
     if code != provenance.code():
         raise RuntimeError(f"the worker on {here} has other code ({provenance.code()}, not {code}): install the same on all")
     deadline = None
-    if left:
-        deadline = left[1] if left[0] == here else time.monotonic() + left[2]
+    if clocks:
+        deadline = clocks[1] if clocks[0] == here else clocks[2] - time.time() + time.monotonic()
     if checkpoints.stopping or _passed(deadline):
         return None
     if not Path(path).parent.is_dir():
         # A machine that does not share the folder of results: the state is of use if it gets the run again.
         path = paths.temporary() / Path(path).name
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    device = "cuda" if executors.on_gpu() else "cpu"
     checkpoint, group = checkpoints.Checkpoint(path, deadline), [Run(**run) for run in runs]
+    executors.busy.set()
     try:
-        try:
-            return _execute(group, device, checkpoint)
-        except checkpoints.CheckpointError as error:  # of another torch, say; by its name it is ours
-            os.replace(path, f"{path}.stale")
-            warnings.warn(f"{error}. It was renamed to {path}.stale, and the training starts anew", stacklevel=2)
-            return _execute(group, device, checkpoint)
+        with executors.one_thread():
+            try:
+                return _execute(group, checkpoint)
+            except checkpoints.CheckpointError as error:  # of another torch, say; by its name it is ours
+                os.replace(path, f"{path}.stale")
+                warnings.warn(f"{error}. It was renamed to {path}.stale, and the training starts anew", stacklevel=2)
+                return _execute(group, checkpoint)
     except checkpoints.Interrupted:
         return None
     except sources.DataError as error:
         raise sources.DataError(f"on {here}: {error}") from error
     finally:
-        torch.set_num_threads(threads)
+        executors.busy.clear()
 
 
-def _execute(group, device, checkpoint):
+def _execute(group, checkpoint):
     if len(group) > 1:
-        return experiment.execute_stack(group, device, checkpoint)
-    return [experiment.execute(group[0], device, checkpoint)]
+        return experiment.execute_stack(group, executors.device(), checkpoint)
+    return [experiment.execute(group[0], executors.device(), checkpoint)]

@@ -23,6 +23,25 @@ def interval(values, level=0.95) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def half_width(sd: float, n: int, freedom: float, level: float = 0.95) -> float:
+    """Half the confidence interval of a mean of n numbers, from their spread and its degrees of freedom."""
+    return float(stats.t.ppf((1 + level) / 2, freedom) * sd / np.sqrt(n)) if freedom else float("inf")
+
+
+def pooled_sd(cells) -> tuple[float, int]:
+    """Standard deviation within cells (sequences of numbers, one a seed), pooled, and its degrees of freedom."""
+    cells = [np.asarray(cell, float) for cell in cells if len(cell) > 1 and np.isfinite(cell).all()]
+    freedom = sum(len(cell) - 1 for cell in cells)
+    squares = sum(((cell - cell.mean()) ** 2).sum() for cell in cells)
+    return (float(np.sqrt(squares / freedom)) if freedom else float("nan")), freedom
+
+
+def welch(ours, theirs, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of the difference of two means (ours minus theirs) whose spreads may differ (Welch)."""
+    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(level)
+    return float(interval.low), float(interval.high)
+
+
 def summarise(table, by, value="test_error") -> pd.DataFrame:
     """Mean, 95 % interval, standard deviation, best and n of ``value`` for each combination of the columns ``by``.
 
@@ -59,7 +78,7 @@ def paired(table, baseline, by, value="test_error") -> pd.DataFrame:
 
 
 def difference(first, second) -> pd.Series:
-    """First minus second, seed by seed, for the seeds that both have; NaN where one diverged, so that ``interval`` says so.
+    """First minus second, seed by seed, for the seeds that both have; NaN where one diverged: ``interval`` says so.
 
     Args:
         first, second: Series of numbers by seed.
@@ -76,7 +95,7 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
         pairs: (minuend, subtrahend) pairs of boolean masks over ``table``.
 
     Returns:
-        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both, NaN where one diverged.
+        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both; NaN if one diverged.
     """
     rows = []
     for first, second in pairs:
@@ -86,7 +105,7 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
 
 
 def within(differences, margin) -> pd.DataFrame:
-    """How far differences stay inside ``±margin``, for ``order``: ``margin - |difference|``, and the interval of that."""
+    """How far differences stay inside ``±margin``, for ``order``: ``margin - |difference|`` with its interval."""
     beyond = np.maximum(differences.high, -differences.low)
     nearest = np.maximum(np.maximum(differences.low, -differences.high), 0)  # 0 if the interval has both signs
     return differences.assign(mean=margin - differences["mean"].abs(), low=margin - beyond, high=margin - nearest)

@@ -1,164 +1,207 @@
-"""The replication report: one row for each claim, table and figure of the paper, with a verdict by a stated rule.
+"""The replication report: one row for each claim, table and figure of the paper, with a verdict by a rule.
 
-``printed/claims.csv`` lists the claims. The notebooks judge them beside the evidence (``value``, ``order``, ``fact``) and
-``save`` their rows; ``write`` puts all rows of the ``paper`` and ``laptop`` profiles together in ``REPLICATION.md``.
+``paper/claims.csv`` lists the claims and their margins; ``paper/rule.md`` states the rule. The notebooks judge the
+claims beside the evidence (``value``, ``order``, ``fact``) and ``save`` their rows; ``write`` puts all rows together in
+``REPLICATION.md``.
 """
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from snipkit.study import paper, paths, statistics
 
-REPRODUCED, PARTLY, NOT, INCONCLUSIVE, NOT_RUN = "reproduced", "partly", "not", "inconclusive", "not run at this scale"
+EQUIVALENT, DIFFERS, CONSISTENT, UNDECIDED = "equivalent", "differs", "consistent", "undecided"  # printed numbers
+CONFIRMED, MIXED, CONTRADICTED = "confirmed", "mixed", "contradicted"  # orders, margins and facts
+NOT_RUN = "not run at this scale"
+VERDICTS = (EQUIVALENT, CONFIRMED, CONSISTENT, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN)
+PROFILES = ("paper", "overnight", "laptop")  # whose rows are taken first
+TRAININGS = ("short", "converged", "paper")  # in rising order of what they can show
 SEEDS = 3  # fewer runs than this are no ground for a verdict
 
-RULE = f"""\
-- **A printed number** is judged only by runs of the paper's protocol, and by at least {SEEDS} seeds. Since the paper seldom says how many runs are behind it, it is
-  taken for one more run: *reproduced* if it lies in the 95 % prediction interval of our next run (plus half a unit of its last digit) and half of that
-  is at most 15 % of it (or 0.15 points). *Partly*: it lies in a wider interval, or within 25 % of our mean. *Not*: neither. A better number than the
-  printed one is a difference like any other.
-- **A claim about an order** is judged in every setting that was tried, by whether the 95 % interval of the difference lies wholly on the claimed side.
-  *Reproduced*: in all that were planned, trained by the paper's protocol (or without any training). *Partly*: in at least half, and in more than lie wholly on the
-  other side; and at best this where the training was shortened or a setting is missing. *Not*: in more settings wholly on the other side than on the claimed one. *Inconclusive*: otherwise. A
-  claim that something stays *within a margin* is judged so too, but only by runs of the paper's protocol.
-- **A fact that needs no training** (a count, an identity) is *reproduced* or *not*.
-- Everything else is *not run at this scale*.
-"""
-
-COLUMNS = ["claim", "here", "n", "verdict", "reason"]
+COLUMNS = ["claim", "here", "n", "verdict", "reason", "difference", "low", "high"]
 
 
-def value(claim, errors, protocol) -> dict:
+def least(training: Sequence[str]) -> str:
+    """The ``Run.training`` that a verdict can count on: the least of its runs'; "short" if there are none."""
+    return min(training, key=TRAININGS.index, default="short")
+
+
+def value(
+    claim: str,
+    errors: Sequence[float],
+    training: str,
+    pool: Sequence = (),
+    theirs: Sequence[float] = (),
+    seconds: float = 0.0,
+) -> dict:
     """Judge a printed number.
 
     Args:
-        claim: an id in ``printed/claims.csv``, whose ``printed`` is a number.
+        claim: an id in ``paper/claims.csv`` with a number as ``printed`` and a ``margin``.
         errors: our numbers, one a seed.
-        protocol: whether they were trained by the paper's protocol.
+        training: the ``Run.training`` of all of them: "paper", "converged" or "short".
+        pool: the numbers of each cell of the same network, for the spread; by default ``errors`` alone.
+        theirs: the paper's own runs, where known.
+        seconds: of one run, for the hours that would decide.
     """
-    printed, n = float(_claims().loc[claim, "printed"]), len(errors)
+    row, errors = _claims().loc[claim], np.asarray(errors, float)
+    n, printed, margin = len(errors), float(row.printed), float(row.margin)
     if not n:
         return _row(claim, "", 0, NOT_RUN, "")
-    mean, low, high = statistics.interval(errors)
     here = statistics.cell(errors, 2)
-    if not protocol:
+    if training == "short":
         return _row(claim, here, n, NOT_RUN, "the training was shortened")
+    if np.isnan(errors).any():
+        return _row(claim, here, n, DIFFERS, "training diverged")
     if n < SEEDS:
         return _row(claim, here, n, NOT_RUN, f"too few runs for a verdict (it takes {SEEDS})")
-    if math.isnan(mean):
-        return _row(claim, here, n, NOT, "training diverged")
-    digits = len(str(_claims().loc[claim, "printed"]).partition(".")[2])
-    half = (high - low) / 2 * math.sqrt(n + 1) + 0.5 * 10**-digits  # of the prediction interval: t · sd · √(1 + 1/n)
-    narrow = half <= max(0.15, 0.15 * printed)
-    difference = f"our mean is {abs(mean - printed):.2f} {'above' if mean > printed else 'below'} the printed number"
-    if abs(mean - printed) <= half:
-        return _row(claim, here, n, REPRODUCED, "") if narrow else _row(claim, here, n, PARTLY, "the interval is wide")
-    return _row(claim, here, n, PARTLY if abs(mean - printed) <= 0.25 * printed else NOT, difference)
+    rounding = 0.0 if len(theirs) else 0.5 * 10.0 ** -len(str(row.printed).partition(".")[2])
+    sd, freedom = statistics.pooled_sd(pool if len(pool) else [errors])
+
+    def interval(level):
+        if len(theirs):
+            return statistics.welch(errors, theirs, level)
+        half = statistics.half_width(sd, n, freedom, level)
+        return errors.mean() - printed - half, errors.mean() - printed + half
+
+    difference = errors.mean() - (np.mean(theirs) if len(theirs) else printed)
+    low, high = interval(0.95)
+    low, high = low - rounding, high + rounding
+    inner_low, inner_high = interval(0.90)
+    if -margin < inner_low - rounding and inner_high + rounding < margin:
+        verdict, reason = EQUIVALENT, ""
+    elif low > 0 or high < 0:
+        verdict, reason = DIFFERS, f"{abs(difference):.2f} {'above' if difference > 0 else 'below'}"
+    elif (high - low) / 2 <= 2 * margin:
+        verdict, reason = CONSISTENT, ""
+    else:
+        # Equivalence with 80 % power if there is no difference: z(0.95) + z(0.90) standard errors within the margin.
+        wanted = math.ceil((2.93 * sd / max(margin - rounding, margin / 2)) ** 2)
+        hours = f", {max(wanted - n, 0) * seconds / 3600:.1f} hours" if seconds else ""
+        verdict, reason = UNDECIDED, f"it takes about {max(wanted, n + 1)} runs{hours}"
+    own = "" if training == "paper" else "our schedule"
+    return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high)
 
 
-def order(claim, differences, protocol, here, reason="", margin=False) -> dict:
+def order(
+    claim: str, differences: pd.DataFrame, training: str, here: str, reason: str = "", margin: bool = False
+) -> dict:
     """Judge a claim about an order, or about a margin.
 
     Args:
-        differences: one row a setting that was planned, with ``n, low, high`` of a difference that the claim says is positive. A row
-            with too few runs, or without an interval (a run diverged), does not count, and the verdict is "partly" at best.
-        protocol: whether the runs were trained by the paper's protocol; True where nothing is trained.
+        differences: one row a setting that was planned, with ``n, low, high`` of a difference that the claim says is positive.
+            A row with too few runs, or without an interval (a run diverged), does not count, and forbids *confirmed*.
+        training: the least ``Run.training`` of the runs; "paper" where nothing is trained.
         here: how to show ours.
         reason: what else to say.
-        margin: the claim is that errors agree within a margin; a shortened training can say nothing about that.
+        margin: the claim is that errors agree within a margin; a short training can say nothing about that.
     """
-    if margin and not protocol:
+    if margin and training == "short":
         return _row(claim, here, "", NOT_RUN, "the training was shortened")
     planned = len(differences)
     differences = differences[differences.low.notna() & (differences.n >= SEEDS)]
-    if not len(differences):
+    if not (judged := len(differences)):
         return _row(claim, here, "", NOT_RUN, f"no setting with {SEEDS} runs")
     n = f"{differences.n.min()}" if differences.n.nunique() == 1 else f"{differences.n.min()} to {differences.n.max()}"
-    right, wrong, all_of_them = int((differences.low > 0).sum()), int((differences.high < 0).sum()), len(differences)
-    if right > wrong and 2 * right >= all_of_them:
-        verdict = REPRODUCED if right == planned and protocol else PARTLY
+    right, wrong = int((differences.low > 0).sum()), int((differences.high < 0).sum())
+    if right == planned:
+        verdict = CONFIRMED
+    elif right:
+        verdict = MIXED
     else:
-        verdict = NOT if wrong > right else INCONCLUSIVE
-    said = [f"{right} of {all_of_them} settings on the claimed side" + (f", {wrong} on the other" if wrong else "")]
-    said += [f"{planned - all_of_them} more not judged"] if planned > all_of_them else []
-    said += [] if protocol else ["the training was shortened"]
+        verdict = CONTRADICTED if wrong else UNDECIDED
+    said = [f"{right} of {judged} settings on the claimed side" + (f", {wrong} on the other" if wrong else "")]
+    said += [f"{planned - judged} more not judged"] if planned > judged else []
+    said += {"paper": [], "converged": ["our schedule"], "short": ["the training was shortened"]}[training]
     return _row(claim, here, n, verdict, "; ".join(said + [reason] * bool(reason)))
 
 
-def fact(claim, holds, here, n="", reason="") -> dict:
+def fact(claim: str, holds: bool, here: str, n: str | int = "", reason: str = "") -> dict:
     """Judge a fact that needs no training."""
-    return _row(claim, here, n, REPRODUCED if holds else NOT, reason)
+    return _row(claim, here, n, CONFIRMED if holds else CONTRADICTED, reason)
 
 
-def _row(claim, here, n, verdict, reason):
+def _row(claim, here, n, verdict, reason, difference=math.nan, low=math.nan, high=math.nan):
     if claim not in _claims().index:
         raise ValueError(f"unknown claim {claim!r}; known: {', '.join(_claims().index)}")
-    return dict(zip(COLUMNS, (claim, here, n, verdict, reason)))
+    return dict(zip(COLUMNS, (claim, here, n, verdict, reason, difference, low, high)))
 
 
 def _claims():
     return paper.table("claims").set_index("claim")
 
 
-def save(rows, name, profile) -> pd.DataFrame:
-    """Keep a notebook's rows as ``figures/<profile>/<name>_claims.csv``, and return them with the claims' words, to be shown."""
-    rows = pd.DataFrame(rows, columns=COLUMNS)
+def save(rows: list[dict], name: str, profile: str) -> pd.DataFrame:
+    """Keep a notebook's rows as ``figures/<profile>/<name>_claims.csv``; return them with the claims' words."""
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     paths.figures(profile).mkdir(parents=True, exist_ok=True)
-    rows.to_csv(paths.figures(profile) / f"{name}_claims.csv", index=False)
-    return _claims()[["where", "says", "printed"]].merge(rows, left_index=True, right_on="claim").drop(columns="claim")
+    frame.to_csv(paths.figures(profile) / f"{name}_claims.csv", index=False, float_format="%.4g")
+    shown = frame.drop(columns=["difference", "low", "high"])
+    return _claims()[["where", "says", "printed"]].merge(shown, left_index=True, right_on="claim").drop(columns="claim")
 
 
-def gather(profile) -> pd.DataFrame:
+def gather(profile: str) -> pd.DataFrame:
     """All rows that the notebooks saved in a profile, by claim."""
-    parts = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in sorted(paths.figures(profile).glob("*_claims.csv"))]
-    rows = pd.concat([pd.DataFrame(columns=COLUMNS), *parts])
+    files = sorted(paths.figures(profile).glob("*_claims.csv"))
+    frames = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in files]
+    rows = pd.concat([pd.DataFrame(columns=COLUMNS, dtype=str), *frames]).fillna("")
     return rows.drop_duplicates("claim", keep="last").set_index("claim")
 
 
-def report(profiles=("paper", "laptop")) -> pd.DataFrame:
+def report(profiles: Sequence[str] = PROFILES) -> pd.DataFrame:
     """One row a claim: from the first of the profiles that has a verdict on it, or else that has run anything."""
-    claims, found = _claims(), {profile: gather(profile) for profile in profiles}
-    rows = []
+    claims, found, rows = _claims(), {profile: gather(profile) for profile in profiles}, []
     for claim, says in claims.iterrows():
-        candidates = [(profile, rows.loc[claim]) for profile, rows in found.items() if claim in rows.index]
-        judged = [c for c in candidates if c[1].verdict != NOT_RUN] or [c for c in candidates if c[1].here] or candidates
+        known = [(profile, own.loc[claim]) for profile, own in found.items() if claim in own.index]
+        judged = [one for one in known if one[1].verdict != NOT_RUN] or [one for one in known if one[1].here] or known
         profile, row = judged[0] if judged else ("", pd.Series(dict.fromkeys(COLUMNS, ""), dtype=str))
-        rows.append([says["where"], says.says, says.printed, row.here, row.n, row.verdict or NOT_RUN, row.reason, profile])
-    return pd.DataFrame(rows, columns=["where", "the paper says", "printed", "here", "n", "verdict", "reason", "scale"], index=claims.index)
+        margin = "" if math.isnan(says.margin) else f"{says.margin:g}"
+        interval = f"{float(row.low):+.2f} to {float(row.high):+.2f}" if row.low else ""
+        ours = [row.here, row.n, interval, margin, row.verdict or NOT_RUN, row.reason, profile]
+        rows.append([says["where"], says.says, says.printed, *ours])
+    ours = ["here", "n", "difference, 95 %", "margin", "verdict", "reason", "scale"]
+    return pd.DataFrame(rows, columns=["where", "the paper says", "printed", *ours], index=claims.index)
 
 
-def evidence(notebook) -> pd.DataFrame:
+def evidence(notebook: str) -> pd.DataFrame:
     """The claims of one notebook with what the committed runs at the paper's scale say about them."""
     rows = report(("paper",))
     return rows[_claims().notebook == notebook].drop(columns="scale").reset_index(drop=True)
 
 
-def summary(rows) -> str:
+def summary(rows: pd.DataFrame) -> str:
     """How many claims got which verdict, in one line."""
     counts = rows.verdict.value_counts()
-    return ", ".join(f"{verdict}: {counts.get(verdict, 0)}" for verdict in (REPRODUCED, PARTLY, NOT, INCONCLUSIVE, NOT_RUN))
+    return ", ".join(f"{verdict}: {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
 
 
 def write() -> pd.DataFrame:
-    """Write ``REPLICATION.md`` into the project's folder from what ``figures/paper`` and ``figures/laptop`` hold; return its rows."""
+    """Write ``REPLICATION.md`` from what ``figures/`` holds; return its rows."""
     rows, claims = report(), _claims()
     made = claims.assign(item=claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)).groupby("item", sort=False)
     links = {claim: _link(file, rows.scale[claim]) for claim, file in claims.file.items()}
-    items = [[item, part.notebook.iloc[0], ", ".join(dict.fromkeys(links[claim] for claim in part.index))] for item, part in made]
+    items = [
+        [item, own.notebook.iloc[0], ", ".join(dict.fromkeys(links[claim] for claim in own.index))] for item, own in made
+    ]
     items = pd.DataFrame(sorted(items), columns=["in the paper", "notebook", "file"])
     items["notebook"] = [f"[`{name}`](notebooks/{name}.ipynb)" for name in items.notebook]
-    shown = rows.assign(verdict="**" + rows.verdict + "**").map(lambda text: text.replace("|", "\\|"))  # or it would end a cell
+    bold = rows.assign(verdict="**" + rows.verdict + "**")
+    shown = bold.map(lambda text: text.replace("|", "\\|"))  # or it would end a cell
+    intervals = int((rows["difference, 95 %"] != "").sum())
     text = f"""# Replication report
 
-One row for each claim, table and figure of *SNIP: single-shot network pruning based on connection sensitivity* (Lee, Ajanthan, Torr, ICLR 2019). Written
-by `make paper`; do not edit. {summary(rows)} (of {len(rows)}).
+One row for each claim, table and figure of *SNIP: single-shot network pruning based on connection sensitivity* (Lee,
+Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)} (of {len(rows)}).
+Of {intervals} intervals of 95 %, about {0.05 * intervals:.0f} miss by chance.
 
-## The rule
+*Scale* says whose runs a row rests on: `paper` (the paper's protocol) where there is a verdict from them, else `overnight`
+(our schedules, trained until little is left to gain), else `laptop` (short trainings). Errors are of the final weights, mean
+± half a 95 % t-interval over n seeds.
 
-{RULE}
-*Scale* says whose runs the row rests on: `paper` (the paper's protocol, `results/paper/`) where there is a verdict from them, else `laptop` (a short
-training that can show orders, not error levels). Errors are of the final weights, mean ± half a 95 % t-interval over n seeds.
+{paper.text("rule")}
 
 ## The claims
 
@@ -174,7 +217,7 @@ training that can show orders, not error levels). Errors are of the final weight
 
 def _link(file, scale):
     """A figure or table as a link: that of the scale that the verdict rests on, if there is one."""
-    for profile in (scale, "laptop", "paper"):
+    for profile in (scale, *PROFILES):
         for suffix in (".png", ".md"):
             if (paths.figures(profile) / f"{file}{suffix}").exists():
                 return f"[{file}, {profile}](figures/{profile}/{file}{suffix})"

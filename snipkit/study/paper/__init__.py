@@ -8,3 +8,8 @@ import pandas as pd
 def table(name: str) -> pd.DataFrame:
     """The numbers in ``<name>.csv``."""
     return pd.read_csv(Path(__file__).parent / f"{name}.csv")
+
+
+def text(name: str) -> str:
+    """The text in ``<name>.md``."""
+    return (Path(__file__).parent / f"{name}.md").read_text()

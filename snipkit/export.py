@@ -1,0 +1,206 @@
+"""Masks on a model, in files, and in ``torch.nn.utils.prune``; ``snipkit.masking`` offers all of it.
+
+A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
+"""
+
+import dis
+import inspect
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+Masks = dict[str, Tensor]
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what ``torch.compile`` and data-parallel wrappers put before it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def _located(model, masks):
+    """(the model's own name, parameter, mask) for every mask; see ``matched``."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names = {plain_name(name): name for name in parameters} | {name: name for name in parameters}
+    if unknown := [name for name in masks if name not in names and plain_name(name) not in names]:
+        known = ", ".join([*parameters][:5]) + (", …" if len(parameters) > 5 else "")
+        raise ValueError(f"masks for {', '.join(unknown)}, but the model's parameters are {known}")
+    located = []
+    for name, mask in masks.items():
+        own_name = names.get(name) or names[plain_name(name)]
+        parameter = parameters[own_name]
+        if mask.shape != parameter.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
+                f"the parameter needs torch.bool of shape {tuple(parameter.shape)}"
+            )
+        located.append((own_name, parameter, mask))
+    return located
+
+
+def matched(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
+    """The model's parameters beside their masks, in the order of ``masks``.
+
+    Any name of a shared parameter will do, and so will names with or without the prefixes of ``torch.compile``
+    (``_orig_mod.``) and of data-parallel wrappers (``module.``).
+
+    Raises:
+        ValueError: a mask for a parameter that the model does not have, of another shape, or not of bool type.
+    """
+    return [(parameter, mask) for _, parameter, mask in _located(model, masks)]
+
+
+@torch.no_grad()
+def apply_(model: nn.Module, masks: Masks) -> None:
+    """Set the pruned entries of the model's parameters to exactly 0, in place.
+
+    Raises:
+        ValueError: masks that do not fit the model (see ``matched``); nothing is changed then.
+    """
+    for parameter, mask in matched(model, masks):
+        parameter.masked_fill_(~mask.to(parameter.device), 0)
+
+
+class Attachment(list):
+    """The hooks that ``attach`` has set."""
+
+    def remove(self) -> None:
+        """Take the hooks off; the weights stay as they are."""
+        while self:
+            self.pop().remove()
+
+
+def attach(model: nn.Module, masks: Masks) -> Attachment:
+    """Apply masks, and keep the pruned entries at exactly 0 in a training loop of your own.
+
+    Hooks set the gradients of pruned entries to 0 as soon as they are complete. SGD, Adam and all other optimisers
+    that treat every entry alone then leave a 0 at 0, weight decay and momentum included. Make the optimiser after
+    this call: older momentum would move pruned entries. With an optimiser that mixes entries (Muon, Shampoo), call
+    ``apply_`` after each step. A deep copy of the model has no hooks.
+
+    Returns:
+        a handle; its ``remove()`` takes the hooks off.
+
+    Raises:
+        ValueError: masks that do not fit the model; nothing is changed then.
+    """
+    apply_(model, masks)
+    hooks = Attachment()
+    for parameter, mask in matched(model, masks):
+        pruned, trained = ~mask.to(parameter.device), parameter.requires_grad
+        parameter.requires_grad_(True)  # a hook needs it; a parameter may be unfrozen later
+        hooks.append(parameter.register_post_accumulate_grad_hook(_zero_gradient(pruned)))
+        parameter.requires_grad_(trained)
+    return hooks
+
+
+def _zero_gradient(pruned):
+    def hook(parameter):
+        parameter.grad.masked_fill_(pruned.to(parameter.grad.device), 0)
+
+    return hook
+
+
+def save(masks: Masks, path: str | Path) -> None:
+    """Write masks to a file: one bit an entry in numpy's ``.npz`` format, whatever the suffix; but one byte an entry
+    if it is ``.safetensors`` (which needs the package safetensors)."""
+    if Path(path).suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file({name: mask.detach().cpu().clone().contiguous() for name, mask in masks.items()}, path)
+        return
+    arrays = {name: mask.cpu().numpy() for name, mask in masks.items()}
+    packed = {f"{name}:{'x'.join(map(str, a.shape))}": np.packbits(a.reshape(-1)) for name, a in arrays.items()}
+    with open(path, "wb") as stream:  # numpy would add a suffix to a name without one
+        np.savez_compressed(stream, **packed)
+
+
+def load(path: str | Path) -> Masks:
+    """Read what ``save`` wrote, to the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that is not such masks, or a damaged one.
+    """
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            masks = load_file(path)
+            if others := [name for name, mask in masks.items() if mask.dtype != torch.bool]:
+                raise ValueError(f"{', '.join(others)} is not of bool type")
+            return masks
+        with np.load(path) as stored:
+            return dict(_unpacked(key, stored[key]) for key in stored.files)
+    except (FileNotFoundError, ImportError):
+        raise
+    except Exception as error:  # zipfile, zlib, numpy and safetensors raise half a dozen kinds
+        raise ValueError(f"{Path(path)} does not hold masks, or is damaged: save them again ({error})") from error
+
+
+def _unpacked(key, packed):
+    name, colon, sizes = key.rpartition(":")
+    shape = tuple(int(size) for size in sizes.split("x") if size)
+    count = math.prod(shape)
+    if not colon or packed.dtype != np.uint8 or packed.shape != ((count + 7) // 8,):
+        raise ValueError(f"{key} has {packed.size} entries of {packed.dtype}, not {(count + 7) // 8} bytes")
+    return name, torch.from_numpy(np.unpackbits(packed, count=count).astype(bool).reshape(shape))
+
+
+def to_torch_prune(model: nn.Module, masks: Masks) -> None:
+    """Hand the masks over to ``torch.nn.utils.prune``, in place, for code that expects its ``weight_mask`` buffers.
+
+    torch computes a masked weight anew just before its layer is called. All layers that share a weight get its mask.
+
+    Raises:
+        ValueError: masks that do not fit the model; or weights of layers that are never called, since their users
+            read the weights themselves (``out_proj`` of ``nn.MultiheadAttention``, torchvision's Swin, parameter
+            lists). torch would not compute those anew: use ``attach`` there. Nothing is changed then.
+    """
+    owners, places = {}, []
+    for prefix, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append((prefix, module, own))
+    for _, parameter, mask in _located(model, masks):
+        places += [(*owner, mask) for owner in owners[id(parameter)]]
+    uncalled = [f"{prefix}.{own}" for prefix, owner, own, _ in places if _never_called(model, prefix, owner)]
+    if uncalled:
+        raise ValueError(
+            f"{', '.join(uncalled)}: these layers are never called, their weights are read by other modules, where "
+            "torch.nn.utils.prune cannot mask them. Use masking.attach, or leave them out of the masks"
+        )
+    for _, owner, own, mask in places:
+        torch_prune.custom_from_mask(owner, own, mask)
+
+
+def _never_called(model, prefix, owner):
+    """Whether hooks before a module's call never run: it cannot be called, or its parent only reads its parameters."""
+    if type(owner).forward is nn.Module.forward:  # nn.ParameterList and the like
+        return True
+    parent_name, _, child = prefix.rpartition(".")
+    parent, parameters, uses = type(model.get_submodule(parent_name)), dict(owner.named_parameters(recurse=False)), []
+    for base in parent.__mro__[: parent.__mro__.index(nn.Module)]:
+        for name, function in vars(base).items():
+            if inspect.isfunction(function) and not any(word in name for word in ("init", "reset")):
+                code = [instruction.argval for instruction in dis.get_instructions(inspect.unwrap(function))]
+                uses += [after for attribute, after in zip(code, code[1:]) if attribute == child]
+    return bool(uses) and all(use in parameters for use in uses)
+
+
+def from_torch_prune(model: nn.Module) -> Masks:
+    """The masks of a model that ``torch.nn.utils.prune`` has pruned, by this library or by any of its own methods.
+
+    The model is left as it is; ``torch.nn.utils.prune.remove`` makes its weights plain parameters again.
+    """
+    masks, seen = {}, set()
+    for prefix, module in model.named_modules():
+        for own, original in module.named_parameters(recurse=False):
+            name = own.removesuffix("_orig")
+            mask = getattr(module, f"{name}_mask", None)
+            if own != name and mask is not None and id(original) not in seen:
+                seen.add(id(original))
+                masks[f"{prefix}.{name}".removeprefix(".")] = mask.bool()
+    return masks

@@ -1,0 +1,291 @@
+"""Carrying out a run: every field of ``Run`` does what it says, and runs that are compared share the rest."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from tiny import QUICK, quick
+
+from snipkit import data, masking, saliency, training
+from snipkit.recipe import Recipe
+from snipkit.study import checkpoints, experiment
+from snipkit.study.runs import LABELS, Run
+
+SNIP = {"criterion": "snip", "sparsity": 0.9}
+ALL = {"masks", "training", "test"}
+BATCH_NORM = {
+    "data": "cifar-10", "model": "vgg-like", "options": {"width": 0.125, "bn_momentum": 0.1}, "scoring_batch": 20,
+    "recipe": Recipe(steps=2, batch_size=10), "train_size": 200, "test_size": 50,
+}  # fmt: skip
+#: field → what the run has besides, the variation, and what differs then
+VARIATIONS = {
+    "recipe": ({}, {"steps": 5, "schedule": "onecycle", "lr": 0.2}, {"training", "test"}),
+    "data": ({}, "fashion-mnist", ALL),
+    "model": ({}, "lenet-5-caffe", ALL),
+    "options": ({"model": "lenet-5-caffe"}, {"conv_relu": True}, ALL),
+    "criterion": ({}, "gradient", ALL),
+    "sparsity": ({}, 0.8, ALL),
+    "ablation": ({}, "shuffle", ALL),
+    "seed": ({}, 1, ALL),
+    "scoring_init": ({}, "he", ALL),
+    "training_init": ({}, "he", {"training", "test"}),
+    "same_draw": ({}, True, ALL),
+    "scoring_batch": ({}, None, ALL),
+    "scoring_sample": ({}, "balanced", ALL),
+    "scoring_data": ({}, "noise", ALL),
+    "scoring_augment": ({}, "flip-shift", ALL),
+    "scoring_labels": ({}, "random", ALL),
+    "train_labels": ({}, "random", {"training", "test"}),
+    "biases": ({}, False, ALL),
+    "batch_norm": (BATCH_NORM, "train", ALL),
+    "train_size": ({}, 400, ALL),
+    "test_size": ({}, 200, {"test"}),
+}
+
+
+def observed(run):
+    record = experiment.execute(run)
+    masks = experiment.find_masks(run, experiment.load(run))
+    assert record.kept == {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
+    assert record.run == run and record.diverged is None
+    outcome = record.outcome
+    return masks, outcome.train_loss + outcome.train_error, [outcome.test_error, outcome.test_loss]
+
+
+def same(first, second):
+    masks = first[0].keys() == second[0].keys() and all(torch.equal(m, second[0][name]) for name, m in first[0].items())
+    return {"masks": masks, "training": first[1] == second[1], "test": first[2] == second[2]}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """What a run comes to, each done once."""
+    done = {}
+    return lambda run: done.setdefault(run.id, None) or done.update({run.id: observed(run)}) or done[run.id]
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Run)])
+def test_every_field_does_something(name, plain):
+    """A new field without a variation, or that is forgotten on the way to the training, fails here."""
+    besides, variation, expected = VARIATIONS[name]
+    run = quick(**SNIP | besides)
+    other = dataclasses.replace(run, **{name: variation})
+    assert other.id != run.id
+    agrees = same(plain(run), plain(other))
+    assert {what for what, equal in agrees.items() if not equal} == expected
+
+
+def test_a_run_comes_to_the_same_again(plain):
+    run = quick(**SNIP)
+    assert all(same(plain(run), observed(run)).values())
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What a run scores and what it hands to the training, instead of the training."""
+    found = {}
+
+    def score(model, batches, *, biases, batch_norm, generator):
+        found["scored"] = {name: p.detach().clone() for name, p in model.named_parameters()}
+        found["batch"] = [tensor.clone() for pair in batches for tensor in pair]
+        return saliency.random(model, biases=biases, generator=generator)
+
+    def train(model, masks, dataset, recipe, *, seed, checkpoint):
+        found["trained"] = {name: p.detach().clone() for name, p in model.named_parameters()}
+        found.update({"images": dataset.train.rows, "labels": dataset.train.labels, "test": dataset.test.labels, "order": seed, "recipe": recipe})
+        return training.Outcome(5.0, 4.0, 0.3, [1.0], [50.0])
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setitem(saliency.CRITERIA, "snip", score)
+
+    def look(**changes):
+        found.clear()
+        experiment.execute(quick(**{"criterion": "snip", "sparsity": 0.1} | changes))
+        return dict(found)
+
+    return look
+
+
+def equal(first, second):
+    if isinstance(first, dict):
+        return all(equal(value, second[name]) for name, value in first.items())
+    if isinstance(first, list):
+        return all(map(equal, first, second))
+    return torch.equal(first, second) if torch.is_tensor(first) else first == second
+
+
+def test_runs_of_one_seed_share_all_that_is_not_compared(seen):
+    """Split, both initialisations, scoring batch, order; whatever the criterion, the sparsity, the ablation."""
+    first, paired = seen(), ("trained", "images", "labels", "test", "order", "recipe")
+    run = quick()
+    for name, own in (("scored", "scoring_init"), ("trained", "training_init")):
+        fresh = dict(experiment.build(run, "lecun", run.seeds()[own]).named_parameters())
+        assert equal(first[name], fresh) and fresh.keys() == first[name].keys()
+    assert first["order"] == run.seeds()["order"] and not equal(first["scored"], first["trained"])
+    for changes in ({"sparsity": 0.2}, {"ablation": "shuffle"}, {"biases": False}, {"criterion": "random"},
+                    {"criterion": "magnitude"}, {"criterion": "dense", "sparsity": 0.0}, {"scoring_labels": "random"}):  # fmt: skip
+        other = seen(**changes)
+        assert all(equal(first[name], other[name]) for name in paired), changes
+        if {"sparsity", "ablation"} & set(changes) and "scored" in other:
+            assert equal(first["scored"], other["scored"]) and equal(first["batch"], other["batch"])
+    other = seen(seed=1)
+    assert not any(equal(first[name], other[name]) for name in ("scored", "trained", "images", "order", "batch"))
+    assert equal(first["test"], other["test"])
+
+
+def test_the_same_draw_is_scored_and_trained(seen):
+    found = seen(same_draw=True)
+    assert equal(found["scored"], found["trained"]) and equal(found["trained"], seen()["trained"])
+
+
+def test_random_labels_are_the_true_ones_permuted(seen):
+    """For scoring and for training in the same way; the test set keeps its labels, and the images their places."""
+    true, random = seen(), seen(train_labels="random", scoring_labels="random")
+    assert equal(true["images"], random["images"]) and equal(true["test"], random["test"])
+    assert not torch.equal(true["labels"], random["labels"]) and equal(true["labels"].bincount(), random["labels"].bincount())
+    run = quick(train_labels="random", **SNIP)
+    dataset = experiment.load(run)
+    shuffled = data.shuffle_labels(dataset.train, torch.Generator().manual_seed(run.seeds()["labels"]))
+    assert equal(random["labels"], shuffled.labels)
+    inputs, labels = data.sample(shuffled, 100, torch.Generator().manual_seed(run.seeds()["batch"]))
+    assert equal(random["batch"], [inputs, labels]) and equal(true["batch"][0], inputs)
+
+
+def test_ablations_change_what_they_should():
+    def masks(ablation):
+        return experiment.find_masks(quick(ablation=ablation, **SNIP), experiment.load(quick()))
+
+    none, shuffled, inverted = masks("none"), masks("shuffle"), masks("invert")
+    counts = [[int(mask.sum()) for mask in found.values()] for found in (none, shuffled, inverted)]
+    assert counts[0] == counts[1] != counts[2] and sum(counts[0]) == sum(counts[2])
+    assert not torch.equal(none["fc1.weight"], shuffled["fc1.weight"])
+    assert not (none["fc3.weight"] & inverted["fc3.weight"]).any()
+
+
+def test_what_a_run_scores_on():
+    def batches(**changes):
+        run = quick(**SNIP | changes)
+        pairs = experiment.scoring_batches(run, experiment.load(run))
+        return [torch.cat(part) for part in zip(*pairs)], [len(labels) for _, labels in pairs]
+
+    (inputs, labels), _ = batches()
+    assert len(labels) == 100 and not equal(inputs, experiment.load(quick()).train[:100][0])  # drawn, not the first
+    assert batches(scoring_batch=None, train_size=2500)[1] == [1000, 1000, 500]
+    assert batches(scoring_batch=None, train_size=2500, batch_norm="train")[1] == [2500]
+    (shifted, unmoved), _ = batches(scoring_augment="flip-shift")
+    assert torch.equal(labels, unmoved) and not torch.equal(inputs, shifted)
+    assert batches(scoring_sample="balanced")[0][1].bincount().tolist() == [10] * 10
+    (noise, classes), sizes = batches(scoring_data="noise")
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02 and set(classes.tolist()) == set(range(10))
+    assert sizes == [100] and batches(scoring_data="noise", scoring_batch=None)[1] == [500]
+    (garments, _), sizes = batches(scoring_data="fashion-mnist")
+    first = experiment.load(quick(data="fashion-mnist")).train
+    assert sizes == [100] and (first[:][0][:, None] == garments[None, :5]).flatten(2).all(2).any(0).all()
+
+
+def test_scores_in_pieces_are_those_of_the_whole_batch():
+    """Law 4 at work: 2,500 images go through in three pieces."""
+    run = quick(criterion="snip", sparsity=0.95, scoring_batch=2500, train_size=3000)
+    dataset, seeds = experiment.load(run), run.seeds()
+    batch = data.sample(dataset.train, 2500, torch.Generator().manual_seed(seeds["batch"]))
+    whole = masking.keep_top(saliency.snip(experiment.build(run, "lecun", seeds["scoring_init"]), batch), 0.95)
+    pieces = experiment.find_masks(run, dataset)
+    assert masking.overlap(pieces, whole)[0] > 0.9995  # a tie in the last digits may fall the other way
+
+
+def test_random_masks_come_from_the_runs_own_stream():
+    run = quick(criterion="random", sparsity=0.9, seed=3)
+    model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(run.seeds()["criterion"])
+    expected = masking.keep_top(saliency.random(model, generator=generator), 0.9)
+    assert equal(experiment.find_masks(run, experiment.load(run)), expected)
+
+
+def test_random_labels_are_learnt_by_heart_and_of_no_use():
+    recipe = Recipe(steps=150, batch_size=50, schedule="onecycle", weight_decay=0.0)
+    runs = [Run(recipe=recipe, train_labels=kind, train_size=200, test_size=500) for kind in LABELS]
+    true, shuffled = (experiment.execute(run).outcome for run in runs)
+    assert shuffled.train_error[0] > 80 and shuffled.train_error[-1] < 5
+    assert true.test_error < 30 and shuffled.test_error > 75
+
+
+def test_a_record_says_what_was_kept_and_where_it_was_made():
+    record = experiment.execute(quick(criterion="snip", sparsity=0.999, seed=2))
+    kept = sum(kept for kept, _ in record.kept.values())
+    # Of the whole network, though what trained was one without the units that no path uses.
+    assert (kept, sum(total for _, total in record.kept.values())) == (267, 266_610) and 0 < record.effective <= kept
+    masks = experiment.find_masks(record.run, experiment.load(record.run))
+    model = experiment.build(record.run, "lecun", 0)
+    paths = masking.effective(model, masks, torch.zeros(1, 1, 28, 28))
+    assert record.effective == sum(int(mask.sum()) for mask in paths.values()) < kept
+    assert set(record.provenance) == {"seconds", "device", "snipkit", "commit", "torch", "python", "date"}
+    dense, recurrent = experiment.execute(quick()), experiment.execute(quick(model="gru-s", **SNIP))
+    assert dense.kept == {} and dense.effective is recurrent.effective is None
+
+
+def test_a_diverging_run_is_a_result():
+    record = experiment.execute(quick(recipe=Recipe(steps=30, lr=1e6)))
+    assert record.outcome is None and "use a lower learning rate" in record.diverged
+
+
+def test_what_cannot_be_sampled_is_an_error():
+    with pytest.raises(ValueError, match="cannot sample a batch of 501 from 500 examples"):
+        experiment.execute(quick(scoring_batch=501, **SNIP))
+
+
+def test_runs_that_can_train_together_are_grouped():
+    first, other, alone = quick(), quick(recipe=Recipe(steps=6)), quick(data="cifar-10", model="vgg-d")
+    caffe = quick(model="lenet-5-caffe")
+    relu = quick(model="lenet-5-caffe", options={"conv_relu": True})
+    pruned = quick(seed=3, scoring_data="noise", train_labels="random", **SNIP)
+    sized, tested, garments = quick(train_size=600), quick(test_size=50), quick(data="fashion-mnist")
+    runs = [first, alone, other, pruned, relu, caffe, quick(seed=1), quick(seed=2), sized, tested, garments]
+    groups = [[first, pruned, quick(seed=1)], [alone], [other], [relu], [caffe], [quick(seed=2)], [sized], [tested], [garments]]
+    assert experiment.stacks(runs, limit=3) == groups
+    assert experiment.stacks([alone, dataclasses.replace(alone, seed=1)]) == [[alone], [dataclasses.replace(alone, seed=1)]]
+    with pytest.raises(ValueError, match="group them with `stacks`"):
+        experiment.execute_stack([quick(), quick(train_size=600)])
+
+
+def test_a_stack_of_runs_comes_to_the_records_of_the_single_ones():
+    runs = [
+        quick(), quick(criterion="snip", sparsity=0.95), quick(criterion="random", sparsity=0.5, seed=1),
+        quick(train_labels="random", scoring_labels="random", **SNIP),
+        quick(criterion="magnitude", sparsity=0.9, scoring_init="he", training_init="he", seed=2),
+        quick(model="lenet-5-caffe", test_size=50, **SNIP), quick(model="lenet-5-caffe", test_size=50, seed=1),
+    ]  # fmt: skip
+    groups = experiment.stacks(runs)
+    assert [len(group) for group in groups] == [5, 2]
+    for group in groups:
+        for run, record in zip(group, experiment.execute_stack(group), strict=True):
+            alone = experiment.execute(run)
+            assert record.provenance["stack"] == len(group)
+            assert (record.run, record.kept, record.effective) == (run, alone.kept, alone.effective)
+            for name, value in dataclasses.asdict(alone.outcome).items():
+                assert getattr(record.outcome, name) == pytest.approx(value, rel=1e-4), name
+
+
+def test_a_diverging_run_leaves_its_stack_alone():
+    recipe = Recipe(steps=30, lr=0.2)
+    calm, wild = quick(recipe=recipe, criterion="snip", sparsity=0.99), quick(recipe=recipe, training_init="normal")
+    stack, alone = experiment.execute_stack([wild, calm]), experiment.execute(wild)
+    assert stack[0].outcome is alone.outcome is None and stack[0].diverged[:20] == alone.diverged[:20]
+    assert stack[1].diverged is None and math.isfinite(stack[1].outcome.test_loss)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_or_a_stack_that_was_stopped_carries_on(tmp_path, count):
+    """To the last bit; the record says that its seconds are those of a part."""
+    runs, path = [quick(recipe=QUICK, seed=seed, **SNIP) for seed in range(count)], tmp_path / "state.pt"
+
+    def execute(checkpoint=None):
+        if count > 1:
+            return experiment.execute_stack(runs, "cpu", checkpoint)
+        return [experiment.execute(runs[0], "cpu", checkpoint)]
+
+    with pytest.raises(checkpoints.Interrupted):
+        execute(checkpoints.Checkpoint(path, deadline=0.0))
+    assert path.exists()
+    records = execute(checkpoints.Checkpoint(path))
+    assert [record.outcome for record in records] == [record.outcome for record in execute()]
+    assert all(record.provenance["resumed"] for record in records) and not path.exists()

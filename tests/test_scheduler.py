@@ -1,0 +1,313 @@
+"""Which runs are done, when and by whom; and what is said when some cannot be."""
+
+import dataclasses
+import json
+import socket
+import threading
+import time
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+import torch
+from tiny import carry_on, ids, quick, record
+
+from snipkit.recipe import Recipe
+from snipkit.study import checkpoints, executors, experiment, provenance, records, scheduler, sources
+
+SNIP = {"criterion": "snip", "sparsity": 0.9}
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """The runs that were asked for, in their order; no training."""
+    asked = []
+
+    def execute(run, device, checkpoint):
+        asked.append(run)
+        return record(run)
+
+    monkeypatch.setattr(experiment, "execute", execute)
+    return asked
+
+
+def test_runs_are_done_once_in_their_order_and_put_on_record(tmp_path):
+    runs = [quick(), quick(criterion="snip", sparsity=0.95), quick(), quick(seed=1)]
+    table = carry_on(runs, tmp_path / "results" / "a.jsonl")
+    wanted = [runs[0].id, runs[1].id, runs[3].id]
+    assert list(table.id) == ids(tmp_path / "results") == wanted and list(table.method) == ["dense", "snip", "dense"]
+    found = records.read(tmp_path / "results")
+    assert [found[name].outcome.test_error for name in wanted] == list(table.test_error)
+    assert all(found[name].provenance["commit"] == provenance.commit() for name in wanted)
+    assert not list((tmp_path / "results" / ".claims").iterdir())  # they would pile up
+
+
+def test_a_finished_run_never_runs_again_from_any_file_of_the_folder(tmp_path, done):
+    runs = [quick(), quick(seed=1)]
+    records.append(tmp_path / "a.jsonl", record(runs[0], error=7.0))
+    table = carry_on(runs, tmp_path / "b.jsonl")
+    assert done == runs[1:] and list(table.test_error) == [7.0, 5.0] and len(ids(tmp_path)) == 2
+
+
+def test_the_runs_of_several_files_share_one_queue(tmp_path, done):
+    runs = [quick(seed=seed) for seed in range(3)]
+    files = {runs[2]: tmp_path / "a.jsonl", runs[0]: tmp_path / "b.jsonl", runs[1]: tmp_path / "a.jsonl"}
+    with ThreadPoolExecutor(1) as executor:
+        scheduler.execute_all(files, executor)
+    assert done == list(files)
+    assert [json.loads(line)["id"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [runs[2].id, runs[1].id]
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [(["results.json"], "records go into .jsonl files, not results.json"), (["a.jsonl", "b/b.jsonl"], "lie in one folder")],
+)
+def test_files_that_would_not_be_read_again_are_refused(tmp_path, done, names, message):
+    with pytest.raises(ValueError, match=message):
+        scheduler.execute_all({quick(seed=seed): tmp_path / name for seed, name in enumerate(names)})
+    assert not done and not list(tmp_path.iterdir()) and scheduler.execute_all({}) == {}
+
+
+def test_one_seed_of_everything_comes_before_the_second_of_anything():
+    cheap, dear = quick(), quick(recipe=Recipe(steps=900))
+    runs = [dataclasses.replace(run, seed=seed) for run in (dear, cheap) for seed in (1, 0)]
+    cost = {run: run.recipe.steps for run in runs}
+    assert [(run.seed, cost[run]) for run in scheduler.in_order(runs, cost)] == [(0, 5), (0, 900), (1, 5), (1, 900)]
+
+
+def test_one_failing_run_does_not_cost_the_others(tmp_path):
+    runs, path = [quick(), quick(scoring_batch=501, **SNIP), quick(seed=1)], tmp_path / "a.jsonl"
+    with pytest.raises(RuntimeError, match="1 of 3 runs failed, the others are in .*ValueError: cannot sample a batch of 501"):
+        carry_on(runs, path)
+    assert ids(tmp_path) == [runs[0].id, runs[2].id] and len(list((tmp_path / ".claims").iterdir())) == 1
+    assert len(carry_on(runs[::2], path)) == 2
+
+
+@pytest.fixture
+def nowhere(monkeypatch):
+    """CIFAR-10 cannot be had."""
+
+    def refuse(files, scratch):
+        raise OSError("no route to host")
+
+    source = sources.Source("nowhere", {"data_batch_1.bin": "0"}, {"the site": refuse})
+    monkeypatch.setitem(sources.SOURCES, "cifar-10", source)
+
+
+def test_a_data_set_that_cannot_be_had_does_not_stop_the_others(tmp_path, done, nowhere):
+    runs = [quick(), quick(data="cifar-10", model="resnet-20", **SNIP), quick(seed=1)]
+    with pytest.warns(UserWarning, match="1 runs are left out. cifar-10: the data set is not here"):
+        table = carry_on(runs, tmp_path / "a.jsonl")
+    assert list(table.id) == [runs[0].id, runs[2].id] and done == [runs[0], runs[2]]
+    with pytest.raises(sources.DataError, match="cifar-10: the data set is not here"):
+        carry_on(runs[1:2], tmp_path / "a.jsonl")
+    with pytest.warns(UserWarning, match="1 runs are left out"):  # what it is scored on must be here, too
+        assert scheduler.reachable([quick(data="mnist", scoring_data="fashion-mnist"), runs[1]]) != []
+
+
+def test_a_damaged_data_set_stops_the_study(tmp_path, done, monkeypatch):
+    def damaged(name):
+        raise sources.DamagedError(f"{name}: the file is damaged")
+
+    monkeypatch.setattr(sources, "fetch", damaged)
+    with pytest.raises(sources.DamagedError):
+        carry_on([quick(), quick(data="cifar-10", model="resnet-20")], tmp_path / "a.jsonl")
+    assert not done
+
+
+def test_after_the_deadline_no_run_is_started(tmp_path, monkeypatch):
+    """It passes while the fifth run is under way, which stops at its checkpoint."""
+    asked, deadline = [], time.monotonic() + 3600
+
+    def execute(run, device, checkpoint):
+        asked.append((checkpoint.path, checkpoint.deadline))
+        if len(asked) > 4:
+            raise checkpoints.Interrupted
+        return record(run)
+
+    monkeypatch.setattr(scheduler, "_passed", lambda deadline: deadline is not None and len(asked) > 4)
+    monkeypatch.setattr(experiment, "execute", execute)
+    runs = [quick(seed=seed) for seed in range(20)]
+    assert list(carry_on(runs, tmp_path / "a.jsonl", deadline=deadline).id) == [run.id for run in runs[:4]]
+    assert asked == [(tmp_path / "checkpoints" / f"{run.id}.pt", deadline) for run in runs[:5]]
+    assert len(carry_on(runs, tmp_path / "a.jsonl", deadline=deadline)) == 4 and len(asked) == 5
+
+
+def test_a_deadline_that_has_passed(tmp_path, done):
+    assert len(carry_on([quick()], tmp_path / "a.jsonl", deadline=0.0)) == 0 and not done
+    assert not scheduler._passed(None) and not scheduler._passed(time.monotonic() + 60)
+
+
+def test_a_run_cut_off_by_the_deadline_carries_on_from_its_checkpoint(tmp_path, monkeypatch):
+    run = quick(recipe=Recipe(steps=60, schedule="onecycle"), **SNIP)
+    whole = carry_on([run], tmp_path / "whole" / "a.jsonl")
+    stops, real = [10, 25, 40], checkpoints.Checkpoint.after
+
+    def after(self, step):
+        if stops and step == stops[0]:
+            del stops[0]
+            self.deadline = 0.0
+        real(self, step)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "after", after)
+    for _ in range(3):
+        assert not len(carry_on([run], tmp_path / "a.jsonl", deadline=time.monotonic() + 3600))
+        assert scheduler.checkpoint_of(run, tmp_path).exists()
+    table = carry_on([run], tmp_path / "a.jsonl")
+    assert table.train_loss[0] == whole.train_loss[0] and table.test_error[0] == whole.test_error[0]
+    assert records.read(tmp_path)[run.id].provenance["resumed"] and not scheduler.checkpoint_of(run, tmp_path).exists()
+
+
+def work(run, path, code=None, clocks=None):
+    return scheduler.execute_group([dataclasses.asdict(run)], code or provenance.code(), str(path), clocks)
+
+
+def test_the_budget_holds_on_machines_with_another_clock(tmp_path, monkeypatch, done):
+    """On this host by the clock that nobody sets; elsewhere by the time of day, however long the run waited there."""
+    now, seen = time.monotonic(), []
+    monkeypatch.setattr(experiment, "execute", lambda run, device, checkpoint: seen.append(checkpoint.deadline))
+    work(quick(), tmp_path / "a.pt", clocks=(socket.gethostname(), now + 60, 0.0))
+    work(quick(), tmp_path / "a.pt", clocks=("elsewhere", 0.0, time.time() + 60))
+    assert seen[0] == now + 60 and seen[1] == pytest.approx(now + 60, abs=30)
+    assert work(quick(), tmp_path / "a.pt", clocks=("elsewhere", now + 60, time.time() - 1)) is None
+    assert work(quick(), tmp_path / "a.pt", clocks=(socket.gethostname(), now - 1, time.time() + 60)) is None
+    assert len(seen) == 2
+
+
+def test_a_worker_with_other_code_does_nothing(tmp_path, done):
+    with pytest.raises(RuntimeError, match=rf"the worker on {socket.gethostname()} has other code \(.*, not 123\)"):
+        work(quick(), tmp_path / "a.pt", code="123")
+    assert not done
+
+
+def test_a_checkpoint_of_another_training_is_put_aside(tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"what is this?")
+    with pytest.warns(UserWarning, match="It was renamed to .*a.pt.stale, and the training starts anew"):
+        (found,) = work(quick(), path)
+    assert found.outcome == experiment.execute(quick()).outcome and not path.exists()
+    assert (tmp_path / "a.pt.stale").read_bytes() == b"what is this?"
+
+
+def test_a_worker_without_the_folder_keeps_its_state_in_a_place_of_its_own(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(experiment, "execute", lambda run, device, checkpoint: seen.append(checkpoint.path))
+    work(quick(), tmp_path / "not here" / "a.pt")
+    assert seen[0].name == "a.pt" and seen[0].parent.is_dir() and f"snipkit-{scheduler.os.getuid()}" in str(seen[0])
+
+
+def test_torchs_threads_are_put_back(tmp_path, monkeypatch):
+    torch.set_num_threads(2)
+    within = []
+    monkeypatch.setattr(experiment, "execute", lambda run, *_: within.append(torch.get_num_threads()) or record(run))
+    work(quick(), tmp_path / "a.pt")
+    assert within == [1] and torch.get_num_threads() == 2
+    monkeypatch.setattr(experiment, "execute", None)
+    with pytest.raises(TypeError):
+        work(quick(), tmp_path / "a.pt")
+    assert torch.get_num_threads() == 2 and not executors.busy.is_set()
+
+
+def test_two_threads_share_the_runs(tmp_path, monkeypatch):
+    """Each has an executor of its own, and all records; no run is done twice."""
+    asked, tables = [], []
+    monkeypatch.setattr(experiment, "execute", lambda run, *_: asked.append(run) or time.sleep(0.02) or record(run))
+    runs = [quick(seed=seed) for seed in range(12)]
+    callers = [threading.Thread(target=lambda: tables.append(carry_on(runs, tmp_path / "a.jsonl"))) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sorted(ids(tmp_path)) == sorted(run.id for run in asked) == sorted(run.id for run in runs)
+    assert [list(table.seed) for table in tables] == [list(range(12))] * 3
+
+
+def test_what_another_finished_in_the_meantime_is_not_done_again(tmp_path, monkeypatch):
+    runs, asked = [quick(seed=seed) for seed in range(6)], []
+
+    def execute(run, *_):
+        if not asked:
+            records.append(tmp_path / "b.jsonl", record(runs[5]))
+        asked.append(run)
+        return record(run)
+
+    monkeypatch.setattr(experiment, "execute", execute)
+    assert len(carry_on(runs, tmp_path / "a.jsonl")) == 6 and asked == runs[:5]
+
+
+def test_room_made_in_time_loses_nothing(tmp_path, monkeypatch):
+    """A record that found no room is kept, no run is started meanwhile, and it is written when the next has come in."""
+    runs, real, calls = [quick(seed=seed) for seed in range(5)], records.append, []
+    monkeypatch.setattr(experiment, "execute", lambda run, *_: time.sleep(0.1) or record(run))
+
+    def append(results, one):
+        calls.append(one.id)
+        if len(calls) == 1:
+            raise RuntimeError("the disk is full")
+        real(results, one)
+
+    monkeypatch.setattr(records, "append", append)
+    assert len(carry_on(runs, tmp_path / "a.jsonl")) == 5 and sorted(ids(tmp_path)) == sorted(run.id for run in runs)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_training(tmp_path, done):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    with pytest.raises(RuntimeError, match="results.* cannot be written: .* change that and run again"):
+        carry_on([quick()], tmp_path / "results" / "a.jsonl")
+    assert not done
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [(BrokenProcessPool("x"), "a worker process died .*; 1 of 3 runs were finished"), (scheduler.CancelledError(), "the executor dropped")],
+)
+def test_an_executor_that_dies(tmp_path, done, error, message):
+    class Dying:
+        def submit(self, function, *arguments):
+            future = Future()
+            if done:
+                future.set_exception(error)
+            else:
+                future.set_result(function(*arguments))
+            return future
+
+    with pytest.raises(RuntimeError, match=message):
+        scheduler.run_all([quick(seed=seed) for seed in range(3)], tmp_path / "a.jsonl", Dying())
+    assert len(ids(tmp_path)) == 1
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The way of a GPU's runs, with a CPU doing the work."""
+    monkeypatch.setattr(executors, "Processes", lambda count: ThreadPoolExecutor(count))
+    monkeypatch.setattr(executors, "on_gpu", lambda: True)
+    monkeypatch.setattr(executors, "device", lambda: "cpu")
+
+
+def test_on_a_gpu_runs_that_go_together_are_trained_together(tmp_path, gpu):
+    runs = [*(quick(seed=seed, **SNIP) for seed in range(3)), quick(model="gru-s")]
+    table = scheduler.run_all(runs, tmp_path / "a.jsonl")
+    found = records.read(tmp_path)
+    assert list(table.seed) == [0, 1, 2, 0] and len(ids(tmp_path)) == 4
+    assert [found[run.id].provenance.get("stack") for run in runs] == [3, 3, 3, None]
+
+
+def test_a_stack_that_fails_is_done_one_by_one(tmp_path, gpu, monkeypatch):
+    monkeypatch.setattr(experiment, "stacks", lambda runs: [list(runs)])
+    mixed = [quick(seed=5), quick(seed=5, model="lenet-5-caffe")]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(scheduler.run_all(mixed, tmp_path / "a.jsonl")) == 2
+    assert any("2 runs could not be trained together" in str(one.message) for one in caught)
+
+
+def test_a_stack_cut_off_by_the_deadline_carries_on(tmp_path):
+    runs = [quick(seed=seed, **SNIP) for seed in range(3)]
+    whole, path = experiment.execute_stack(runs), tmp_path / "a.pt"
+    with pytest.raises(checkpoints.Interrupted):
+        experiment.execute_stack(runs, "cpu", checkpoints.Checkpoint(path, deadline=0.0))
+    plain = [dataclasses.asdict(run) for run in runs]
+    found = scheduler.execute_group(plain, provenance.code(), str(path), None)
+    assert [one.outcome for one in found] == [one.outcome for one in whole] and not path.exists()
+    assert all(one.provenance["resumed"] for one in found)

@@ -1,0 +1,119 @@
+"""The verdicts: never a better word than the numbers allow."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from snipkit.study import paper, statistics, verdicts
+from snipkit.study.verdicts import (
+    CONFIRMED, CONSISTENT, CONTRADICTED, DIFFERS, EQUIVALENT, MIXED, NOT_RUN, UNDECIDED,
+)
+
+CLAIM = "table1-lenet-300-100-95"  # printed: 1.6, margin 0.2, half a unit of the last digit 0.05
+
+
+def around(mean, sd, n):
+    """n numbers with exactly this mean and standard deviation."""
+    numbers = np.linspace(-1, 1, n)
+    return mean + sd * numbers / numbers.std(ddof=1)
+
+
+@pytest.mark.parametrize(
+    "errors, training, verdict",
+    [
+        (around(1.6, 0.05, 6), "paper", EQUIVALENT),
+        (around(1.6, 0.05, 6), "converged", EQUIVALENT),
+        (around(1.6, 0.05, 6), "short", NOT_RUN),  # the right number from a short training is no evidence
+        (around(1.6, 0.05, 2), "paper", NOT_RUN),
+        ([], "paper", NOT_RUN),
+        (around(1.74, 0.05, 6), "paper", DIFFERS),  # 0.14 above: outside the margin for all we know, and not 0
+        (around(1.46, 0.05, 6), "paper", DIFFERS),  # a better number is a difference, too
+        (around(1.7, 0.02, 20), "paper", EQUIVALENT),  # a difference for certain, and a small one for certain
+        (around(1.64, 0.1, 3), "paper", CONSISTENT),
+        (around(1.6, 0.5, 4), "paper", UNDECIDED),
+        ([1.6, 1.6, float("nan")], "paper", DIFFERS),  # one diverged
+    ],
+)
+def test_a_printed_number(errors, training, verdict):
+    row = verdicts.value(CLAIM, errors, training)
+    assert row["verdict"] == verdict and row["n"] == len(errors)
+    assert ("our schedule" in row["reason"]) == (training == "converged")
+
+
+def test_more_runs_decide_what_few_do_not():
+    few, many = (verdicts.value(CLAIM, around(1.6, 0.4, n), "paper", seconds=3600) for n in (4, 80))
+    assert few["verdict"] == UNDECIDED and many["verdict"] == EQUIVALENT
+    assert few["reason"] == "it takes about 62 runs, 58.0 hours"  # (2.93 · 0.4 / 0.15)², less the four that are in
+
+
+def test_the_spread_is_pooled_over_the_cells_of_a_network():
+    lucky = [1.70, 1.71, 1.72]  # three that happen to lie close together
+    pool = [lucky, around(2, 0.3, 10), around(3, 0.3, 10)]
+    assert verdicts.value(CLAIM, lucky, "paper")["verdict"] == EQUIVALENT
+    assert verdicts.value(CLAIM, lucky, "paper", pool)["verdict"] == CONSISTENT
+    sd, freedom = statistics.pooled_sd(pool)
+    assert freedom == 20 and sd == pytest.approx(np.sqrt((2 * 0.01**2 + 18 * 0.3**2) / 20))
+    assert statistics.half_width(1.0, 4, 3) == pytest.approx(3.1824 / 2, rel=1e-4)
+
+
+def test_the_papers_own_runs_are_compared_by_welch():
+    figure1 = paper.table("figure1").query("model == 'lenet-300-100' and sparsity == 0").error
+    claim = "table1-lenet-300-100-0"
+    same = verdicts.value(claim, figure1.iloc[:6], "paper", theirs=figure1)
+    better = verdicts.value(claim, figure1 - 0.3, "paper", theirs=figure1)
+    assert same["verdict"] == EQUIVALENT and better["verdict"] == DIFFERS and better["low"] < -0.3 < better["high"]
+    low, high = statistics.welch([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert low == -high and high == pytest.approx(2.7764 * np.sqrt(2 / 3), rel=1e-4)
+
+
+def settings(*rows):
+    return pd.DataFrame(rows, columns=["n", "low", "high"])
+
+
+@pytest.mark.parametrize(
+    "rows, verdict",
+    [
+        ([(6, 0.1, 0.5), (6, 0.2, 0.4)], CONFIRMED),
+        ([(6, 0.1, 0.5), (6, -0.2, 0.4)], MIXED),
+        ([(6, 0.1, 0.5), (6, -0.4, -0.2)], MIXED),
+        ([(6, -0.1, 0.5), (6, -0.2, 0.4)], UNDECIDED),  # no sign of it is no sign of the contrary
+        ([(6, -0.1, 0.5), (6, -0.4, -0.2)], CONTRADICTED),
+        ([(6, 0.1, 0.5), (1, 0.1, 0.5)], MIXED),  # a planned setting is not there yet
+        ([(6, 0.1, 0.5), (6, float("nan"), float("nan"))], MIXED),  # or diverged
+        ([(2, 0.1, 0.5)], NOT_RUN),
+        ([(6, float("nan"), float("nan"))], NOT_RUN),
+        ([], NOT_RUN),
+    ],
+)
+def test_an_order(rows, verdict):
+    assert verdicts.order("figure3-order", settings(*rows), "paper", "")["verdict"] == verdict
+
+
+def test_a_short_training_can_show_an_order_but_no_margin():
+    rows = settings((6, 0.1, 0.5))
+    order = verdicts.order("figure3-order", rows, "short", "")
+    assert order["verdict"] == CONFIRMED and "shortened" in order["reason"]
+    assert verdicts.order("figure1-lenet-5-caffe", rows, "short", "", margin=True)["verdict"] == NOT_RUN
+    assert verdicts.order("figure1-lenet-5-caffe", rows, "converged", "", margin=True)["verdict"] == CONFIRMED
+
+
+def test_every_printed_number_has_a_margin_and_every_claim_a_known_notebook():
+    claims = paper.table("claims")
+    numbers = pd.to_numeric(claims.printed, errors="coerce").notna() & ~claims.claim.str.startswith("figure4")
+    assert (claims.margin.notna() == numbers).all() and (claims.margin[numbers] > 0).all() and claims.claim.is_unique
+
+
+def test_the_report_takes_the_best_evidence(tmp_path, monkeypatch):
+    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
+    verdicts.save([verdicts.value(CLAIM, around(1.6, 0.05, 6), "converged")], "rq2", "overnight")
+    verdicts.save([verdicts.value(CLAIM, around(2.6, 0.05, 6), "short")], "rq2", "laptop")
+    verdicts.save([verdicts.value(CLAIM, around(2.1, 0.05, 2), "paper")], "rq2", "paper")  # too few
+    assert verdicts.report().loc[CLAIM, ["verdict", "scale"]].tolist() == [EQUIVALENT, "overnight"]
+    verdicts.save([verdicts.value(CLAIM, around(2.1, 0.05, 6), "paper")], "rq2", "paper")
+    row = verdicts.report().loc[CLAIM]
+    assert row.verdict == DIFFERS and row.scale == "paper" and row["difference, 95 %"].startswith("+0.")
+    rows = verdicts.write()
+    text = (tmp_path / "REPLICATION.md").read_text()
+    assert f"differs: 1, not run at this scale: {len(rows) - 1}" in text and "Of 1 intervals" in text
+    with pytest.raises(ValueError, match="unknown claim 'table9'"):
+        verdicts.fact("table9", True, "")

@@ -1,0 +1,41 @@
+"""What the tests of the study share: tiny runs, records without training, and ways to do and to count runs."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from snipkit import masking
+from snipkit.recipe import Recipe
+from snipkit.study import paths, scheduler
+from snipkit.study.records import Record
+from snipkit.study.runs import Run
+from snipkit.training import Outcome
+
+ROOT = Path(__file__).parents[1]
+QUICK = Recipe(steps=5, schedule="onecycle")
+#: for processes of their own: this snipkit (not one that is installed), this data, no bars
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "SNIPKIT_DATA": str(paths.data_root()), "TQDM_DISABLE": "1"}
+
+
+def quick(**changes):
+    return Run(**({"recipe": QUICK, "train_size": 500, "test_size": 100} | changes))
+
+
+def record(run, error=5.0, **changes):
+    """A record of a run that nobody did."""
+    kept = {"fc1.weight": (masking.kept_count(1000, run.sparsity), 1000)} if run.sparsity else {}
+    outcome = Outcome(error, error, 0.3, [2.0, 1.0], [90.0, 50.0])
+    return Record(**({"run": run, "outcome": outcome, "kept": kept, "provenance": {"seconds": 1.0}} | changes))
+
+
+def carry_on(runs, path, **options):
+    """Do the runs in this process (a new one would import torch for seconds)."""
+    with ThreadPoolExecutor(1) as executor:
+        return scheduler.run_all(runs, path, executor, **options)
+
+
+def ids(folder):
+    """The id of each whole line in the folder's files, doubles included."""
+    lines = [line for path in sorted(Path(folder).glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    return [json.loads(line)["id"] for line in lines if line.endswith(b"}")]
