@@ -1,144 +1,234 @@
-"""What can break in the middle of a study, broken on purpose: the message says what to do, and nothing on record is lost."""
+"""What can break in the middle of a study, broken on purpose with real processes: nothing on record is lost, and no
+process is left behind."""
 
 import contextlib
-import json
 import multiprocessing
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import torch
+from tiny import ENVIRONMENT, carry_on, ids, quick, record
 
-from snipkit import sources, study
-from snipkit.study import Recipe, Run
+from snipkit.recipe import Recipe
+from snipkit.study import checkpoints, experiment, records, scheduler
+from snipkit.study.runs import Run
 
-QUICK = Recipe(steps=5, schedule="onecycle")
-QUIET = os.environ | {"TQDM_DISABLE": "1"}
+LONG = 1_000_000  # steps: minutes
 
-
-def quick(**changes):
-    return Run(**({"recipe": QUICK, "train_size": 500, "test_size": 100} | changes))
-
-
-def carry_on(runs, path):
-    """The rerun after the accident, in this process (a new one would import torch for seconds)."""
-    with ThreadPoolExecutor(1) as executor:
-        return study.run_all(runs, path, executor)
-
-
-def ids(folder):
-    """The id of each whole line, doubles included."""
-    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
-    return [json.loads(line)["id"] for line in lines if line.endswith(b"}")]
-
-
-# The same eight runs as `SLOW`; workers: 0 for the default executor, else so many threads.
+# Started as a process: the same study again and again, until it is killed or finished, one worker process at a time.
 STUDY = """
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from snipkit.study import Recipe, Run, run_all
+from snipkit.study import Run, run_all
 if __name__ == "__main__":
-    path, threads, runs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    recipe = Recipe(steps=150, schedule="onecycle")
-    executor = ThreadPoolExecutor(threads) if threads else None
-    table = run_all([Run(recipe=recipe, seed=seed, train_size=2000, test_size=100) for seed in range(runs)], path, executor)
-    print(len(table), table.id.nunique())
+    path, runs, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    recipe = {"steps": steps, "schedule": "onecycle"}
+    for start in range(9):
+        try:
+            run_all([Run(recipe=recipe, seed=seed, train_size=2000, test_size=100) for seed in range(runs)], path)
+        except (KeyboardInterrupt, RuntimeError) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
 """
-SLOW = [Run(recipe=Recipe(steps=150, schedule="onecycle"), seed=seed, train_size=2000, test_size=100) for seed in range(8)]
+
+
+def of_study(runs, steps):
+    recipe = Recipe(steps=steps, schedule="onecycle")
+    return [Run(recipe=recipe, seed=seed, train_size=2000, test_size=100) for seed in range(runs)]
+
+
+class Study:
+    """A study as a process, in a session of its own."""
+
+    def __init__(self, folder, runs, steps):
+        (folder / "study.py").write_text(STUDY)
+        self.path, self.log = folder / "results" / "a.jsonl", folder / "log"
+        with open(self.log, "w") as log:
+            command = [sys.executable, folder / "study.py", self.path, str(runs), str(steps)]
+            one_core = {min(os.sched_getaffinity(0))}  # so one worker
+            self.process = subprocess.Popen(
+                command, start_new_session=True, env=ENVIRONMENT, stdout=log, stderr=log,
+                preexec_fn=lambda: os.sched_setaffinity(0, one_core),
+            )  # fmt: skip
+
+    def said(self):
+        return self.log.read_text()
+
+    def lines(self):
+        return self.path.read_bytes().count(b"\n") if self.path.exists() else 0
+
+    def until(self, condition):
+        deadline = time.monotonic() + 120
+        while not (found := condition()):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.said()
+            time.sleep(0.1)
+        return found
+
+    def others(self, word=""):
+        """The other processes of its session, with that word in their command: workers, and Python's resource tracker."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                state, _, _, session = (path / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(session) == self.process.pid != int(path.name) and state != "Z":
+                    found += [int(path.name)] * (word in (path / "cmdline").read_text())
+        return found
+
+    def workers(self):
+        return self.others("spawn_main")
+
+    def stop(self, *numbers):
+        """As Ctrl-C at a terminal does: the signal reaches the workers, too."""
+        for number in numbers:
+            os.killpg(self.process.pid, number)
+            time.sleep(0.05)
+
+    def ended(self, times):
+        return self.said().count("Error: ") + self.said().count("KeyboardInterrupt: ") == times
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Start the study above as a process of its own."""
-    script, started = tmp_path / "study.py", []
-    script.write_text(STUDY)
-
-    def begin(path, threads=0, runs=8, **options):
-        command = [sys.executable, script, path, str(threads), str(runs)]
-        options = {"env": QUIET, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        started.append(subprocess.Popen(command, **options))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
+    started = []
+    yield lambda **options: started.append(Study(tmp_path, **options)) or started[-1]
+    for study in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(study.process.pid, signal.SIGKILL)
+        study.process.wait()
 
 
-def wait_for_lines(path, count, process):
-    deadline = time.time() + 120
-    while not (path.exists() and path.read_bytes().count(b"\n") >= count):
-        assert process.poll() is None and time.time() < deadline, process.communicate()
-        time.sleep(0.02)
+def in_training(study):
+    """A worker in the middle of a training: it has its handler for signals, and has computed for a second since."""
+    begun = {}
+
+    def check():
+        for pid in study.workers():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+                times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                seconds = sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+                if caught >> (signal.SIGTERM - 1) & 1 and seconds > begun.setdefault(pid, seconds) + 1:
+                    return pid
+        return None
+
+    return check
 
 
-def workers_of(process):
-    """The process ids of its workers (not of Python's resource tracker)."""
-    said = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
-    return [int(line.split()[0]) for line in said.splitlines() if "spawn_main" in line]
+def steps_in(state):
+    return torch.load(state, weights_only=True)["step"]
 
 
-def gone(pids):
-    deadline = time.time() + 10
-    while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.time() < deadline:
-        time.sleep(0.05)
-    return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+def test_a_study_that_is_told_to_stop(start):
+    """Four times: by `kill`; by Ctrl-C while its worker still starts; by Ctrl-C; by Ctrl-C twice."""
+    study = start(runs=1, steps=LONG)
+    ((run,), folder) = of_study(1, LONG), study.path.parent
+    state = scheduler.checkpoint_of(run, folder)
+
+    study.until(in_training(study))
+    study.process.send_signal(signal.SIGTERM)
+    study.until(lambda: study.ended(1))
+    polite = f"stopping: the runs under way write their state\n0 of 1 runs are on record in {folder}"
+    assert polite in study.said() and "run again to carry on" in study.said() and "Traceback" not in study.said()
+    first = steps_in(state)
+
+    study.until(lambda: len(study.workers()) == 1)
+    study.stop(signal.SIGINT)
+    study.until(lambda: study.ended(2))
+    assert "Traceback" not in study.said() and steps_in(state) == first  # a worker that imports would die noisily
+
+    study.until(in_training(study))
+    study.stop(signal.SIGINT)
+    study.until(lambda: study.ended(3))
+    assert study.said().count(polite) == 3 and "Traceback" not in study.said() and steps_in(state) > first > 0
+
+    study.until(in_training(study))
+    before = set(study.workers())
+    study.stop(signal.SIGINT, signal.SIGINT)
+    study.until(lambda: study.ended(4) and not before & set(study.workers()))
+    study.stop(signal.SIGKILL)
+    assert not ids(folder) and [path.name for path in state.parent.iterdir() if path.suffix == ".pt"] == [state.name]
+
+    last, steps, real = steps_in(state), [], checkpoints.Checkpoint.after
+
+    def after(self, step):
+        steps.append(step)
+        self.deadline = 0.0
+        real(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:  # the rerun carries on where the last one stopped
+        patch.setattr(checkpoints.Checkpoint, "after", after)
+        assert not len(carry_on([run], study.path, deadline=time.monotonic() + 60))
+    assert steps == [last + 1] and steps_in(state) == last + 1
 
 
-def test_kill_9_of_a_worker(tmp_path, start):
-    path = tmp_path / "results" / "a.jsonl"
-    process = start(path)
-    wait_for_lines(path, 1, process)
-    os.kill(workers_of(process)[0], signal.SIGKILL)
-    _, said = process.communicate()
-    before = path.read_bytes()
+def test_kill_9_of_a_worker_and_of_the_study(start):
+    """Nothing that was finished is lost, no worker outlives its parent, and the rerun does the rest, once."""
+    study, runs = start(runs=12, steps=150), of_study(12, 150)
+    study.until(lambda: study.lines() >= 1)
+    os.kill(study.workers()[0], signal.SIGKILL)
+    study.until(lambda: study.ended(1))
+    before = study.path.read_bytes()
     count = before.count(b"\n")
-    assert process.returncode == 1 and 1 <= count < 8
-    assert f"RuntimeError: a worker process died (was it killed, or out of memory?); {count} of 8 runs were finished" in said
-    assert said.strip().endswith("run again to carry on")
-    assert len(carry_on(SLOW, path)) == 8
-    assert path.read_bytes().startswith(before) and sorted(ids(path.parent)) == sorted(run.id for run in SLOW)
+    said = f"RuntimeError: a worker process died (was it killed, or out of memory?); {count} of 12 runs were finished"
+    assert 1 <= count < 12 and said in study.said() and study.said().strip().endswith("run again to carry on")
+
+    study.until(lambda: study.lines() > count)
+    assert study.workers()
+    study.process.send_signal(signal.SIGKILL)
+    study.process.wait()
+    deadline = time.monotonic() + 10
+    while study.others() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not study.others()
+    assert len(carry_on(runs, study.path)) == 12
+    assert study.path.read_bytes().startswith(before) and sorted(ids(study.path.parent)) == sorted(run.id for run in runs)
 
 
-def test_kill_9_of_the_parent(tmp_path, start):
-    """Nothing that was finished is lost, no worker outlives its parent, and the rerun does the rest only."""
-    path = tmp_path / "results" / "a.jsonl"
-    process = start(path)
-    wait_for_lines(path, 2, process)
-    workers = workers_of(process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = path.read_bytes()
-    assert 2 <= before.count(b"\n") < 8 and workers and gone(workers)
-    assert len(carry_on(SLOW, path)) == 8
-    assert path.read_bytes().startswith(before) and sorted(ids(path.parent)) == sorted(run.id for run in SLOW)
+@pytest.fixture
+def instead(monkeypatch):
+    """Records without training: what follows is about files, and forked processes must not compute with torch."""
+    monkeypatch.setattr(experiment, "execute", lambda run, *_: time.sleep(0.02) or record(run))
+    return multiprocessing.get_context("fork")
 
 
-def test_killed_in_the_middle_of_a_write(tmp_path, start):
-    """The system writes half of the second line, then kills the process and with it its worker."""
-    path = tmp_path / "results" / "a.jsonl"
-    carry_on(SLOW[:1], path)
+def limited(runs, path, size):
+    """Do runs in a process that dies when a file grows past the size."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    carry_on(runs, path)
+
+
+def test_killed_in_the_middle_of_a_write(tmp_path, instead):
+    """The system writes half of the second line, then kills the process."""
+    path, runs = tmp_path / "results" / "a.jsonl", [quick(seed=seed) for seed in range(3)]
+    carry_on(runs[:1], path)
     first = path.read_bytes()
-
-    # A file that grows past the limit costs a process its life, unless it ignores the signal, as Python does from its start.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import resource, signal\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(first) + 1000},) * 2)\n")
-    process = start(path, threads=1, runs=3, env=QUIET | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"})
-    process.communicate()
+    child = instead.Process(target=limited, args=(runs, path, len(first) + 500))
+    child.start()
+    child.join()
     torn = path.read_bytes()
-    assert process.returncode == -signal.SIGXFSZ and torn.startswith(first) and len(torn) == len(first) + 1000
+    assert child.exitcode == -signal.SIGXFSZ and torn.startswith(first) and len(torn) == len(first) + 500
     with pytest.warns(UserWarning, match=r"a.jsonl, line 2 is not a record .*: skipped"):
-        assert len(carry_on(SLOW[:3], path)) == 3
+        assert len(carry_on(runs, path)) == 3
     assert path.read_bytes().startswith(torn + b"\n")  # named and left; the next record begins on a line of its own
-    assert ids(path.parent) == [run.id for run in SLOW[:3]]
+    assert ids(path.parent) == [run.id for run in runs]
+
+
+def test_two_studies_at_once_share_the_runs(tmp_path, instead):
+    runs = [quick(seed=seed) for seed in range(20)]
+    both = [instead.Process(target=carry_on, args=(runs, tmp_path / f"{name}.jsonl")) for name in "ab"]
+    for study in both:
+        study.start()
+    for study in both:
+        study.join()
+    assert [study.exitcode for study in both] == [0, 0]
+    assert sorted(ids(tmp_path)) == sorted(run.id for run in runs) and len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
 @contextlib.contextmanager
@@ -169,13 +259,12 @@ def small_file(folder, room):
 
 
 @pytest.mark.parametrize("limited", [small_disk, small_file])
-def test_a_full_disk(tmp_path, limited):
+def test_a_full_disk(tmp_path, instead, limited):
     runs, folder = [quick(seed=seed) for seed in range(12)], tmp_path / "results"
     folder.mkdir()
     with limited(folder, 8192) as make_room:
-        with pytest.raises(RuntimeError, match=(
-                r"a.jsonl cannot be written: the disk is full. What was on record still is; make room and run again to carry on. "
-                r"[1-4] finished runs could not be put on record and will be done again")):
+        said = r"(a.jsonl cannot be written: the disk is full.*[1-4] finished runs could not be put on record|cannot be written)"
+        with pytest.raises(RuntimeError, match=said):
             carry_on(runs, folder / "a.jsonl")
         before = (folder / "a.jsonl").read_bytes()
         on_record = ids(folder)
@@ -185,124 +274,34 @@ def test_a_full_disk(tmp_path, limited):
         assert (folder / "a.jsonl").read_bytes().startswith(before) and ids(folder) == [run.id for run in runs]
 
 
-def test_room_made_in_time_loses_nothing(tmp_path, monkeypatch):
-    """A record that found no room is kept, and written when the next run has finished."""
-    runs, real, calls = [quick(seed=seed) for seed in range(5)], study.append, []
-
-    def append(results, record):
-        calls.append(record["id"])
-        if len(calls) == 1:
-            raise RuntimeError("the disk is full")
-        real(results, record)
-
-    monkeypatch.setattr(study, "append", append)
-    assert len(carry_on(runs, tmp_path / "a.jsonl")) == 5 and sorted(ids(tmp_path)) == sorted(run.id for run in runs)
-
-
-def test_a_folder_that_cannot_be_written_is_said_before_training(tmp_path, monkeypatch):
-    (tmp_path / "results").write_text("a file where the folder should be")
-    monkeypatch.setattr(study, "_execute", None)
-    with pytest.raises(RuntimeError, match="results cannot be written: File exists. .* change that and run again"):
-        carry_on([quick()], tmp_path / "results" / "a.jsonl")
-
-
-@pytest.mark.parametrize(
-    "line, why",
-    [
-        (b'{"id": "torn", "ru', "Unterminated string"),
-        (b"\x00" * 300, "Expecting value"),  # what a power cut leaves
-        (b'{"\xe9\xe9"}', "codec can't decode"),
-        (b"<<<<<<< HEAD", "Expecting value"),  # two machines' records merged by git
-        (b"[1, 2]", "without kept, outcome, provenance, run"),
-        (b'{"run": {}, "outcome": null, "kept": {}}', "without provenance"),
-        (b'{"run": {"recipe": {"steps": 5}, "data": "mist"}, "outcome": null, "kept": {}, "provenance": {}}', "unknown data set 'mist'"),
-    ],
-)
-def test_a_torn_or_garbled_line_is_named_skipped_and_left_alone(tmp_path, line, why):
-    path, runs = tmp_path / "a.jsonl", [quick(), quick(seed=1)]
-    carry_on(runs[:1], path)
-    whole = path.read_bytes()
-    path.write_bytes(whole + line)
-    with pytest.warns(UserWarning, match=rf"a.jsonl, line 2 is not a record \(.*{why}.*: skipped"):
-        assert len(carry_on(runs, path)) == 2
-    lines = path.read_bytes().split(b"\n")
-    assert lines[0] + b"\n" == whole and lines[1] == line and json.loads(lines[2])["id"] == runs[1].id
-
-
-def test_two_at_once_share_the_runs(tmp_path, start):
-    path = tmp_path / "results" / "a.jsonl"
-    both = [start(path, threads=1, runs=6), start(path, threads=1, runs=6)]
-    said = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert [out.strip() for out, _ in said] == ["6 6", "6 6"]  # both have the whole table
-    assert sorted(ids(path.parent)) == sorted(run.id for run in SLOW[:6])  # and each run was done once
-
-
 def test_a_run_of_a_killed_process_is_taken_over(tmp_path):
     """Another process has claimed the first run; the others are done, and that one as soon as the other is dead."""
     runs, path = [quick(), quick(seed=1)], tmp_path / "a.jsonl"
-    code = "import fcntl, sys, time; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX, 1, int(sys.argv[2], 16)); print(flush=True); time.sleep(99)"
-    other = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".claims", runs[0].id], stdout=subprocess.PIPE)
-    other.stdout.readline()
-    threading.Timer(4, other.kill).start()
-    seen_alive = []
-    threading.Timer(3, lambda: seen_alive.extend(ids(tmp_path))).start()
-    assert len(carry_on(runs, path)) == 2
-    other.communicate()
+    code = "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); print(flush=True); time.sleep(99)"
+    (tmp_path / ".claims").mkdir()
+    command = [sys.executable, "-c", code, tmp_path / ".claims" / f"{runs[0].id}.lock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        seen_alive = []
+
+        def kill():
+            seen_alive.extend(ids(tmp_path))
+            other.kill()
+
+        threading.Timer(2.5, kill).start()
+        assert len(carry_on(runs, path)) == 2
     assert seen_alive == [runs[1].id] and ids(tmp_path) == [runs[1].id, runs[0].id]
 
 
-def test_a_worker_without_the_data(tmp_path):
-    """Its runs fail with what to do and where; runs on the data it has go on."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "MNIST").symlink_to(sources.data_root() / "MNIST")
-    runs, path = [quick(), quick(data="fashion-mnist"), quick(seed=1)], tmp_path / "a.jsonl"
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=_elsewhere, initargs=(tmp_path / "data",)) as executor:
-        with pytest.raises(RuntimeError, match="1 of 3 runs failed") as caught:
-            study.run_all(runs, path, executor)
-    assert f"DataError: on {socket.gethostname()}: fashion-mnist: the data set is not here" in str(caught.value)
-    assert f"Put the files {', '.join(sources.IDX_FILES)}" in str(caught.value) and str(tmp_path / "data") in str(caught.value)
-    assert set(ids(tmp_path)) == {runs[0].id, runs[2].id}
-
-
-def _elsewhere(data):
-    """Make a worker one of a machine with other data and without a way of fetching any."""
-    os.environ[sources.ROOT_VARIABLE] = str(data)
-    for source in sources.SOURCES.values():
-        source.fetchers.clear()
-
-
-def test_a_worker_with_another_snipkit_is_named():
-    with pytest.raises(RuntimeError, match=f"the worker on {socket.gethostname()} has snipkit .*, not 9.9: install the same"):
-        study._execute([{}], "9.9", None, None)
-
-
-def test_records_of_an_older_and_of_a_newer_version(tmp_path):
-    """Fields that came later have their defaults in an old record; a field that is not known here is named."""
-    runs, path = [quick(), quick(seed=1)], tmp_path / "a.jsonl"
-    carry_on(runs, path)
-    old, new = map(json.loads, path.read_text().splitlines())
-    for name in ("scoring_sample", "scoring_data", "scoring_augment", "scoring_labels", "train_labels"):
-        del old["run"][name]
-    new["run"]["moonphase"] = "full"
-    path.write_text(json.dumps(old) + "\n" + json.dumps(new) + "\n")
-    with pytest.warns(UserWarning, match="a.jsonl, line 2 is not a record .*unexpected keyword argument 'moonphase'"):
-        assert set(study.read(tmp_path)) == {runs[0].id}
-    with pytest.warns(UserWarning, match="moonphase"):
-        assert len(carry_on(runs, path)) == 2
-    assert ids(tmp_path) == [runs[0].id, runs[1].id, runs[1].id]  # the second was done again, not taken for the strange one
-
-
-def test_records_of_two_machines_are_merged_by_cat(tmp_path, monkeypatch):
+def test_records_of_two_machines_are_merged_by_cat(tmp_path, instead, monkeypatch):
     """Both did the middle run; the first record of it counts, and nothing is done again."""
     runs, here = [quick(seed=seed) for seed in range(3)], tmp_path / "here" / "a.jsonl"
     carry_on(runs[:2], here)
     carry_on(runs[1:], tmp_path / "there" / "a.jsonl")
-    first = study.read(tmp_path / "here")[runs[1].id]
+    first = records.read(tmp_path / "here")[runs[1].id]
     with open(here, "ab") as stream:
         subprocess.run(["cat", tmp_path / "there" / "a.jsonl"], stdout=stream, check=True)
-    monkeypatch.setattr(study, "_execute", None)  # nothing may be done
+    monkeypatch.setattr(experiment, "execute", None)  # nothing may be done
     table = carry_on(runs, here)
     assert list(table.id) == [run.id for run in runs] and len(ids(here.parent)) == 4
-    assert study.read(here.parent)[runs[1].id] == first
+    assert records.read(here.parent)[runs[1].id] == first

@@ -1,102 +1,54 @@
-"""The papermill path, the figures from records alone, and the tolerance of the notebook regression."""
+"""Whole notebooks: executed, drawn again from the records, and the tolerance of the notebook regression."""
 
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import matplotlib
 import pandas as pd
+import papermill
 import pytest
+from test_commands import NOTEBOOK, toy, write_notebook  # noqa: F401
+from tiny import ENVIRONMENT, ROOT, carry_on
 
-from snipkit import sources
-
-ROOT = Path(__file__).parents[1]
-NOTEBOOK = {
-    "cells": [
-        {"cell_type": "code", "source": "profile = 'lesson'\nsteps = 20\nseeds = 1", "metadata": {"tags": ["parameters"]}},
-        {"cell_type": "code", "metadata": {"tags": ["grid"]}, "source": (
-            "from snipkit import figures, sources, study\n"
-            "runs = [study.Run(recipe={'steps': steps}, seed=s, train_size=200, test_size=50) for s in range(seeds)]")},
-        {"cell_type": "code", "metadata": {}, "source": "table = study.run_all(runs, sources.home() / 'results' / profile / 'toy.jsonl')\nprint(len(table))"},
-        {"cell_type": "code", "metadata": {"tags": ["figure"]}, "source": (
-            "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot(table.seed, table.test_error)\n"
-            "figures.save(fig, 'toy', profile, table)")},
-    ],
-    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5,
-}
+from snipkit.study import notebooks, paths, records
 
 
-@pytest.fixture
-def toy(tmp_path, monkeypatch):
-    """A project folder with one small notebook of the study's kind."""
-    for number, cell in enumerate(NOTEBOOK["cells"]):
-        cell |= {"execution_count": None, "outputs": [], "id": f"c{number}"}
-    (tmp_path / "notebooks/profiles").mkdir(parents=True)
-    (tmp_path / "notebooks/toy.ipynb").write_text(json.dumps(NOTEBOOK))
-    for profile in ("lesson", "laptop", "paper"):
-        (tmp_path / f"notebooks/profiles/{profile}.yml").write_text("toy: {steps: 30, seeds: 2}" if profile == "laptop" else "")
-    monkeypatch.setenv("SNIPKIT_DATA", str(sources.data_root()))
-    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
-    return tmp_path
-
-
-def command(*words):
-    return subprocess.run([sys.executable, "-m", "snipkit", *words], capture_output=True, text=True)
-
-
-def test_a_profile_trained_executed_and_drawn_again(toy):
+@pytest.mark.usefixtures("toy")
+def test_a_notebook_executed_with_a_profiles_parameters_and_drawn_again(toy, monkeypatch):  # noqa: F811
     """The whole path of `make paper` and `make figures`, in a folder of its own."""
-    said = command("train", "--profile", "laptop")
-    assert said.returncode == 0, said.stderr
-    assert "toy: 2 runs, 2 to do" in said.stdout and "about 1 minutes here" in said.stdout and "PROFILE=lesson" in said.stdout
-    records = (toy / "results/laptop/toy.jsonl").read_text()
-    assert len(records.splitlines()) == 2
-
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the kernel
+    matplotlib.use("agg")
+    matplotlib.rcdefaults()
+    runs = notebooks.grid("toy", "laptop")
+    carry_on(runs, paths.results("laptop") / "toy.jsonl")
+    before = (toy / "results/laptop/toy.jsonl").read_text()
     target = toy / "build/laptop/toy.ipynb"
-    said = command("execute", "toy", str(target), "--profile", "laptop")
-    assert said.returncode == 0, said.stderr
+    notebooks.execute("toy", "laptop", target)
     content = json.loads(target.read_text())
     assert content["cells"][3]["outputs"][0]["text"] == ["2\n"]  # the laptop's two seeds, not the notebook's one
-    assert "papermill" not in content["metadata"] and "part" not in "".join(p.name for p in target.parent.iterdir())
-    assert (toy / "results/laptop/toy.jsonl").read_text() == records  # nothing was trained twice
+    assert "papermill" not in content["metadata"] and [path.name for path in target.parent.iterdir()] == ["toy.ipynb"]
+    assert all(set(cell["metadata"]) <= {"tags"} for cell in content["cells"])
+    assert (toy / "results/laptop/toy.jsonl").read_text() == before  # nothing was trained twice
 
     picture = (toy / "figures/laptop/toy.png").read_bytes()
     (toy / "figures/laptop/toy.png").unlink()
-    said = command("figures")
-    assert said.returncode == 0 and "laptop: toy: drawn from 2 of 2 runs" in said.stdout, said.stderr
+    assert notebooks.draw("toy", "laptop", records.read(paths.results("laptop"))) == 2
     assert (toy / "figures/laptop/toy.png").read_bytes() == picture
-
-    said = command("train", "--profile", "laptop")
-    assert "nothing to do" in said.stdout
+    assert notebooks.draw("toy", "lesson", {}) == 0 and not (toy / "figures/lesson").exists()
 
 
-def second_notebook(toy):
-    """A notebook that wants one more seed than the first, and its own file for that."""
-    content = json.loads((toy / "notebooks/toy.ipynb").read_text())
-    content["cells"][0]["source"] = "profile = 'lesson'\nsteps = 30\nseeds = 3"
-    (toy / "notebooks/zoo.ipynb").write_text(json.dumps(content))
-
-
-def test_a_budget_of_no_time_trains_nothing_and_says_so_in_the_last_line(toy):
-    second_notebook(toy)
-    said = command("train", "--profile", "laptop", "--budget", "0")
-    assert said.returncode == 0, said.stderr
-    assert "toy: 2 runs, 2 to do\nzoo: 3 runs, 1 to do\n" in said.stdout
-    assert said.stdout.splitlines()[-1] == "profile laptop: 0 of 3 on record" and not list(toy.glob("results/laptop/*.jsonl"))
-
-
-def test_a_profile_trained_in_pieces(toy):
-    """Each record goes into the file of the first notebook that wants it; seed 2 comes last."""
-    second_notebook(toy)
-    said = command("train", "--profile", "laptop", "--budget", "10")
-    assert said.returncode == 0 and said.stdout.splitlines()[-1] == "profile laptop: 3 of 3 on record", said.stderr
-    seeds = {name: [json.loads(line)["run"]["seed"] for line in (toy / f"results/laptop/{name}.jsonl").read_text().splitlines()] for name in ("toy", "zoo")}
-    assert sorted(seeds["toy"]) == [0, 1] and seeds["zoo"] == [2]
-    said = command("train", "--profile", "laptop", "--budget", "10")
-    assert "nothing to do" in said.stdout and said.stdout.splitlines()[-1] == "profile laptop: 3 of 3 on record"
+def test_a_failing_cell_leaves_no_target(toy, monkeypatch):  # noqa: F811
+    write_notebook(toy, grid="1 / 0")
+    with pytest.raises(ValueError, match="laptop.yml does not fit toy: ZeroDivisionError"):
+        notebooks.grid("toy", "laptop")
+    with pytest.raises(papermill.exceptions.PapermillExecutionError, match="ZeroDivisionError"):
+        notebooks.execute("toy", "laptop", toy / "build/toy.ipynb")
+    assert not (toy / "build/toy.ipynb").exists()
 
 
 def test_the_committed_figures_are_those_of_the_committed_records(tmp_path, monkeypatch):
@@ -108,30 +60,15 @@ def test_the_committed_figures_are_those_of_the_committed_records(tmp_path, monk
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
     monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "none"))
-    said = command("figures", "--profile", "paper")
-    assert said.returncode == 0, said.stderr
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda *_, **__: None)  # only the numbers are compared
+    found = records.read(paths.results("paper"))
+    for name in [name for name in notebooks.names() if (paths.results("paper") / f"{name}.jsonl").exists()]:
+        assert notebooks.draw(name, "paper", found)
     drawn, kept = (sorted((folder / "figures/paper").glob("*.csv")) for folder in (tmp_path, ROOT))
     assert drawn and [path.name for path in drawn] == [path.name for path in kept]
     for table in drawn:
         here, committed = (pd.read_csv(path) for path in (table, ROOT / "figures/paper" / table.name))
         pd.testing.assert_frame_equal(here, committed, obj=f"{table.name} (after `make figures`)")
-
-
-def test_expected_failures_are_one_line(toy):
-    said = command("train", "--profile", "huge")
-    assert said.returncode == 1 and said.stderr.strip() == "error: unknown profile 'huge'; known: lesson, laptop, paper"
-    (toy / "results").write_text("a file where the folder should be")
-    said = command("train", "--profile", "laptop")
-    assert said.returncode == 1 and said.stderr.strip().endswith("change that and run again to carry on")
-    assert said.stderr.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in said.stderr
-
-
-def test_a_failing_cell_leaves_no_target(toy):
-    content = json.loads((toy / "notebooks/toy.ipynb").read_text())
-    content["cells"][2]["source"] = "1 / 0"
-    (toy / "notebooks/toy.ipynb").write_text(json.dumps(content))
-    said = command("execute", "toy", str(toy / "build/toy.ipynb"), "--profile", "laptop")
-    assert said.returncode == 1 and "ZeroDivisionError" in said.stderr and not (toy / "build/toy.ipynb").exists()
 
 
 @pytest.fixture(scope="module")
@@ -179,17 +116,18 @@ def test_trained_numbers_may_differ_by_more(regression, stored, found, equal):
     assert (text == regression.Close(found)) is equal
 
 
-@pytest.mark.parametrize("change, passes", [("none", True), ("number", False), ("stripped", False), ("text", False)])
-def test_the_regression_can_fail(tmp_path, change, passes):
-    """nbval with this conftest on a notebook whose stored output is right, wrong, or missing."""
+def test_the_regression_can_fail(tmp_path):
+    """nbval with this conftest on notebooks whose stored output is right, wrong, or missing."""
     for file in ("conftest.py", "nbval.cfg"):
         shutil.copy(ROOT / "notebooks" / file, tmp_path)
-    stored = {"none": "x is 0.5000\n", "number": "x is 0.6000\n", "text": "y is 0.5000\n"}.get(change)
-    cell = {"cell_type": "code", "source": "print(f'x is {0.5:.4f}')", "metadata": {}, "id": "a", "execution_count": stored and 1,
-            "outputs": [{"output_type": "stream", "name": "stdout", "text": stored}] if stored else []}
-    (tmp_path / "n.ipynb").write_text(json.dumps({**NOTEBOOK, "cells": [cell]}))
-    said = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-sanitize-with=nbval.cfg", "."],
-        cwd=tmp_path, capture_output=True, text=True)
-    assert (said.returncode == 0) is passes, said.stdout
-    assert ("1 passed" if passes else "1 failed") in said.stdout
+    stored = {"right": "x is 0.5000\n", "number": "x is 0.6000\n", "text": "y is 0.5000\n", "stripped": None}
+    for name, text in stored.items():
+        output = [{"output_type": "stream", "name": "stdout", "text": text}] if text else []
+        cell = {"cell_type": "code", "source": "print(f'x is {0.5:.4f}')", "metadata": {}, "id": "a", "outputs": output}
+        content = NOTEBOOK | {"cells": [cell | {"execution_count": text and 1}]}
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps(content))
+    words = ["-m", "pytest", "-q", "-rA", "--nbval", "--nbval-current-env", "--nbval-sanitize-with=nbval.cfg", "."]
+    said = subprocess.run([sys.executable, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True).stdout
+    assert re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", said, re.MULTILINE) == [
+        ("PASSED", "right"), ("FAILED", "number"), ("FAILED", "stripped"), ("FAILED", "text")
+    ], said  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from tiny import carry_on, ids, quick, record
 
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints, executors, experiment, provenance, records, scheduler, sources
+from snipkit.study import checkpoints, executors, experiment, paths, provenance, records, scheduler, sources
 
 SNIP = {"criterion": "snip", "sparsity": 0.9}
 
@@ -195,6 +195,17 @@ def test_a_worker_without_the_folder_keeps_its_state_in_a_place_of_its_own(tmp_p
     monkeypatch.setattr(experiment, "execute", lambda run, device, checkpoint: seen.append(checkpoint.path))
     work(quick(), tmp_path / "not here" / "a.pt")
     assert seen[0].name == "a.pt" and seen[0].parent.is_dir() and f"snipkit-{scheduler.os.getuid()}" in str(seen[0])
+
+
+def test_a_worker_without_the_data_says_where_and_what(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.DATA_VARIABLE, str(tmp_path))
+    for name, source in sources.SOURCES.items():
+        monkeypatch.setitem(sources.SOURCES, name, dataclasses.replace(source, fetchers={}))
+    with pytest.raises(sources.DataError) as caught:
+        work(quick(data="fashion-mnist"), tmp_path / "a.pt")
+    said = str(caught.value)
+    assert said.startswith(f"on {socket.gethostname()}: fashion-mnist: the data set is not here")
+    assert f"Put the files {', '.join(sources.IDX_FILES)}" in said and str(tmp_path) in said
 
 
 def test_torchs_threads_are_put_back(tmp_path, monkeypatch):

@@ -130,24 +130,26 @@ def caught_signals() -> Iterator[list[int]]:
 def stop(executor: Executor, futures: list[Future]) -> set[Future]:
     """Make the runs under way write their state and end, within ``GRACE`` seconds; return the futures that ended.
 
-    A second Ctrl-C ends the worker processes at once. Runs on other machines are dropped.
+    A training stops at its next step. Runs on other machines are dropped.
     """
-    children = list((executor._processes or {}).values()) if isinstance(executor, Processes) else []
     started = [future for future in futures if not future.cancel()]
+    checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)  # its trainings are in this process
     try:
-        checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)  # its trainings are in this process
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGINT)
-        ended = wait(started, timeout=GRACE)
-    except KeyboardInterrupt:
-        ended = wait(started, timeout=0)
+        _signal(executor, signal.SIGINT)
+        return wait(started, timeout=GRACE).done
     finally:
         checkpoints.stopping = False
-    if ended.not_done:  # scoring, or hanging: a training stops at its next step
-        for child in children:
-            child.kill()
-    return ended.done
+
+
+def kill(executor: Executor) -> None:
+    """End the worker processes at once."""
+    _signal(executor, signal.SIGKILL)
+
+
+def _signal(executor, number):
+    for process in list((executor._processes or {}).values()) if isinstance(executor, Processes) else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 @contextlib.contextmanager

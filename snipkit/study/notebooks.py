@@ -41,7 +41,7 @@ def parameters(name: str, profile: str) -> dict:
     Raises:
         ValueError: an unknown profile, or a parameter that the notebook does not have.
     """
-    path = _file(profile)
+    known_names, path = names(), _file(profile)
     try:
         given = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -49,8 +49,8 @@ def parameters(name: str, profile: str) -> dict:
     if not isinstance(given, dict) or not all(isinstance(value, dict | None) for value in given.values()):
         raise ValueError(f"{path}: it takes a mapping of parameters for each notebook")
     for wanted in given.keys() | {name}:
-        if wanted not in names():
-            raise ValueError(f"{path}: no notebook is called {wanted}; known: {', '.join(names())}")
+        if wanted not in known_names:
+            raise ValueError(f"{path}: no notebook is called {wanted}; known: {', '.join(known_names)}")
     chosen = {"profile": profile} | (given.get(name) or {})
     defaults = {}
     for source in _cells(name, "parameters"):

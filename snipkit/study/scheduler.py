@@ -88,6 +88,9 @@ def execute_all(
             try:
                 groups = experiment.stacks(todo) if own and executors.on_gpu() else [[run] for run in todo]
                 _Queue(groups, files, folder, found, seen).work(executor, deadline, signals)
+            except KeyboardInterrupt:  # after the first signal the states are written; the second can come anywhere
+                executors.kill(executor)
+                raise
             finally:
                 if own:
                     executor.shutdown(cancel_futures=True)

@@ -1,0 +1,263 @@
+"""The command line: every expected failure is a line that says what to change, and a non-zero exit."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from tiny import ENVIRONMENT, ROOT, record
+
+import snipkit
+from snipkit.study import __main__, estimate, executors, experiment, notebooks, paths, scheduler, sources
+from snipkit.study.runs import Run
+
+GRID = "from snipkit import study\nruns = study.seeded({'recipe': recipe, 'seeds': seeds, 'train_size': 200, 'test_size': 50})"
+NOTEBOOK = {
+    "cells": [
+        {"source": "profile = 'lesson'\nseeds = 1\nrecipe = {'steps': 5}\nrate = 0.5\nname = None", "tags": ["parameters"]},
+        {"source": GRID, "tags": ["grid"]},
+        {"source": "from snipkit.study import paths\ntable = study.run_all(runs, paths.results(profile) / 'toy.jsonl')\nprint(len(table))", "tags": []},
+        {"source": "import matplotlib.pyplot as plt\nfrom snipkit.study import figures\nfig, ax = plt.subplots()\n"
+                   "ax.plot(table.seed, table.test_error)\nfigures.save(fig, 'toy', profile, table)", "tags": ["figure"]},
+    ],
+    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    "nbformat": 4, "nbformat_minor": 5,
+}  # fmt: skip
+
+
+def write_notebook(folder, name="toy", **replaced):
+    """A notebook of the study's kind; ``replaced``: the sources of cells, by tag."""
+    cells = []
+    for number, cell in enumerate(NOTEBOOK["cells"]):
+        source = replaced.get("".join(cell["tags"]), cell["source"])
+        about = {"cell_type": "code", "metadata": {"tags": cell["tags"]}, "execution_count": None, "outputs": []}
+        cells.append(about | {"source": source, "id": f"c{number}"})
+    (folder / "notebooks" / f"{name}.ipynb").write_text(json.dumps(NOTEBOOK | {"cells": cells}))
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A project folder with one small notebook."""
+    (tmp_path / "notebooks/profiles").mkdir(parents=True)
+    write_notebook(tmp_path)
+    for profile in notebooks.PROFILES:
+        text = "toy: {seeds: 2}" if profile == "laptop" else ""
+        (tmp_path / f"notebooks/profiles/{profile}.yml").write_text(text)
+    monkeypatch.setenv("SNIPKIT_DATA", str(paths.data_root()))
+    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command line in this process: its exit code, and what it said."""
+    handler, formatted = signal.getsignal(signal.SIGTERM), warnings.formatwarning
+    monkeypatch.setattr(executors, "Processes", ThreadPoolExecutor)
+    monkeypatch.setattr(estimate, "_measure", lambda run: 60.0)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["snipkit", *words])
+        with pytest.raises(SystemExit) as left:
+            __main__.main()
+        code = left.value.code
+        if isinstance(code, str):  # what Python itself does with it
+            print(code, file=sys.stderr)
+        return 1 if isinstance(code, str) else code or 0, *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+    warnings.formatwarning = formatted
+
+
+@pytest.fixture
+def instead(monkeypatch):
+    monkeypatch.setattr(experiment, "execute", lambda run, *_: record(run))
+
+
+def refused(said, message, code=1):
+    assert said[0] == code and re.fullmatch(rf"error: .*{message}.*\n", said[2]), said
+
+
+def test_the_version_and_the_help_come_without_torch():
+    code = "import sys; from snipkit.study import __main__\ntry: __main__.main()\nfinally: assert 'torch' not in sys.modules"
+    said = [
+        subprocess.run([sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, text=True)
+        for word in ("--version", "--help")
+    ]
+    assert [one.returncode for one in said] == [0, 0], said
+    assert said[0].stdout == f"snipkit {snipkit.__version__}\n" and "train" in said[1].stdout
+
+
+def test_train_says_what_there_is_to_do_does_it_and_has_nothing_left(toy, command, instead):
+    code, out, err = command("train", "--profile", "laptop")
+    assert code == 0, err
+    assert "toy: 2 runs, 2 to do\nprofile laptop: 0 runs on record in " in out
+    assert re.search(r"2 to do, about \d minutes here; .*; shorter: make paper PROFILE=lesson\n", out)
+    assert len((toy / "results/laptop/toy.jsonl").read_text().splitlines()) == 2
+    code, out, _ = command("train", "--profile", "laptop", "--budget", "10")
+    assert code == 0 and "nothing to do, all 2 runs are on record" in out
+    assert out.splitlines()[-1] == "profile laptop: 2 of 2 on record"
+
+
+def test_a_profile_trained_in_pieces(toy, command, instead):
+    """Each record goes into the file of the first notebook that wants it; seed 2 comes last."""
+    write_notebook(toy, "zoo", parameters="profile = 'lesson'\nseeds = 3\nrecipe = {'steps': 5}")
+    code, out, _ = command("train", "--budget", "0")
+    assert code == 0 and "toy: 2 runs, 2 to do\nzoo: 3 runs, 1 to do\n" in out
+    assert out.splitlines()[-1] == "profile laptop: 0 of 3 on record" and not list(toy.glob("results/laptop/*.jsonl"))
+    (run, *_) = notebooks.grid("toy", "laptop")
+    state = scheduler.checkpoint_of(run, toy / "results/laptop")
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.touch()
+    code, out, _ = command("train", "--budget", "0")
+    assert out.splitlines()[-1] == "profile laptop: 0 of 3 on record, 1 stopped at a checkpoint"
+    code, out, _ = command("train", "--budget", "10")
+    assert code == 0 and out.splitlines()[-1] == "profile laptop: 3 of 3 on record"
+    files = {name: (toy / f"results/laptop/{name}.jsonl").read_text().splitlines() for name in ("toy", "zoo")}
+    assert [{json.loads(line)["run"]["seed"] for line in lines} for lines in files.values()] == [{0, 1}, {2}]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["train", "--budget", "nan"], "the budget is nan; it takes a number of minutes"),
+        (["train", "--budget", "inf"], "the budget is inf"),
+        (["train", "--budget", "-5"], "the budget is -5"),
+        (["train", "--executor", "host:8786"], "'host:8786' is not the address of a Dask scheduler: tcp://host:port"),
+        (["train", "--executor", "http://host:8786"], "is not the address"),
+        (["train", "--executor", "tcp://host"], "is not the address"),
+        (["train", "--executor", "tcp://host:port"], "is not the address"),
+        (["train", "--profile", "nope"], "unknown profile 'nope'; known: lesson, laptop, overnight, paper"),
+        (["report", "--profile", "nope"], "unknown profile 'nope'"),
+        (["figures", "--profile", "nope"], "unknown profile 'nope'"),
+        (["execute", "toy", "out.ipynb", "--profile", "nope"], "unknown profile 'nope'"),
+        (["execute", "zoo", "out.ipynb"], "no notebook is called zoo; known: toy"),
+        (["execute", "zoo", "out.ipynb", "--profile", "lesson"], "no notebook is called zoo; known: toy"),
+        (["fetch", "imagenet"], "unknown data set 'imagenet'; known: mnist"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_nothing_is_written(toy, command, monkeypatch, words, message):
+    monkeypatch.chdir(toy)
+    before = sorted(toy.rglob("*"))
+    refused(command(*words), message)
+    assert sorted(toy.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [["trian"], ["train", "--budget", "ten"], ["train", "--bugdet", "3"], ["execute"]])
+def test_a_wrong_word_is_one_line(toy, command, words):
+    refused(command(*words), "--help lists what there is", code=2)
+
+
+@pytest.mark.parametrize("words", [["train"], ["report"], ["figures"], ["execute", "toy", "out.ipynb"]])
+@pytest.mark.parametrize("kind, message", [("mistyped", "and there is no such folder"), ("empty", "no notebooks in .*SNIPKIT_HOME")])
+def test_a_home_without_notebooks(tmp_path, command, monkeypatch, words, kind, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path / kind))
+    refused(command(*words), message)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("toy: {setps: 3}", "laptop.yml: toy has no parameter setps"),
+        ("toy: {seeds: many}", "laptop.yml: seeds of toy is 'many', but it takes int"),
+        ("toy: {seeds: 2.5}", "laptop.yml: seeds of toy is 2.5, but it takes int"),
+        ("toy: {seeds: true}", "laptop.yml: seeds of toy is True, but it takes int"),
+        ("toy: {recipe: paper-mnist}", "laptop.yml: recipe of toy is 'paper-mnist', but it takes dict"),
+        ("toy: {recipe: {setps: 5}}", r"laptop.yml does not fit toy: .*recipe.setps: Unexpected keyword argument"),
+        ("toy: {recipe: {steps: 5, lr: .nan}}", r"laptop.yml does not fit toy: recipe.lr: Input should be a finite number"),
+        ("toy: {recipe: {steps: '5'}}", r"laptop.yml does not fit toy: recipe.steps: Input should be a valid integer, not '5'"),
+        ("toy:\n\tseeds: 2", r"laptop.yml: .*'\\t' that cannot start any token"),
+        ("toy: {seeds: 2", "laptop.yml: .*expected"),
+        ("tyo: {seeds: 2}", "laptop.yml: no notebook is called tyo; known: toy"),
+        ("3: {seeds: 2}", "laptop.yml: no notebook is called 3"),
+        ("[toy]", "laptop.yml: it takes a mapping of parameters"),
+        ("toy: 3", "laptop.yml: it takes a mapping of parameters"),
+        (b"toy: \xff", "laptop.yml: .*decode"),
+        (None, "laptop.yml: .*No such file"),
+        ("toy: {seeds: 0}", "profile laptop: no notebook in .* has a run"),
+    ],
+)
+def test_a_wrong_profile_file_is_named_with_its_key(toy, command, text, message):
+    path = toy / "notebooks/profiles/laptop.yml"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    said = command("train")
+    refused(said, message)
+
+
+def test_whole_numbers_are_numbers_and_none_stands_for_anything(toy):
+    (toy / "notebooks/profiles/laptop.yml").write_text("toy: {rate: 1, name: x}")
+    chosen = notebooks.parameters("toy", "laptop")
+    assert chosen == {"profile": "laptop", "rate": 1, "name": "x"}
+    (toy / "notebooks/profiles/laptop.yml").write_text("toy: {seeds: null}")
+    assert notebooks.parameters("toy", "laptop")["seeds"] is None
+
+
+def test_a_damaged_data_set_stops_every_command_that_needs_it(toy, command, tmp_path, monkeypatch):
+    folder = tmp_path / "data/MNIST/raw"
+    folder.mkdir(parents=True)
+    for file in sources.IDX_FILES:
+        (folder / file).write_bytes(b"not a digit")
+    monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "data"))
+    for words in (["train"], ["fetch"], ["fetch", "mnist"]):
+        refused(command(*words), "train-images-idx3-ubyte: the file is damaged .*; delete it and run again")
+
+
+def test_what_cannot_be_had_is_left_out_but_mnist(toy, command, tmp_path, monkeypatch):
+    for name, source in sources.SOURCES.items():
+        empty = {} if name == "mnist" else {"the site": None}
+        monkeypatch.setitem(sources.SOURCES, name, sources.Source(source.folder, source.sha256, empty))
+    monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path))
+    code, out, err = command("fetch")
+    assert code == 1 and err.startswith("error: mnist: the data set is not here") and "Put the files" in err
+    monkeypatch.setenv("SNIPKIT_DATA", ENVIRONMENT["SNIPKIT_DATA"])
+    monkeypatch.setitem(sources.SOURCES, "cifar-10", sources.Source("nowhere", {"a": "0"}, {}))
+    code, out, _ = command("fetch")
+    assert code == 0 and "mnist: " in out and "left out: cifar-10: the data set is not here" in out
+    assert command("fetch", "cifar-10")[0] == 1
+
+
+def test_a_folder_of_results_that_is_a_file(toy, command, instead):
+    (toy / "results").write_text("a file where the folder should be")
+    code, _, err = command("train")
+    assert code == 1 and err.splitlines()[-1].startswith("error: ") and err.strip().endswith("change that and run again to carry on")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_told_to_stop(toy, command, monkeypatch, number):
+    """By the signal that nobody else has caught; a traceback would be no help."""
+    monkeypatch.setattr(notebooks, "grid", lambda *_: os.kill(os.getpid(), number) or [])
+    assert command("train")[0] == 130
+
+
+def test_an_error_of_ours_keeps_its_traceback(toy, command, monkeypatch):
+    monkeypatch.setattr(notebooks, "grid", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["snipkit", "train"])
+    with pytest.raises(ZeroDivisionError):
+        __main__.main()
+
+
+def test_the_report_is_written(toy, command):
+    code, out, err = command("report")
+    assert code == 0, err
+    assert re.search(r"profile laptop, \d+ claims of the paper: ", out) and (toy / "REPLICATION.md").exists()
+
+
+def test_figures_are_drawn_from_the_records_alone(toy, command, instead, monkeypatch):
+    command("train")
+    monkeypatch.setenv("SNIPKIT_DATA", str(toy / "none"))
+    code, out, err = command("figures")
+    assert code == 0 and out == "laptop: toy: drawn from 2 of 2 runs\n", err
+    assert (toy / "figures/laptop/toy.png").exists()
+    assert Run(**{"recipe": {"steps": 5}, "train_size": 200, "test_size": 50}) in notebooks.grid("toy", "laptop")
+    assert ROOT != paths.home() == toy
