@@ -114,7 +114,8 @@ def error_curves(ax, table, methods) -> None:
 
 def dots(ax, x, values, spread, **style) -> None:
     """One dot a value at ``x``, spread sideways (a share of x on a logarithmic axis) so that equal ones can be seen."""
-    shift = np.linspace(-spread, spread, len(values)) if len(values) > 1 else np.zeros(len(values))
+    places = np.linspace(-spread, spread, len(values)) if len(values) > 1 else np.zeros(len(values))
+    shift = np.random.default_rng(0).permutation(places)  # sorted values would look like a trend
     at = x * np.exp(shift) if ax.get_xscale() == "log" else x + shift
     ax.plot(at, values, ".", **{"ms": 4, "alpha": 0.7} | style)
 
