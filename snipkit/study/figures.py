@@ -47,17 +47,23 @@ def use_style() -> None:
 
 def panels(titles, width=3.6, height=3.0, **options):
     """A figure with one panel a title, side by side, and room for a legend; returns it and the list of its axes."""
-    figure, axes = plt.subplots(
-        1, len(titles), figsize=(1.6 + width * len(titles), height), squeeze=False, **options
-    )
+    size = 1.6 + width * len(titles), height
+    figure, axes = plt.subplots(1, len(titles), figsize=size, squeeze=False, **options)
     for ax, title in zip(axes[0], titles):
         ax.set_title(title)
     return figure, list(axes[0])
 
 
-def legend(ax) -> None:
-    """The legend of a panel, to its right."""
-    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+def legend(axes) -> None:
+    """One legend of all the panels, to the right of the last."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    axes[-1].legend(handles.values(), handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def title(rows) -> str:
+    """Name, number of seeds and steps of one network, from its rows of ``records.table``."""
+    seeds = counted(rows.groupby(["method", "sparsity"]).size())
+    return f"{NETWORKS[rows.model.iloc[0]]} ({seeds}, {rows.steps.max():,} steps)"
 
 
 def counted(counts) -> str:
@@ -72,13 +78,21 @@ def grouped(ax, table, x, y, by, style="o-", **more) -> None:
         ax.plot(rows[x], rows[y], style, **{"ms": 3, "lw": 1.2, "label": label} | more)
 
 
-def lines(ax, summary, x, labels) -> None:
-    """One line a method, with the band of its 95 % interval where n is 3 or more; a bar where there is one point.
+def layer_sizes(ax, layers) -> None:
+    """Typical score against size, one dot a layer, and the law C / √m; columns ``layer, weights, rms``."""
+    ax.loglog(layers.weights, layers.rms, "o", ms=4)
+    for row in layers.itertuples():
+        ax.annotate(row.layer, (row.weights, row.rms), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    constant = np.exp(np.log(layers.rms * np.sqrt(layers.weights)).mean())
+    ends = np.array([layers.weights.min(), layers.weights.max()])
+    ax.plot(ends, constant / np.sqrt(ends), "k--", lw=1, label="C / √m")
+    ax.set(xlabel="weights in the layer, m", ylabel="rms of w·∂L/∂w, nats", xlim=(ends[0] / 1.6, ends[1] * 4))
 
-    Args:
-        summary: from ``summarise`` over ``["method", x]``.
-        x: the column for the horizontal axis.
-        labels: method → legend text, in drawing order; methods without rows are left out.
+
+def lines(ax, summary, x, labels) -> None:
+    """One line a method (method → legend text), with the band of its 95 % interval where n is 3 or more.
+
+    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for its interval.
     """
     for number, (method, label) in enumerate(labels.items()):
         rows, color = summary[summary.method == method].sort_values(x), f"C{number}"
@@ -124,7 +138,7 @@ def seeds(ax, table, x, spread, line="-") -> None:
     """Test error against the column ``x``: one dot a seed; the mean, with a bar of its 95 % interval where n ≥ 3."""
     summary = statistics.summarise(table, [x]).sort_values(x)
     for number, value in enumerate(summary[x]):
-        label = None if number else "here, one seed each"
+        label = "here, one seed each" if number == 0 else None
         dots(ax, value, table[table[x] == value].test_error, spread, color="C1", label=label)
     half = ((summary.high - summary.low) / 2).where(summary.n >= 3)
     label = "here, mean and 95 % interval" if half.notna().any() else "here, mean"
@@ -132,11 +146,7 @@ def seeds(ax, table, x, spread, line="-") -> None:
 
 
 def differences(ax, gaps) -> None:
-    """A row a label from the top: one dot a seed, the mean, a bar of its 95 % interval where n ≥ 3; and a line at 0.
-
-    Args:
-        gaps: label → differences of test errors in percentage points, one a seed.
-    """
+    """A row a label of ``gaps`` (label → a difference a seed): dots, the mean, a bar of its 95 % interval if n ≥ 3."""
     for row, values in enumerate(gaps.values()):
         mean, low, high = statistics.interval(values)
         ax.plot(values, row + np.linspace(-0.2, 0.2, len(values)), ".", ms=6, alpha=0.8, color="C1")
@@ -151,7 +161,7 @@ def differences(ax, gaps) -> None:
 def curves(ax, runs, label, color) -> None:
     """Training-loss curves of some runs against the share of the training: mean, and a 95 % band where n is 3 or more.
 
-    The interval of a loss may reach below 0 or above all of the runs; the band is cut there.
+    The interval of a loss may reach below 0 or beyond guessing; the band is cut there.
     """
     known = np.array([run for run in runs if len(run)])
     label += f" ({len(runs) - len(known)} diverged)" if len(known) < len(runs) else ""
@@ -172,11 +182,9 @@ def image(ax, pixels, title="", top=1.0):
 
 
 def cells(summary, methods, digits=1) -> pd.DataFrame:
-    """A row a network and sparsity, a column a method, "mean ± half the 95 % interval" in the cells.
+    """A row a network and sparsity, a column a method (method → column), "mean ± half the 95 % interval" in the cells.
 
-    Args:
-        summary: from ``summarise`` or ``paired`` over ``model``, ``sparsity`` and ``method``; or with ``cell``.
-        methods: method → column, in order.
+    ``summary`` is from ``summarise`` or ``paired`` over ``model``, ``sparsity`` and ``method``, or has ``cell``.
     """
     rows = summary.assign(
         cell=summary.get("cell", summary.apply(statistics.with_interval, axis=1, digits=digits)),
@@ -192,14 +200,9 @@ def cells(summary, methods, digits=1) -> pd.DataFrame:
 def save(figure, name, profile, source) -> None:
     """Write a figure as ``<name>.png`` and ``<name>.svg``, with its origin inside both files.
 
-    Args:
-        figure: a matplotlib figure.
-        name: file name without suffix.
-        profile: the profile whose numbers it shows.
-        source: the DataFrame it was drawn from; its SHA-256 and number of rows are written into the files.
+    That is the SHA-256 and the number of rows of ``source``, the DataFrame from which it was drawn.
     """
-    target = paths.figures(profile)
-    target.mkdir(parents=True, exist_ok=True)
+    (target := paths.figures(profile)).mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(source.to_csv(index=False, float_format="%.6g").encode()).hexdigest()
     note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"
     software = f"snipkit {snipkit.__version__}, matplotlib {mpl.__version__}"
@@ -212,8 +215,7 @@ def save(figure, name, profile, source) -> None:
 def save_runs(table, name, profile) -> None:
     """Write ``study.table`` as ``<name>_runs.csv``, one row a run, so that every mean can be computed again.
 
-    Left out are the curves, and the seconds, which differ from machine to machine. The columns that are the same for
-    all runs are left out too.
+    Left out are the curves, the seconds (they differ from machine to machine), and columns that are the same for all.
     """
     plain = table.drop(columns=["train_loss", "train_error", "seconds", "by_protocol"], errors="ignore")
     always = ("id", "seed", "test_error")
@@ -224,15 +226,14 @@ def save_runs(table, name, profile) -> None:
 
 def save_table(frame, name, profile) -> None:
     """Write a table as ``<name>.csv`` (six digits) and ``<name>.md`` (four)."""
-    target = paths.figures(profile)
-    target.mkdir(parents=True, exist_ok=True)
+    (target := paths.figures(profile)).mkdir(parents=True, exist_ok=True)
     frame.to_csv(target / f"{name}.csv", index=False, float_format="%.6g")
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
     (target / f"{name}.md").write_text(f"{text}\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n")
 
 
 def saved_tables(name) -> pd.DataFrame:
-    """What ``save_table`` wrote for the profiles that train in earnest, one below the other; empty where nothing is."""
+    """What ``save_table`` wrote for all profiles but the lesson, one below the other; empty where there is nothing."""
     found = {profile: paths.figures(profile) / f"{name}.csv" for profile in ("laptop", "overnight", "paper")}
     tables = [pd.read_csv(path).assign(scale=profile) for profile, path in found.items() if path.exists()]
     return pd.concat(tables, ignore_index=True).set_index("scale").fillna("") if tables else pd.DataFrame()
