@@ -1,4 +1,4 @@
-"""The statistics behind the figures, and what the files say of their origin."""
+"""The pictures that notebooks share, the statistics behind them, and what the files say of their origin."""
 
 import math
 
@@ -8,26 +8,34 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from snipkit import figures
+from snipkit.study import figures, paths, statistics
 
 NAN = float("nan")
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Figures and tables go to a folder of the test's own."""
+    monkeypatch.setattr(paths, "figures", lambda profile: tmp_path / profile)
+    yield tmp_path
+    plt.close("all")
+
+
 def test_the_interval_of_a_textbook_example():
     # Student's t for 4 degrees of freedom is 2.776; the standard error of 1, 2, 3, 4, 5 is √(2.5 / 5).
-    mean, low, high = figures.interval([1, 2, 3, 4, 5])
+    mean, low, high = statistics.interval([1, 2, 3, 4, 5])
     assert mean == 3 and low == pytest.approx(3 - 2.7764 * math.sqrt(0.5), abs=1e-4) and low + high == pytest.approx(6)
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_says():
     samples = np.random.default_rng(0).normal(7, 2, (2000, 4))
-    covered = [low <= 7 <= high for _, low, high in map(figures.interval, samples)]
+    covered = [low <= 7 <= high for _, low, high in map(statistics.interval, samples)]
     assert abs(np.mean(covered) - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 2000)
 
 
 @pytest.mark.parametrize("values, known", [([], 0), ([2.0], 1), ([1.0, NAN, 2.0], 0)])
 def test_an_interval_says_only_what_is_known(values, known):
-    result = figures.interval(values)  # no runs; one run, without an interval; a run that diverged
+    result = statistics.interval(values)  # no runs; one run, without an interval; a run that diverged
     assert sum(not math.isnan(number) for number in result) == known
 
 
@@ -35,17 +43,18 @@ def test_an_interval_says_only_what_is_known(values, known):
     "values, text", [([], "none"), ([2.0], "2.00"), ([1, 2, 3, 4, 5], "3.00 ± 1.96"), ([1.0, NAN], "diverged")]
 )
 def test_a_cell_of_a_table(values, text):
-    assert figures.cell(values, 2, missing="none") == text
+    assert statistics.cell(values, 2, missing="none") == text
 
 
 def runs(**errors):
-    return pd.DataFrame(
-        [{"model": "m", "method": method, "seed": seed, "test_error": e} for method, some in errors.items() for seed, e in some.items()]
-    )
+    """A table of runs of one model at 90 % sparsity, from method → seed → error."""
+    rows = [(method, seed, error) for method, some in errors.items() for seed, error in some.items()]
+    return pd.DataFrame(rows, columns=["method", "seed", "test_error"]).assign(model="lenet-300-100", sparsity=0.9)
 
 
 def test_a_summary_has_a_row_for_each_group():
-    summary = figures.summarise(runs(snip={0: 1.0, 1: 3.0}, random={0: 9.0}), ["model", "method"]).set_index("method")
+    table = runs(snip={0: 1.0, 1: 3.0}, random={0: 9.0})
+    summary = statistics.summarise(table, ["model", "method"]).set_index("method")
     assert list(summary.n) == [2, 1] and list(summary["mean"]) == [2, 9] and list(summary.best) == [1, 9]
     assert math.isnan(summary.low["random"]) and summary.low["snip"] < 1
 
@@ -53,42 +62,112 @@ def test_a_summary_has_a_row_for_each_group():
 def test_differences_are_taken_seed_by_seed():
     # The errors of the two methods lie far apart between seeds, and always 1 apart within one; seed 7 has no partner.
     table = runs(snip={0: 1.0, 1: 50.0, 2: 20.0, 7: 90.0}, random={2: 21.0, 1: 51.0, 0: 2.0})
-    (row,) = figures.paired(table, "snip", ["model"]).itertuples()
+    (row,) = statistics.paired(table, "snip", ["model"]).itertuples()
     assert (row.method, row.n, row.mean, row.low, row.high, row.share) == ("random", 3, 1, 1, 1, 1)
 
 
 def test_a_pair_of_which_one_diverged_is_not_dropped():
-    (row,) = figures.paired(runs(snip={0: 1.0, 1: 2.0}, random={0: 2.0, 1: NAN}), "snip", ["model"]).itertuples()
+    table = runs(snip={0: 1.0, 1: 2.0}, random={0: 2.0, 1: NAN})
+    (row,) = statistics.paired(table, "snip", ["model"]).itertuples()
     assert row.n == 2 and math.isnan(row.mean)
 
 
-def test_a_picture_says_what_it_was_drawn_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "folder", lambda profile: tmp_path / profile)
+@pytest.mark.parametrize(
+    "counts, text", [([3, 3], "n = 3"), ([6, 2, 3], "n = 2 to 6"), ([0, 3], "n = 3"), ([], "n = 0")]
+)
+def test_a_picture_says_how_many_seeds_it_shows(counts, text):
+    assert figures.counted(counts) == text
+
+
+def heights(ax):
+    """The spans of the filled areas of a panel: the bands that can be seen."""
+    polygons = [path.vertices[:, 1] for area in ax.collections for path in area.get_paths()]
+    return [np.ptp(polygon) for polygon in polygons if len(polygon)]
+
+
+@pytest.mark.parametrize("n, bands", [(2, 0), (3, 1)])
+def test_a_band_needs_three_seeds(n, bands):
+    # Student's t for n = 2 is 12.7: a band of that would span the picture and say nothing.
+    table = pd.concat([runs(snip={seed: 1.0 + seed for seed in range(n)}).assign(kept=kept) for kept in (10, 20)])
+    _, (ax, loss) = figures.panels(["errors", "losses"])
+    figures.lines(ax, statistics.summarise(table, ["method", "kept"]), "kept", {"snip": "SNIP"})
+    figures.curves(loss, [[2.0 + seed, 1.0 + seed] for seed in range(n)], "SNIP", "C0")
+    assert len(heights(ax)) == len(heights(loss)) == bands
+    assert len(ax.lines) == len(loss.lines) == 1  # the means are there in any case
+
+
+def test_a_loss_curve_counts_what_diverged():
+    _, (ax,) = figures.panels([""])
+    figures.curves(ax, [[2.0, 1.0], [], [4.0, 3.0]], "dense", "C0")
+    (line,) = ax.lines
+    assert line.get_label() == "dense (1 diverged)" and list(line.get_ydata()) == [3.0, 2.0]
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_dots_stay_beside_their_place_and_each_is_seen(scale):
+    _, (ax,) = figures.panels([""])
+    ax.set_xscale(scale)
+    figures.dots(ax, 10, [1.0] * 5, 0.2)
+    at = ax.lines[0].get_xdata()
+    offset = np.log(at / 10) if scale == "log" else at - 10
+    assert len(set(at)) == 5 and np.abs(offset).max() == pytest.approx(0.2)
+
+
+def test_the_axis_of_what_is_kept_starts_with_the_dense_end():
+    _, (ax,) = figures.panels([""])
+    figures.kept_axis(ax, [2, 20, 0.5, 20.0000001])  # 100 (1 - sparsity) is not exact
+    left, right = ax.get_xlim()
+    assert left > 20 > 0.5 > right and [tick.get_text() for tick in ax.get_xticklabels()] == ["20", "2", "0.5"]
+
+
+def test_a_row_of_differences_shows_every_seed_and_the_mean():
+    _, (ax,) = figures.panels([""])
+    figures.differences(ax, {"shuffled": [1.0, 2.0, 6.0], "random": [4.0, 5.0]})
+    dots, mean, *_ = ax.lines
+    assert list(dots.get_xdata()) == [1, 2, 6] and mean.get_xdata() == [3]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["shuffled (n = 3)", "random (n = 2)"]
+    assert len(ax.collections) == 1  # a bar for three seeds, none for two
+
+
+def test_a_table_has_a_row_a_setting_and_says_n():
+    table = pd.concat([
+        runs(snip={0: 1.0, 1: 3.0, 2: 2.0}, random={0: 9.0, 1: 9.5}),
+        runs(dense={0: 1.0}).assign(sparsity=0.0),
+    ])
+    summary = statistics.summarise(table, ["model", "method", "sparsity"])
+    shown = figures.cells(summary, {"dense": "dense", "snip": "SNIP", "random": "random", "magnitude": "magnitude"})
+    assert list(shown.columns) == ["n", "dense", "SNIP", "random"]  # in the order asked for, without what was not run
+    assert list(shown.loc[("LeNet-300-100", 90.0)]) == ["2 to 3", "", "2.0 ± 2.5", "9.2 ± 3.2"]
+    assert shown.loc[("LeNet-300-100", 0.0), "dense"] == "1.0"
+
+
+def test_a_picture_says_what_it_was_drawn_from(folder):
     notes, drawings = [], []
     with plt.rc_context():
         figures.use_style()
         figure, _ = plt.subplots(figsize=(1, 1))
         for data in (runs(snip={0: 1.0}), runs(snip={0: 1.0}), runs(snip={0: 1.5})):
             figures.save(figure, "picture", "lesson", data)
-            notes.append(Image.open(tmp_path / "lesson/picture.png").text["Description"])
-            drawings.append((tmp_path / "lesson/picture.svg").read_bytes())
-        plt.close(figure)
+            notes.append(Image.open(folder / "lesson/picture.png").text["Description"])
+            drawings.append((folder / "lesson/picture.svg").read_bytes())
     assert notes[0].startswith("picture, profile lesson: drawn from 1 rows, SHA-256 ")
     assert notes[0] == notes[1] != notes[2] and drawings[0] == drawings[1] != drawings[2]
 
 
-def test_tables_are_written_and_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "folder", lambda profile: tmp_path / profile)
-    assert figures.saved_table("errors", "lesson").empty
-    figures.save_table(pd.DataFrame({"n": [3], "error": [1.23456789], "none": [NAN]}), "errors", "lesson")
-    assert figures.saved_table("errors", "lesson").iloc[0].to_dict() == pytest.approx({"n": 3, "error": 1.23457, "none": NAN}, nan_ok=True)
-    text = (tmp_path / "lesson/errors.md").read_text()
+def test_tables_are_written_and_read_scale_by_scale(folder):
+    assert figures.saved_tables("errors").empty
+    for profile, error in (("paper", 1.23456789), ("laptop", 5.0), ("lesson", 9.0)):
+        figures.save_table(pd.DataFrame({"n": [3], "error": [error], "none": [NAN]}), "errors", profile)
+    found = figures.saved_tables("errors")  # the lesson's numbers are those of the page
+    assert list(found.index) == ["laptop", "paper"] and list(found.error) == pytest.approx([5.0, 1.23457])
+    text = (folder / "paper/errors.md").read_text()
     assert "1.235" in text and "1.2345" not in text
 
 
-def test_every_run_is_listed_with_what_sets_it_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "folder", lambda profile: tmp_path / profile)
-    table = runs(snip={0: 1.0, 1: 3.0}, random={0: 9.0}).assign(id=["a", "b", "c"], train_loss=[[1.0]] * 3, seconds=1.0)
+def test_every_run_is_listed_with_what_sets_it_apart(folder):
+    table = runs(snip={0: 1.0, 1: 3.0}, random={0: 9.0})
+    table = table.assign(id=["a", "b", "c"], train_loss=[[1.0]] * 3, seconds=1.0)
     figures.save_runs(table, "all", "lesson")
-    listed = pd.read_csv(tmp_path / "lesson/all_runs.csv")
-    assert list(listed) == ["method", "seed", "test_error", "id"] and list(listed.test_error) == [1.0, 3.0, 9.0]  # one model: no column
+    listed = pd.read_csv(folder / "lesson/all_runs.csv")
+    assert list(listed) == ["method", "seed", "test_error", "id"]  # one model, one sparsity: no columns
+    assert list(listed.test_error) == [1.0, 3.0, 9.0]

@@ -1,14 +1,14 @@
-"""Figures and tables: one style, means with intervals, and in every file what it was drawn from."""
+"""Figures and tables: one style, what notebooks share, and in every file what it was drawn from."""
 
 import hashlib
-from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 import snipkit
-from snipkit.study import paths
+from snipkit.study import paths, statistics
 
 STYLE = {
     "axes.grid": True,
@@ -23,14 +23,13 @@ STYLE = {
     "savefig.dpi": 120,
     "svg.hashsalt": "snipkit",  # without it the ids in an SVG differ at every save
 }
-
-
 #: network → its name in legends
 NETWORKS = {
-    "lenet-300-100": "LeNet-300-100", "lenet-5-caffe": "LeNet-5-Caffe", "alexnet-s": "AlexNet-s", "alexnet-b": "AlexNet-b",
-    "vgg-c": "VGG-C", "vgg-d": "VGG-D", "vgg-like": "VGG-like", "resnet-20": "ResNet-20", "wrn-16-8": "WRN-16-8",
-    "wrn-16-10": "WRN-16-10", "wrn-22-8": "WRN-22-8", "lstm-s": "LSTM-s", "lstm-b": "LSTM-b", "gru-s": "GRU-s", "gru-b": "GRU-b",
-}
+    "lenet-300-100": "LeNet-300-100", "lenet-5-caffe": "LeNet-5-Caffe",
+    "alexnet-s": "AlexNet-s", "alexnet-b": "AlexNet-b", "vgg-c": "VGG-C", "vgg-d": "VGG-D", "vgg-like": "VGG-like",
+    "resnet-20": "ResNet-20", "wrn-16-8": "WRN-16-8", "wrn-16-10": "WRN-16-10", "wrn-22-8": "WRN-22-8",
+    "lstm-s": "LSTM-s", "lstm-b": "LSTM-b", "gru-s": "GRU-s", "gru-b": "GRU-b",
+}  # fmt: skip
 #: ``Run.method`` → its name in legends, in drawing order
 METHODS = {
     "snip": "SNIP",
@@ -46,33 +45,164 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def lines(ax, summary, x, labels) -> None:
-    """One line with an interval band a method.
+def panels(titles, width=3.6, height=3.0, **options):
+    """A figure with one panel a title, side by side, and room for a legend; returns it and the list of its axes."""
+    size = 1.6 + width * len(titles), height
+    figure, axes = plt.subplots(1, len(titles), figsize=size, squeeze=False, **options)
+    for ax, title in zip(axes[0], titles):
+        ax.set_title(title)
+    return figure, list(axes[0])
 
-    Args:
-        ax: matplotlib axes.
-        summary: from ``summarise`` over ``["method", x, …]``.
-        x: the column for the horizontal axis.
-        labels: method → legend text, in drawing order; methods without rows are left out.
+
+def legend(axes) -> None:
+    """One legend of all the panels, to the right of the last."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    axes[-1].legend(handles.values(), handles, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def title(rows) -> str:
+    """Name, number of seeds and steps of one network, from its rows of ``records.table``."""
+    seeds = counted(rows.groupby(["method", "sparsity"]).size())
+    return f"{NETWORKS[rows.model.iloc[0]]} ({seeds}, {rows.steps.max():,} steps)"
+
+
+def counted(counts) -> str:
+    """How many seeds: "n = 3" or "n = 2 to 6", from the counts of all the groups that are shown."""
+    known = sorted({int(count) for count in counts if count})
+    return "n = " + " to ".join(map(str, known[:1] + known[1:][-1:])) if known else "n = 0"
+
+
+def grouped(ax, table, x, y, by, style="o-", **more) -> None:
+    """One line for each value of the column ``by``, which is its label: column ``y`` against column ``x``."""
+    for label, rows in table.groupby(by, sort=False):
+        ax.plot(rows[x], rows[y], style, **{"ms": 3, "lw": 1.2, "label": label} | more)
+
+
+def layer_sizes(ax, layers) -> None:
+    """Typical score against size, one dot a layer, and the law C / √m; columns ``layer, weights, rms``."""
+    ax.loglog(layers.weights, layers.rms, "o", ms=4)
+    for row in layers.itertuples():
+        ax.annotate(row.layer, (row.weights, row.rms), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    constant = np.exp(np.log(layers.rms * np.sqrt(layers.weights)).mean())
+    ends = np.array([layers.weights.min(), layers.weights.max()])
+    ax.plot(ends, constant / np.sqrt(ends), "k--", lw=1, label="C / √m")
+    ax.set(xlabel="weights in the layer, m", ylabel="rms of w·∂L/∂w, nats", xlim=(ends[0] / 1.6, ends[1] * 4))
+
+
+def lines(ax, summary, x, labels) -> None:
+    """One line a method (method → legend text), with the band of its 95 % interval where n is 3 or more.
+
+    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for its interval.
     """
     for number, (method, label) in enumerate(labels.items()):
-        rows = summary[summary.method == method].sort_values(x)
+        rows, color = summary[summary.method == method].sort_values(x), f"C{number}"
+        low, high = (rows[end].where(rows.n >= 3) for end in ("low", "high"))
         if len(rows):
-            ax.plot(rows[x], rows["mean"], "o-", ms=3.5, lw=1.3, color=f"C{number}", label=label)
-            ax.fill_between(rows[x], rows.low, rows.high, color=f"C{number}", alpha=0.2, lw=0)
+            ax.plot(rows[x], rows["mean"], "o-", ms=3.5, lw=1.3, color=color, label=label)
+            ax.fill_between(rows[x], low, high, color=color, alpha=0.2, lw=0)
+        if len(rows) == 1:
+            ax.vlines(rows[x], low, high, color=color, lw=1.3)
+
+
+def kept_axis(ax, kept) -> None:
+    """A logarithmic axis of the per cent kept, most on the left, with a tick at each value; for two and more values."""
+    ticks = sorted({round(value, 3) for value in kept}, reverse=True)
+    ax.set(xscale="log", xlabel="% of parameters kept", xlim=(1.15 * ticks[0], 0.85 * ticks[-1]))
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7)
+    ax.minorticks_off()
+
+
+def error_curves(ax, table, methods) -> None:
+    """Test error of one network against the per cent kept: a line a method; dense and guessing as levels."""
+    rows = table.assign(kept=100 * (1 - table.sparsity))
+    pruned, dense = rows[rows.sparsity > 0], rows[rows.sparsity == 0].test_error.mean()
+    lines(ax, statistics.summarise(pruned, ["method", "kept"]), "kept", methods)
+    ax.axhline(dense, color="black", lw=1, ls=":", label="dense")
+    ax.axhline(90, color="grey", lw=0.8, ls="--", label="guessing: 90 % wrong")
+    kept_axis(ax, pruned.kept)
+    ax.set_yscale("log")
+    ax.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
+    ax.set_ylim(0.8 * np.nanmin([dense, pruned.test_error.min(), 90]), 110)
+    ax.minorticks_off()
+
+
+def dots(ax, x, values, spread, **style) -> None:
+    """One dot a value at ``x``, spread sideways (a share of x on a logarithmic axis) so that equal ones can be seen."""
+    places = np.linspace(-spread, spread, len(values)) if len(values) > 1 else np.zeros(len(values))
+    shift = np.random.default_rng(0).permutation(places)  # sorted values would look like a trend
+    at = x * np.exp(shift) if ax.get_xscale() == "log" else x + shift
+    ax.plot(at, values, ".", **{"ms": 4, "alpha": 0.7} | style)
+
+
+def seeds(ax, table, x, spread, line="-") -> None:
+    """Test error against the column ``x``: one dot a seed; the mean, with a bar of its 95 % interval where n ≥ 3."""
+    summary = statistics.summarise(table, [x]).sort_values(x)
+    for number, value in enumerate(summary[x]):
+        label = "here, one seed each" if number == 0 else None
+        dots(ax, value, table[table[x] == value].test_error, spread, color="C1", label=label)
+    half = ((summary.high - summary.low) / 2).where(summary.n >= 3)
+    label = "here, mean and 95 % interval" if half.notna().any() else "here, mean"
+    ax.errorbar(summary[x], summary["mean"], half, fmt=f"_{line}", ms=9, lw=1.2, color="C0", label=label)
+
+
+def differences(ax, gaps) -> None:
+    """A row a label of ``gaps`` (label → a difference a seed): dots, the mean, a bar of its 95 % interval if n ≥ 3."""
+    for row, values in enumerate(gaps.values()):
+        mean, low, high = statistics.interval(values)
+        ax.plot(values, row + np.linspace(-0.2, 0.2, len(values)), ".", ms=6, alpha=0.8, color="C1")
+        ax.plot(mean, row, "|", ms=11, color="C0")
+        if len(values) >= 3:
+            ax.hlines(row, low, high, color="C0", lw=1.5)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(gaps)), [f"{label} (n = {len(values)})" for label, values in gaps.items()], fontsize=7)
+    ax.set_ylim(len(gaps) - 0.4, -0.6)
+
+
+def curves(ax, runs, label, color) -> None:
+    """Training-loss curves of some runs against the share of the training: mean, and a 95 % band where n is 3 or more.
+
+    The interval of a loss may reach below 0 or beyond guessing; the band is cut there.
+    """
+    known = np.array([run for run in runs if len(run)])
+    label += f" ({len(runs) - len(known)} diverged)" if len(known) < len(runs) else ""
+    if len(known):
+        share = (np.arange(known.shape[1]) + 0.5) / known.shape[1]
+        ax.plot(share, known.mean(0), lw=1.4, color=color, label=label)
+    if len(known) >= 3:
+        _, low, high = np.array([statistics.interval(values) for values in known.T]).T
+        ax.fill_between(share, low.clip(0), high.clip(max=2.65), color=color, alpha=0.2, lw=0)
+
+
+def image(ax, pixels, title="", top=1.0):
+    """Pixels as a grey picture, 0 black and ``top`` white, without axes; returns it, for a colour bar."""
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=8)
+    ax.grid(False)
+    return ax.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+
+
+def cells(summary, methods, digits=1) -> pd.DataFrame:
+    """A row a network and sparsity, a column a method (method → column), "mean ± half the 95 % interval" in the cells.
+
+    ``summary`` is from ``summarise`` or ``paired`` over ``model``, ``sparsity`` and ``method``, or has ``cell``.
+    """
+    rows = summary.assign(
+        cell=summary.get("cell", summary.apply(statistics.with_interval, axis=1, digits=digits)),
+        network=summary.model.map(NETWORKS), percent=(100 * summary.sparsity).round(2),
+    )
+    wide = rows.pivot(index=["network", "percent"], columns="method", values="cell").rename(columns=methods)
+    n = rows.groupby(["network", "percent"]).n.agg(counted).str.removeprefix("n = ")
+    wide.insert(0, "n", n)
+    shown = [column for column in ("n", *methods.values()) if column in wide]
+    return wide[shown].rename_axis(index=["network", "sparsity, %"], columns=None).fillna("")
 
 
 def save(figure, name, profile, source) -> None:
     """Write a figure as ``<name>.png`` and ``<name>.svg``, with its origin inside both files.
 
-    Args:
-        figure: a matplotlib figure.
-        name: file name without suffix.
-        profile: the profile whose numbers it shows.
-        source: the DataFrame it was drawn from; its SHA-256 and number of rows are written into the files.
+    That is the SHA-256 and the number of rows of ``source``, the DataFrame from which it was drawn.
     """
-    target = paths.figures(profile)
-    target.mkdir(parents=True, exist_ok=True)
+    (target := paths.figures(profile)).mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(source.to_csv(index=False, float_format="%.6g").encode()).hexdigest()
     note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"
     software = f"snipkit {snipkit.__version__}, matplotlib {mpl.__version__}"
@@ -85,25 +215,25 @@ def save(figure, name, profile, source) -> None:
 def save_runs(table, name, profile) -> None:
     """Write ``study.table`` as ``<name>_runs.csv``, one row a run, so that every mean can be computed again.
 
-    Left out are the curves, and the seconds, which differ from machine to machine. The columns that are the same for
-    all runs are left out too.
+    Left out are the curves, the seconds (they differ from machine to machine), and columns that are the same for all.
     """
     plain = table.drop(columns=["train_loss", "train_error", "seconds", "training"], errors="ignore")
-    varying = [column for column in plain if column in ("id", "seed", "test_error") or plain[column].astype(str).nunique() > 1]
+    always = ("id", "seed", "test_error")
+    varying = [column for column in plain if column in always or plain[column].astype(str).nunique() > 1]
     paths.figures(profile).mkdir(parents=True, exist_ok=True)
     plain[varying].to_csv(paths.figures(profile) / f"{name}_runs.csv", index=False, float_format="%.6g")
 
 
 def save_table(frame, name, profile) -> None:
     """Write a table as ``<name>.csv`` (six digits) and ``<name>.md`` (four)."""
-    target = paths.figures(profile)
-    target.mkdir(parents=True, exist_ok=True)
+    (target := paths.figures(profile)).mkdir(parents=True, exist_ok=True)
     frame.to_csv(target / f"{name}.csv", index=False, float_format="%.6g")
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
     (target / f"{name}.md").write_text(f"{text}\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n")
 
 
-def saved_table(name, profile) -> pd.DataFrame:
-    """What ``save_table`` wrote; empty where nothing has been written yet."""
-    path = paths.figures(profile) / f"{name}.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+def saved_tables(name) -> pd.DataFrame:
+    """What ``save_table`` wrote for all profiles but the lesson, one below the other; empty where there is nothing."""
+    found = {profile: paths.figures(profile) / f"{name}.csv" for profile in ("laptop", "overnight", "paper")}
+    tables = [pd.read_csv(path).assign(scale=profile) for profile, path in found.items() if path.exists()]
+    return pd.concat(tables, ignore_index=True).set_index("scale").fillna("") if tables else pd.DataFrame()
