@@ -54,10 +54,11 @@ def prune(
     """
     from snipkit import masking, saliency
 
-    options = {"closure": closure, "where": where, "generator": generator, "loss": loss}
-    options = {name: option for name, option in options.items() if option is not None}
-    options |= {} if biases else {"biases": False}
-    options |= {} if batch_norm == "eval" else {"batch_norm": batch_norm}
+    defaults = dict(loss=None, closure=None, biases=True, where=None, batch_norm="eval", generator=None)
+    given: dict[str, Any] = dict(
+        loss=loss, closure=closure, biases=biases, where=where, batch_norm=batch_norm, generator=generator
+    )
+    options = {name: value for name, value in given.items() if value != defaults[name]}
     score = criterion if callable(criterion) else saliency.criterion(criterion)
     masks = masking.keep_top(score(model, batches, **options), sparsity, keep=keep)
     masking.apply_(model, masks)

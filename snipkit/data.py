@@ -41,8 +41,9 @@ class Images:
         rows = index if self.rows is None else self.rows[index]
         if labels.ndim == 0:
             return self.standardise(self.pixels[rows][None])[0], labels
-        quick = isinstance(rows, Tensor) and rows.dtype == torch.long  # index_select is several times as fast
-        return self.standardise(self.pixels.index_select(0, rows) if quick else self.pixels[rows]), labels
+        if isinstance(rows, Tensor) and rows.dtype == torch.long:  # index_select is several times as fast
+            return self.standardise(self.pixels.index_select(0, rows)), labels
+        return self.standardise(self.pixels[rows]), labels
 
     def standardise(self, pixels: Tensor) -> Tensor:
         """uint8 pixels (B, C, H, W) to float32 with the training set's mean 0 and standard deviation 1."""

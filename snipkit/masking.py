@@ -7,6 +7,7 @@ import copy
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -154,7 +155,8 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: i
     if keep is not None and not 1 <= keep <= total:
         raise ValueError(f"keep is {keep}; it is the number of parameters kept, from 1 to {total}")
     masks = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
-    groups, ungrouped = [(scores, keep if sparsity is None else sparsity)], dict(scores)
+    groups: list[tuple[Mapping[str, Tensor], Any]] = [(scores, sparsity)]
+    ungrouped = dict(scores)
     if isinstance(sparsity, Mapping):
         groups = []
         for layer, share in sparsity.items():

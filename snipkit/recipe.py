@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from snipkit.data import AUGMENTATIONS
 from snipkit.masking import is_norm
@@ -53,17 +53,18 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-def optimiser_of(model, recipe, parameters) -> torch.optim.Optimizer:
+def optimiser_of(model: nn.Module, recipe: Recipe, parameters: dict[str, Tensor]) -> torch.optim.Optimizer:
     """The optimiser of ``parameters`` (by the model's names). Normalisation layers have no weight decay.
 
     Source: the L2 penalty of the authors' code leaves batch norm out.
     """
     norms = {id(p) for module in model.modules() if is_norm(module) for p in module.parameters(recurse=False)}
-    decayed, others = [], []
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in model.named_parameters():
         (others if id(parameter) in norms else decayed).append(parameters[name])
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    pairs = (decayed, recipe.weight_decay), (others, 0.0)
+    groups: list[dict] = [{"params": own, "weight_decay": decay} for own, decay in pairs if own]
     if recipe.optimiser == "adam":
         return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)

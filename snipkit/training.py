@@ -196,7 +196,7 @@ def fit(networks: Alone, recipe: Recipe, seeds: Sequence[int], checkpoint: Check
     device, count = images.labels.device, len(seeds)
     optimiser = optimiser_of(networks.template, recipe, networks.parameters)
     generators = [augmentation_generator(seed) for seed in seeds]
-    curves, diverged = [Curves([], [], []) for _ in seeds], {}
+    curves, diverged = [Curves([], [], []) for _ in seeds], dict[int, DivergedError]()
     losses_so_far, errors_so_far = sums = torch.zeros(2, count, device=device)  # since the last point of the curves
     identity = [recipe, list(seeds), torch.__version__, *(mask for _, mask in networks.masked), *_traits(networks.data)]
     state = State(identity, networks.tensors | {"sums": sums}, optimiser, generators, curves, diverged)

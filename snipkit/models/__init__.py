@@ -3,6 +3,7 @@
 >>> model = build("lenet-300-100", init="lecun", seed=0)
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,7 +13,7 @@ from snipkit.models import alexnet, lenet, recurrent, resnet, vgg, wide_resnet
 from snipkit.models.initialisers import INITIALISERS, initialise_
 
 #: name → constructor ``(num_classes, **options) -> nn.Module``
-MODELS = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet-300-100": lenet.LeNet300100,
     "lenet-5-caffe": lenet.LeNet5Caffe,
     "alexnet-s": partial(alexnet.AlexNet, k=1),

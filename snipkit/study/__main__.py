@@ -26,7 +26,7 @@ def _version(wanted: bool):
 
 @app.callback()
 def main_options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say it and stop")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say it, stop")] = False,
 ):
     pass
 

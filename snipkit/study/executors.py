@@ -105,7 +105,7 @@ def _watch(parent):
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect the first of ``SIGNALS`` in a list, to be looked at where nothing can break; a second raises KeyboardInterrupt.
+    """Collect the first of ``SIGNALS`` in a list, for a safe place to look at; a second raises KeyboardInterrupt.
 
     Only the main thread can do this, and a signal that is ignored stays so.
     """
@@ -208,6 +208,6 @@ def compare(theirs: dict[str, dict[str, str]]) -> None:
     for name, found in theirs.items():
         if found["code"] != ours["code"]:
             raise RuntimeError(f"{name} has other code of snipkit than this machine: install the same on all machines")
-        differing += [f"{name} has {what} {found[what]}, not {ours[what]}" for what in ours if found[what] != ours[what]]
+        differing += [f"{name} has {k} {found[k]}, not {ours[k]}" for k in ours if found[k] != ours[k]]
     if differing:
         warnings.warn("; ".join(differing) + ": results will differ in their last digits", stacklevel=3)

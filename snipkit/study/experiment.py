@@ -186,7 +186,7 @@ def _record(run, model, masks, dataset, outcome, origin):
 
 
 def _effective(run, model, masks, dataset):
-    """How many of the kept parameters are on a path from input to output; None where paths are not defined (recurrent)."""
+    """How many kept parameters are on a path from input to output; None where paths are not defined (recurrent)."""
     if not masks or run.model.startswith(("lstm", "gru")):
         return None
     try:

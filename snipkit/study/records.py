@@ -146,7 +146,7 @@ def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
         seen: a dict in which a call keeps how far it read; the next call with it reads only what was added since.
 
     Warns:
-        UserWarning: a line that is not a record of this version, with file and line number; it is skipped and left alone.
+        UserWarning: a line that is not a record of this version, with file and line number; it is skipped, and kept.
             Or runs with two records that differ.
     """
     records, doubles, seen = {}, [], {} if seen is None else seen
@@ -181,7 +181,7 @@ def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
     """One row a run that is on record, in the order of ``runs``: what it was, what it came to.
 
     Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; training; test_error and
-    best_of_last_five (percent, NaN where training diverged); test_loss; train_loss and train_error (their curves: a value
+    best_of_last_five (percent, NaN where training diverged); test_loss; train_loss and train_error (curves: a value
     each ``training.log_interval`` steps); empty_layers (weights without a kept entry); effective_sparsity
     (``masking.effective``; NaN where it is not known); seconds.
     """

@@ -6,7 +6,7 @@ import inspect
 import json
 import reprlib
 from dataclasses import field, fields
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -27,7 +27,8 @@ STREAMS = ("split", "scoring_init", "training_init", "batch", "criterion", "abla
 
 #: The protocols, by name. The paper gives no number of steps for MNIST, Tiny-ImageNet or table 3: MNIST runs until the
 #: fourth decay would come, Tiny-ImageNet is trained as CIFAR-10 is, table 3 for 30,000 steps. The others are
-#: ours: "overnight" ones train until little is left to gain (docs/evidence.md), "short-cifar" is 30 epochs. The CIFAR networks compute in bfloat16, which is several times faster on a GPU.
+#: ours: "overnight" ones train until little is left to gain (docs/evidence.md), "short-cifar" is 30 epochs.
+#: The CIFAR networks compute in bfloat16, which is several times faster on a GPU.
 RECIPES = {
     "paper-mnist": Recipe(steps=100_000),
     "paper-mnist-plain-sgd": Recipe(steps=100_000, momentum=0.0),
@@ -87,7 +88,7 @@ class Run:
         train_size, test_size: use only so many images (None: all), for lessons and laptops.
 
     Raises:
-        pydantic.ValidationError: (a ValueError) an unknown name, a wrong type, a number out of range, an option that the
+        pydantic.ValidationError: (a ValueError) an unknown name, a wrong type, a number out of range, an option the
             network does not have, or values that contradict each other.
     """
 
@@ -121,7 +122,7 @@ class Run:
         if self.same_draw and self.scoring_init != self.training_init:
             raise ValueError("the scored weights can only be trained when both initialisers are the same")
         if self.scoring_data in SHAPES and SHAPES[self.scoring_data] != SHAPES[self.data]:
-            raise ValueError(f"{self.scoring_data} has other images or classes than {self.data}: it cannot be scored on")
+            raise ValueError(f"{self.scoring_data} has other images or classes than {self.data}: nothing to score on")
         if self.scoring_data == NOISE and (self.scoring_sample, self.scoring_labels) != ("uniform", "true"):
             raise ValueError("noise has no labels to sample by or to permute")
         _check_fit(self.model, self.data, _json(self.options))
@@ -147,7 +148,7 @@ class Run:
         return {"paper": "paper", "overnight": "converged"}.get(kind, "short") if whole else "short"
 
     def seeds(self) -> dict[str, int]:
-        """One independent seed for each random component of the run (numpy ``SeedSequence``), by the names in ``STREAMS``."""
+        """One independent seed for each random component of the run (numpy ``SeedSequence``), by ``STREAMS``."""
         children = np.random.SeedSequence(self.seed).spawn(len(STREAMS))
         seeds = {name: int(child.generate_state(1)[0]) for name, child in zip(STREAMS, children)}
         if self.same_draw:
@@ -162,7 +163,7 @@ def _json(options):
         raise ValueError(f"the options take JSON values: {error}") from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def _check_fit(model, data, options):
     """Raise ValueError if the network cannot be built for the data set with these options (tried without memory)."""
     (_, _, side), classes = SHAPES[data]

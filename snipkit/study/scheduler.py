@@ -54,8 +54,8 @@ def execute_all(
 ) -> dict[str, Record]:
     """Do the runs that are not on record yet, in the order given; put each on record the moment it is finished.
 
-    Any number of processes and threads may do this in one folder at a time: each run is done by one, the others wait for
-    its record.
+    Any number of processes and threads may do this in one folder at a time: each run is done by one of them, and the
+    others wait for its record.
 
     Args:
         files: run → the ``.jsonl`` file for its record; all files lie in one folder.
@@ -164,7 +164,7 @@ class _Queue:
                         self.stuck = error
                     if self.queue and not self.running:
                         time.sleep(1)  # all that is left is being done by other processes
-                    # Not for ever: workers may join, other processes may finish or die, and signals are looked for here.
+                    # Not for ever: workers may join, other processes may end, and signals are looked for here.
                     for future in wait(self.running, timeout=1, return_when=FIRST_COMPLETED).done:
                         self._collect(future)
                     self._write()
@@ -304,18 +304,20 @@ def _passed(deadline):
     return deadline is not None and time.monotonic() >= deadline
 
 
-def execute_group(runs: list[dict], code: str, path: str, clocks: tuple[str, float, float] | None) -> list[Record] | None:
+def execute_group(
+    runs: list[dict], code: str, path: str, clocks: tuple[str, float, float] | None
+) -> list[Record] | None:
     """What a worker does with a group of runs, on one thread; None when it was stopped first.
 
     Args:
         runs: the fields of each ``Run``.
         code: the ``provenance.code`` of the machine that asks.
         path: of the checkpoint.
-        clocks: the deadline: a host, a time by its ``time.monotonic()``, and the same by ``time.time()``, for other hosts.
+        clocks: the deadline: a host, its ``time.monotonic()`` then, and ``time.time()`` then, for other hosts.
     """
     here = socket.gethostname()
     if code != provenance.code():
-        raise RuntimeError(f"the worker on {here} has other code ({provenance.code()}, not {code}): install the same on all")
+        raise RuntimeError(f"the worker on {here} has other code ({provenance.code()}, not {code}): install the same")
     deadline = None
     if clocks:
         deadline = clocks[1] if clocks[0] == here else clocks[2] - time.time() + time.monotonic()

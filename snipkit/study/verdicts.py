@@ -92,7 +92,7 @@ def order(
     """Judge a claim about an order, or about a margin.
 
     Args:
-        differences: one row a setting that was planned, with ``n, low, high`` of a difference that the claim says is positive.
+        differences: one row a setting that was planned, with ``n, low, high`` of a difference that should be positive.
             A row with too few runs, or without an interval (a run diverged), does not count, and forbids *confirmed*.
         training: the least ``Run.training`` of the runs; "paper" where nothing is trained.
         here: how to show ours.
@@ -184,7 +184,7 @@ def write() -> pd.DataFrame:
     made = claims.assign(item=claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)).groupby("item", sort=False)
     links = {claim: _link(file, rows.scale[claim]) for claim, file in claims.file.items()}
     items = [
-        [item, own.notebook.iloc[0], ", ".join(dict.fromkeys(links[claim] for claim in own.index))] for item, own in made
+        [item, own.notebook.iloc[0], ", ".join(dict.fromkeys(links[one] for one in own.index))] for item, own in made
     ]
     items = pd.DataFrame(sorted(items), columns=["in the paper", "notebook", "file"])
     items["notebook"] = [f"[`{name}`](notebooks/{name}.ipynb)" for name in items.notebook]
@@ -197,9 +197,9 @@ One row for each claim, table and figure of *SNIP: single-shot network pruning b
 Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)} (of {len(rows)}).
 Of {intervals} intervals of 95 %, about {0.05 * intervals:.0f} miss by chance.
 
-*Scale* says whose runs a row rests on: `paper` (the paper's protocol) where there is a verdict from them, else `overnight`
-(our schedules, trained until little is left to gain), else `laptop` (short trainings). Errors are of the final weights, mean
-± half a 95 % t-interval over n seeds.
+*Scale* says whose runs a row rests on: `paper` (the paper's protocol) where there is a verdict from them, else
+`overnight` (our schedules, trained until little is left to gain), else `laptop` (short trainings). Errors are of the
+final weights, mean ± half a 95 % t-interval over n seeds.
 
 {paper.text("rule")}
 
