@@ -33,8 +33,8 @@ class AlexNet(nn.Module):
         self.fc3 = nn.Linear(units, num_classes)
 
     def forward(self, x):
-        for conv, norm in zip(self.convs, self.conv_norms):
-            x = F.relu(norm(conv(x)))
+        for conv, bn in zip(self.convs, self.conv_norms):
+            x = F.relu(bn(conv(x)))
         x = F.relu(self.norm1(self.fc1(x.flatten(1))))
         x = F.relu(self.norm2(self.fc2(x)))
         return self.fc3(x)

@@ -146,7 +146,7 @@ def main():
     try:
         raise SystemExit(app(standalone_mode=False))
     except (KeyboardInterrupt, typer.Abort):  # the latter is what typer makes of it
-        raise SystemExit(130)
+        raise SystemExit(130) from None
     except Exception as error:
         raise SystemExit(_expected(error)) from error
 
