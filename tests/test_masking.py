@@ -108,6 +108,7 @@ def test_a_sparsity_for_each_layer():
         name: torch.rand(4, 5, generator=generator)
         for name in ("a.0.weight", "a.0.bias", "a.1.weight", "ab.weight", "c.weight")
     }
+    scores["a.0.bias"] /= 9
     scores["ab.weight"] += 9  # so that a ranking of the whole network would keep other entries
     masks = masking.keep_top(scores, {"a.0": 0.5, "a.1.weight": 0.9, "ab": 0.25})
     assert {name: int(mask.sum()) for name, mask in masks.items() if name[:3] != "a.0"} == {
