@@ -1,0 +1,378 @@
+"""Are the tests sharp? Plausible mistakes are put into the code, one at a time, and the tests must notice each.
+
+    python tests/mutants.py [module …]        all modules, or those whose path holds one of the words
+
+Each mutant is one change of text in a scratch copy. The test files named for its module run on it until the first failure
+("killed"); a mutant with which all of them pass has "survived": write the test that is missing. A text that is no longer
+found once, and only once, is an error: bring the table up to date. A child process is forked for each mutant, after torch
+was imported, so one takes seconds. ``make mutants`` runs all of them; it is too slow for CI.
+"""
+
+import importlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 300  # seconds for the tests of one mutant; a mutant that hangs is noticed, too
+PRELOADED = ("torch", "pandas", "pydantic", "matplotlib.pyplot", "scipy.stats", "pooch", "filelock", "pytest", "typer")
+LINKED = ("data", "notebooks", "results", "figures", "docs")
+
+#: file → (its test files, [(text, mutated text), …])
+MUTANTS = {
+    "saliency.py": (["test_saliency.py"], [
+        ("torch._foreach_mul(gradients, list(weights.values()))", "gradients"),
+        ("derivatives = torch._foreach_mul(gradients,", "derivatives = torch._foreach_add(gradients,"),
+        ("dict(zip(weights, torch._foreach_abs(derivatives)))", "dict(zip(weights, derivatives))"),
+        ("[gradient.clone() for gradient in gradients]", "[gradient.abs() for gradient in gradients]"),
+        ("torch._foreach_lerp(mean, gradients, size / examples)", "torch._foreach_lerp(mean, gradients, 0.5)"),
+        ("torch._foreach_lerp(mean, gradients, size / examples)", "gradients"),
+        ("            module.training = False\n", "            pass\n"),
+        ("            buffer.copy_(content)", "            pass"),
+        ('if is_norm(module)] if batch_norm == "train" else []', "if is_norm(module)] if False else []"),
+        ("score.abs().sum().item()", "score.sum().item()"),
+        ("at_least_float32(weight.detach()).abs()", "at_least_float32(weight.detach())"),
+        ("torch.rand(w.shape, generator=generator)", "torch.rand(w.shape)"),
+        ("weights = _prunable(model, biases, where)\n    if any(", "weights = _prunable(model, True, where)\n    if any("),
+        ("if low < 0 or high >= classes:", "if low < 0 or high > classes:"),
+    ]),
+    "masking.py": (["test_masking.py", "test_saliency.py"], [
+        ("return round(total * (1 - sparsity))", "return int(total * (1 - sparsity))"),
+        ("return round(total * (1 - sparsity))", "return round(total * sparsity)"),
+        ("kept = flat > lowest_kept", "kept = flat >= lowest_kept"),
+        ("kept[ties[: kappa - np.count_nonzero(kept)]] = True", "kept[ties[-(kappa - np.count_nonzero(kept)) :]] = True"),
+        ("{name: -score for name, score in scores.items()}", "dict(scores)"),
+        ("mask.flatten()[torch.randperm(mask.numel(), generator=generator).to(mask.device)]", "mask.flatten()"),
+        ("return common / kept, chance / kept", "return common / kept, common / kept"),
+        ("not is_bias(name) and not mask.any()", "not mask.any()"),
+        ("if is_norm(module) or isinstance(module, (nn.Embedding, nn.EmbeddingBag)):", "if False:"),
+        ("if role == \"bias\" and not biases else role", "if False else role"),
+        ("reached = (signal > 0).to(signal.dtype)", "reached = signal"),
+        ("mask & (on_path[weight] > 0)", "mask | (on_path[weight] > 0)"),
+        ("return nn.functional.avg_pool2d(*args, **shared)", "return function(*args, **options)"),
+        ("if not same:\n", "if False:\n"),
+    ]),
+    "export.py": (["test_masking.py", "test_saliency.py"], [
+        ("parameter.masked_fill_(~mask.to(parameter.device), 0)", "parameter.masked_fill_(mask.to(parameter.device), 0)"),
+        ("pruned, trained = ~mask", "pruned, trained = mask"),
+        ("parameter.grad.masked_fill_(pruned", "parameter.grad.masked_fill_(~pruned"),
+    ]),
+    "training.py": (["test_training.py", "test_stacking.py"], [
+        ("        apply_(model, masks)\n", ""),
+        ("        mask_gradients(networks.masked)\n", ""),
+        ("(losses.sum() / recipe.batch_size).backward()", "(losses.sum() / recipe.batch_size / count).backward()"),
+        ("group[\"lr\"] = learning_rate(step, recipe)", "group[\"lr\"] = learning_rate(step + 1, recipe)"),
+        ("            sums.zero_()\n", ""),
+        ("            networks.train()\n        if len(diverged)", "        if len(diverged)"),
+        ("return [evaluate(self.template, self.data[0].test)]", "return [evaluate(self.template, self.data[0].train)]"),
+        ("best = min(test.error for test in self.tests)", "best = self.tests[-1].error"),
+        ("Outcome(self.tests[-1].error, best,", "Outcome(best, best,"),
+        ("            checkpoint.after(step)", "            checkpoint.after(step - 1)"),
+        ("batches(len(images), recipe, seeds, device), done, None)", "batches(len(images), recipe, seeds, device), 0, None)"),
+        ("views = [augment(view, recipe.augment, generator) for", "views = [augment(view, recipe.augment, generators[0]) for"),
+        ("enabled=recipe.precision == \"bfloat16\"", "enabled=False"),
+        ("return range(steps - (TESTS - 1) * interval,", "return range(steps - TESTS * interval,"),
+        ("if len(diverged) == count:", "if diverged:"),
+    ]),
+    "recipe.py": (["test_training.py"], [
+        ('"weight_decay": 0.0}', '"weight_decay": recipe.weight_decay}'),
+        ('"weight_decay": recipe.weight_decay}', '"weight_decay": 0.0}'),
+        ("lr=recipe.lr, momentum=recipe.momentum, fused=True", "lr=recipe.lr, fused=True"),
+        ("(done // recipe.decay_every)", "(step // recipe.decay_every)"),
+        ("done, warmup = step - 1, 0.2 * recipe.steps", "done, warmup = step, 0.2 * recipe.steps"),
+        ("recipe.lr * (0.04 + 0.96 *", "recipe.lr * (0.96 *"),
+        ("generators = [torch.Generator().manual_seed(seed) for seed", "generators = [torch.Generator().manual_seed(0) for seed"),
+        ("if step % per_epoch == 0:", "if step == 0:"),
+        ("SeedSequence([seed, 1])", "SeedSequence([0, 1])"),
+        ("schedule: Literal[\"constant\", \"step\", \"onecycle\"] = \"step\"", "schedule: str = \"step\""),
+        ("STRICT = ConfigDict(strict=True,", "STRICT = ConfigDict(strict=False,"),
+    ]),
+    "study/stacking.py": (["test_stacking.py"], [
+        ("        for model, own in zip(models, masks):\n            apply_(model, own)\n", "        for model in models:\n"),
+        ("rows, labels = self.rows[self.number, index], self.labels[self.number, index]",
+         "rows, labels = self.rows[self.number, index], self.labels[self.number * 0, index]"),
+        ("rows, labels = self.rows[self.number, index], self.labels", "rows, labels = self.rows[self.number * 0, index], self.labels"),
+        ("zip(self.source, rows)]", "zip([0] * len(rows), rows)]"),
+        ("                    row.copy_(own[name])", "                    row.copy_(masks[0][name])"),
+        ("            self._unstack()\n            return", "            return"),
+        ("            model.eval()", "            pass"),
+        ("if other != first:", "if False:"),
+    ]),
+    "study/checkpoints.py": (["test_checkpoints.py"], [
+        ("            tensor.copy_(found[\"tensors\"][name])", "            pass"),
+        ("        state.optimiser.load_state_dict(found[\"optimiser\"])\n", ""),
+        ("            generator.set_state(own)", "            pass"),
+        ("if known != self.fingerprint:", "if False:"),
+        ("        return found[\"step\"]", "        return found[\"step\"] + 1"),
+        ("            curve.train_loss.extend(train_loss)\n", ""),
+        ("        if self.ours:\n            self.path.unlink", "        if True:\n            self.path.unlink"),
+        ("late = stopping or (", "late = ("),
+        ("            torch.save(content, unfinished)\n            os.replace(unfinished, self.path)\n", "            torch.save(content, self.path)\n"),
+    ]),
+    "study/runs.py": (["test_runs.py"], [
+        ("        elif current != default:", "        else:"),
+        ("sort_keys=True).encode()).hexdigest()[:12]", "sort_keys=False).encode()).hexdigest()[:12]"),
+        ("        if dataclasses.is_dataclass(current):", "        if one.name == \"seed\":\n            continue\n        if dataclasses.is_dataclass(current):"),
+        ("np.random.SeedSequence(self.seed)", "np.random.SeedSequence(0)"),
+        ("SeedSequence(self.seed).spawn", "SeedSequence([self.seed, len(self.criterion)]).spawn"),
+        ("            seeds[\"scoring_init\"] = seeds[\"training_init\"]", "            seeds[\"training_init\"] = seeds[\"scoring_init\"]"),
+        ("{name: int(child.generate_state(1)[0]) for name, child", "{name: self.seed for name, child"),
+        (" and self.train_size is None and self.test_size is None", " and self.test_size is None"),
+        (" and self.train_size is None and self.test_size is None", " and self.train_size is None"),
+        ("if name.startswith(\"paper-\")", "if name"),
+        ("seed=seed) for seed in range", "seed=seed + 1) for seed in range"),
+        ("same_draw = criterion == \"magnitude\"", "same_draw = False"),
+        ("ablation=ablation or \"none\"", "ablation=\"none\""),
+        ("(self.criterion == \"dense\") != (self.sparsity == 0)", "False"),
+        ("if self.same_draw and self.scoring_init", "if False and self.scoring_init"),
+        ("scoring_batch: PositiveInt | None = 100", "scoring_batch: int | None = 100"),
+        ("scoring_batch: PositiveInt | None = 100", "scoring_batch: PositiveInt | None = 128"),
+        ("            build(num_classes=classes, image_size=side, **options)", "            pass"),
+        ("if kind in (int, float) and value <= 0:", "if False:"),
+        ("@dataclass(frozen=True, config=STRICT)", "@dataclass(config=STRICT)"),
+    ]),
+    "study/experiment.py": (["test_experiment.py"], [
+        ("return build(run, run.training_init, seeds[\"training_init\"], device), masks, dataset",
+         "return build(run, run.training_init, seeds[\"scoring_init\"], device), masks, dataset"),
+        ("return build(run, run.training_init, seeds", "return build(run, run.scoring_init, seeds"),
+        ("model = build(run, run.scoring_init, seeds[\"scoring_init\"], device)",
+         "model = build(run, run.scoring_init, seeds[\"training_init\"], device)"),
+        ("model = build(run, run.scoring_init,", "model = build(run, run.training_init,"),
+        ("biases=run.biases, ", "biases=True, "),
+        ("batch_norm=run.batch_norm,", "batch_norm=\"eval\","),
+        ("data.sample(images, run.scoring_batch, generator, run.scoring_sample)", "images[: run.scoring_batch]"),
+        ("data.sample(images, run.scoring_batch, generator, run.scoring_sample)", "data.sample(images, run.scoring_batch, generator)"),
+        ("data.sample(images, run.scoring_batch, generator,", "data.sample(images, min(100, len(images)), generator,"),
+        ("inputs = data.augment(inputs, run.scoring_augment, generator)", "pass"),
+        ("if run.scoring_labels == \"random\":", "if False:"),
+        ("if run.scoring_labels == \"random\":", "if run.train_labels == \"random\":"),
+        ("if run.train_labels == \"random\":", "if False:"),
+        ("dataset = dataclasses.replace(dataset, train=shuffled)",
+         "dataset = dataclasses.replace(dataset, train=shuffled, test=data.shuffle_labels(dataset.test, torch.Generator()))"),
+        ("images = data.shuffle_labels(images, torch.Generator().manual_seed(seeds[\"labels\"]))",
+         "images = data.shuffle_labels(images, torch.Generator().manual_seed(seeds[\"batch\"]))"),
+        ("if run.scoring_data == NOISE:", "if False and run.scoring_data == NOISE:"),
+        ("        if run.scoring_data:\n", "        if False:\n"),
+        ("size = run.scoring_batch or len(images)", "size = run.scoring_batch or 100"),
+        ("size = len(labels) if run.batch_norm == \"train\" else SCORED_AT_ONCE", "size = SCORED_AT_ONCE"),
+        ("size = len(labels) if run.batch_norm == \"train\" else SCORED_AT_ONCE", "size = len(labels)"),
+        ("(masking.keep_lowest if run.ablation == \"invert\" else masking.keep_top)", "masking.keep_top"),
+        ("if run.ablation == \"shuffle\":", "if False:"),
+        ("(scores, run.sparsity)", "(scores, 0.9)"),
+        ("train_size=run.train_size, test_size=run.test_size, device=device", "train_size=run.train_size, device=device"),
+        ("run.data, split_seed=split, train_size=run.train_size,", "run.data, split_seed=0, train_size=run.train_size,"),
+        ("seed=seed, image_size=side, **run.options)", "seed=seed, image_size=side)"),
+        ("network, own_masks, dataset, run.recipe, seed=run.seeds()[\"order\"]", "network, own_masks, dataset, run.recipe, seed=0"),
+        ("network, own_masks, dataset, run.recipe,", "network, {}, dataset, run.recipe,"),
+        ("        return masking.compact(model, masks, dataset.test[:1][0])", "        return masking.compact(model, masks, dataset.test[:1][0])[0], {}"),
+        ("    return _record(run, model, masks, dataset, outcome, {\"seconds\"", "    return _record(run, network, own_masks, dataset, outcome, {\"seconds\""),
+        ("if not masks or run.model not in LENETS:", "if not masks:"),
+        ("seeds = [run.seeds()[\"order\"] for run in runs]", "seeds = [runs[0].seeds()[\"order\"] for run in runs]"),
+        ("    prepared = [_prepare(run, loaded[run.seeds()[\"split\"]], device)", "    prepared = [_prepare(run, next(iter(loaded.values())), device)"),
+        ("json.dumps(run.options, sort_keys=True), run.recipe, run.train_size", "json.dumps(run.options, sort_keys=True), run.train_size"),
+        ("run.recipe, run.train_size, run.test_size", "run.recipe, run.train_size"),
+        ("return {\"resumed\": True} if", "return {} if"),
+        ("generator=torch.Generator().manual_seed(seeds[\"criterion\"])", "generator=None"),
+        ("        outcome = error\n", "        raise\n"),
+    ]),
+    "study/records.py": (["test_records.py"], [
+        ("            fcntl.flock(stream, fcntl.LOCK_EX)\n", ""),
+        ("                if stream.read(1) != b\"\\n\":\n", "                if False:\n"),
+        ("                stream.truncate(end)  #", "                pass  #"),
+        ("            except BaseException:  # Ctrl-C", "            except OSError:  # Ctrl-C"),
+        ("first = records.setdefault(record.run.id, record)", "first = records[record.run.id] = record"),
+        ("if _error(first) != _error(record):", "if False:"),
+        ("seen[path] = start + sum(map(len, lines)), number", "seen[path] = sum(map(len, lines)), number"),
+        ("seen[path] = start + sum(map(len, lines)), number", "seen[path] = start + sum(map(len, lines)), 1"),
+        ("seen[path] = start + sum(map(len, lines)), number", "pass"),
+        ("            number += line.endswith(b\"\\n\")", "            number += 1"),
+        ("return TypeAdapter(cls).validate_json(line)", "return TypeAdapter(cls).validate_json(line, strict=False)"),
+        ("        if self.id != self.run.id:", "        if False:"),
+        ("if (self.outcome is None) != bool(self.diverged):", "if False:"),
+        ("if bool(self.kept) != bool(self.run.sparsity) or", "if"),
+        ("if kept != (masking.kept_count(total, self.run.sparsity) if self.kept else 0):", "if False:"),
+        ("0 <= one.best_of_last_five <= one.test_error <= 100", "one.best_of_last_five <= one.test_error <= 100"),
+        ("one.best_of_last_five <= one.test_error <= 100", "one.best_of_last_five <= one.test_error"),
+        ("not 0 <= self.effective <= kept", "False"),
+        ("f\"{v:.{DIGITS}g}\"", "f\"{v:.3g}\""),
+        ("return {\"train_error\": []} | outcome", "return outcome | {\"train_error\": []}"),
+        ("1 - record.effective / total if known", "record.effective / total if known"),
+        ("sum(not kept for name, (kept, _) in record.kept.items() if not masking.is_bias(name))", "sum(not kept for kept, _ in record.kept.values())"),
+        ("\"by_protocol\": run.by_protocol()", "\"by_protocol\": True"),
+        ("outcome.get(name, math.nan) for", "outcome.get(name, 0.0) for"),
+    ]),
+    "study/scheduler.py": (["test_scheduler.py"], [
+        ("            self.queue.append(busy)", "            pass"),
+        ("            lock.release()\n", "            pass\n"),
+        ("                Path(lock.lock_file).unlink(missing_ok=True)", "                pass"),
+        ("            try:\n                lock.acquire()\n            except Timeout:\n                return False\n", ""),
+        ("                for name, record in records.read(self.folder, self.seen).items():\n                    self.found.setdefault(name, record)\n", ""),
+        ("self.queue, self.files, self.folder, self.found, self.seen = deque(groups),", "self.queue, self.files, self.folder, self.found, self.seen = deque(reversed(groups)),"),
+        ("                self.failed[group[0]] = error", "                self.found[group[0].id] = None"),
+        ("                self.failed[group[0]] = error", "                pass"),
+        ("return deadline is not None and time.monotonic() >= deadline", "return False"),
+        ("return not (self.died or self.stuck or self.full or _passed(deadline))", "return not (self.died or self.stuck or self.full)"),
+        ("return not (self.died or self.stuck or self.full or _passed(deadline))", "return not (self.stuck or self.full or _passed(deadline))"),
+        ("    if checkpoints.stopping or _passed(deadline):\n        return None\n", ""),
+        ("checkpoints.Checkpoint(path, deadline), [Run", "checkpoints.Checkpoint(path), [Run"),
+        ("clocks[1] if clocks[0] == here else", "clocks[1] if True else"),
+        ("clocks[2] - time.time() + time.monotonic()", "clocks[2]"),
+        ("    if code != provenance.code():", "    if False:"),
+        ("    todo = reachable([run for run in files if run.id not in found])", "    todo = reachable(list(files))"),
+        ("    runs = list({run.id: run for run in runs}.values())\n", "    runs = list(runs)\n"),
+        ("        except sources.DamagedError:\n            raise\n", ""),
+        ("{run.data, run.scoring_data} & set(SHAPES)", "{run.data} & set(SHAPES)"),
+        ("key=lambda run: (run.seed, seconds[run])", "key=lambda run: (seconds[run], run.seed)"),
+        ("            self._release(run)\n            self.unwritten.popleft()", "            self.unwritten.popleft()"),
+        ("                self.full = error\n                return\n", "                self.full = error\n                self.unwritten.popleft()\n                return\n"),
+        ("            self.full = None\n", ""),
+        ("            os.replace(path, f\"{path}.stale\")\n", "            os.remove(path)\n"),
+        ("os.replace(path, f\"{path}.stale\")", "pass"),
+        ("return Path(folder) / \"checkpoints\" / f\"{run.id}.pt\"", "return Path(folder) / \"checkpoints\" / \"run.pt\""),
+        ("                self.queue.extend([run] for run in group)", "                pass"),
+        ("if path.suffix != \".jsonl\"}", "if False}"),
+        ("records.append(self.files[run], record)", "records.append(next(iter(self.files.values())), record)"),
+        ("        with executors.one_thread():\n            try:", "        if True:\n            try:"),
+    ]),
+    "study/executors.py": (["test_executors.py", "test_scheduler.py"], [
+        ("                torch.set_num_threads(_threads[\"before\"])", "                pass"),
+        ("            if not _threads[\"users\"]:\n                torch.set", "            if True:\n                torch.set"),
+        ("        if len(caught) > 1:", "        if len(caught) > 2:"),
+        ("            signal.signal(number, handler)", "            pass"),
+        ("not in (signal.SIG_IGN, None)}", "not in (None,)}"),
+        ("if threading.current_thread() is threading.main_thread():", "if True:"),
+        ("if not future.cancel()]", "if True]"),
+        ("        checkpoints.stopping = False\n", "        pass\n"),
+        ("checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)", "checkpoints.stopping = False"),
+        ("if found[\"code\"] != ours[\"code\"]:", "if False:"),
+        ("for what in ours if found[what] != ours[what]]", "for what in () if found[what] != ours[what]]"),
+        ("    if on_gpu():\n        return 1\n", ""),
+    ]),
+    "study/estimate.py": (["test_executors.py"], [
+        ("and not record.provenance.get(\"resumed\") ", ""),
+        (" and record.provenance.get(\"device\") == here", ""),
+        ("if record.outcome and not", "if not"),
+        ("np.median(values)", "np.mean(values)"),
+        ("return run.data, run.model, str(run.options), run.recipe, run.test_size", "return run.data, run.model, str(run.options), run.recipe"),
+        ("return run.data, run.model, str(run.options), run.recipe, run.test_size", "return run.data, run.model, str(run.options), run.test_size"),
+        ("training.TESTS * (run.test_size or 10_000) * test", "(run.test_size or 10_000) * test"),
+        ("return run.recipe.steps * spent / steps", "return spent / steps"),
+    ]),
+    "study/provenance.py": (["test_executors.py"], [
+        ("str(path.relative_to(PACKAGE)).encode() + path.read_bytes()", "path.read_bytes()"),
+        ("str(path.relative_to(PACKAGE)).encode() + path.read_bytes()", "str(path.relative_to(PACKAGE)).encode()"),
+        ("PACKAGE.rglob(\"*.py\")", "PACKAGE.glob(\"*.py\")"),
+    ]),
+    "study/notebooks.py": (["test_commands.py"], [
+        ("        if wanted not in known_names:", "        if False:"),
+        ("        if key not in defaults:", "        if False:"),
+        ("type(default) is not kind and", "False and"),
+        ("    if profile not in PROFILES:", "    if False:"),
+        ("    namespace |= parameters(name, profile)\n", ""),
+        ("if not (found := sorted(", "if (found := sorted(") ,
+    ]),
+    "study/__main__.py": (["test_commands.py"], [
+        ("not (math.isfinite(budget) and budget >= 0)", "not budget >= 0"),
+        ("time.monotonic() + 60 * budget", "None"),
+        ("run.id not in found and run not in files for", "run.id not in found for"),
+        ("files.setdefault(run, results / f\"{name}.jsonl\")", "files[run] = results / f\"{name}.jsonl\""),
+        ("    notebooks.names()  # where", "    pass  # where"),
+        ("raise SystemExit(130)", "raise SystemExit(0)"),
+        ("    if not files:\n        raise ValueError(f", "    if False:\n        raise ValueError(f"),
+        ("or isinstance(error, sources.DamagedError)", ""),
+        ("signal.signal(signal.SIGTERM, _interrupted)", "pass"),
+        ("isinstance(error, DataError | ValueError | RuntimeError | OSError)", "True"),
+    ]),
+}  # fmt: skip
+
+
+def scratch_copy(folder: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("snipkit", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for path in ROOT.iterdir():
+        if path.name in LINKED or path.is_file():
+            (folder / path.name).symlink_to(path)
+
+
+def survives(folder: Path, files: list[str], log: Path) -> bool:
+    """Whether all tests pass on the copy in this folder; RuntimeError if they could not even be run."""
+    child = os.fork()
+    if not child:
+        os.setsid()
+        with open(log, "w") as stream:
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+        os.chdir(folder)
+        sys.path[:0] = [str(folder), str(folder / "tests")]
+        code = 99
+        try:
+            import pytest
+
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *(f"tests/{file}" for file in files)])
+            import snipkit
+
+            assert snipkit.__file__.startswith(str(folder)), snipkit.__file__
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            break
+        time.sleep(0.05)
+    else:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return False
+    code = os.waitstatus_to_exitcode(status)
+    # A mutant may also break what every test needs (a fixture, an import of the module): then it is noticed, too.
+    if code not in (0, 1, 2) and code >= 0:
+        raise RuntimeError(f"pytest ended with {code}:\n{log.read_text()[-2000:]}")
+    return code == 0
+
+
+def main(words: list[str]) -> int:
+    wanted = {file: row for file, row in MUTANTS.items() if not words or any(word in file for word in words)}
+    sources = {file: (ROOT / "snipkit" / file).read_text() for file in wanted}
+    lost = [(file, old) for file, (_, rows) in wanted.items() for old, _ in rows if sources[file].count(old) != 1]
+    for file, old in lost:
+        print(f"{file}: found {sources[file].count(old)} times: {old!r}")
+    if lost or not wanted:
+        print(f"error: {len(lost)} texts of the table are not in the code exactly once" if lost else "error: no such module")
+        return 2
+    for name in PRELOADED:
+        importlib.import_module(name)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    scores = {}
+    with tempfile.TemporaryDirectory(prefix="snipkit-mutants-") as scratch:
+        copy, log = Path(scratch, "copy"), Path(scratch, "log")
+        copy.mkdir()
+        scratch_copy(copy)
+        for files in sorted({tuple(row[0]) for row in wanted.values()}):
+            if not survives(copy, list(files), log):
+                print(log.read_text()[-3000:], f"\nerror: {', '.join(files)} fail without any mutant")
+                return 2
+        for file, (files, rows) in wanted.items():
+            killed = 0
+            for old, new in rows:
+                (copy / "snipkit" / file).write_text(sources[file].replace(old, new))
+                if survives(copy, files, log):
+                    print(f"survived  {file}: {old!r} -> {new!r}", flush=True)
+                else:
+                    killed += 1
+            (copy / "snipkit" / file).write_text(sources[file])
+            scores[file] = killed, len(rows)
+            print(f"{killed:3} of {len(rows):3} killed  {file}", flush=True)
+    killed, total = (sum(parts) for parts in zip(*scores.values()))
+    print(f"{killed} of {total} killed: {100 * killed / total:.0f} %")
+    return int(killed < total)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
