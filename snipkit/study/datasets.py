@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -38,7 +37,7 @@ def load(
     """Load a data set; fetch it if it is not there.
 
     Ten per cent of the training images are held out as ``val``, chosen by ``split_seed``. ``train_size`` and
-    ``test_size`` take only the first so many of the (shuffled) training images and of the test images, for lessons.
+    ``test_size`` take only so many at random, for lessons (of the test images always the same).
 
     Args:
         name: a name in ``SHAPES``.
@@ -59,7 +58,9 @@ def load(
         if size is not None and not 0 < size <= limit:
             raise ValueError(f"{what} is {size}; {name} has 1 to {limit}")
     train = train.take(slice(train_size))
-    test = test if test_size is None else test.take(slice(test_size))
+    if test_size is not None:
+        order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+        test = test.take(order[:test_size].to(test.labels.device))
     return Dataset(name, SHAPES[name][1], train, val, test)
 
 
@@ -111,7 +112,7 @@ def _decode_tiny_imagenet(name, root):
                 os.replace(made, arrays)
     index = json.loads((arrays / "index.json").read_text())
     for file, digest in index["sha256"].items():
-        if pooch.file_hash(str(arrays / file)) != digest:
+        if sources.file_hash(arrays / file) != digest:
             raise sources.DamagedError(
                 f"{arrays / file}: the file is damaged. Delete the folder {arrays}; it is made again from the archive."
             )
@@ -136,7 +137,7 @@ def _unpack_tiny_imagenet(archive_path, target):
                 mean, std = channel_statistics(torch.from_numpy(pixels))
             for kind, values in (("pixels", pixels), ("labels", np.array([label for _, label in entries]))):
                 np.save(target / f"{part}_{kind}.npy", values)
-                digests[f"{part}_{kind}.npy"] = pooch.file_hash(str(target / f"{part}_{kind}.npy"))
+                digests[f"{part}_{kind}.npy"] = sources.file_hash(target / f"{part}_{kind}.npy")
     (target / "index.json").write_text(json.dumps({"sha256": digests, "mean": mean, "std": std}))
 
 

@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pooch
 from PIL import Image
 from tqdm import tqdm
 
@@ -109,7 +108,7 @@ def _present(folder: Path, file: str, sha256: str) -> bool:
 
 
 def _verify(path: Path, sha256: str, name: str | Path | None = None) -> None:
-    found = archive_digest(path) if path.suffix == ".zip" else pooch.file_hash(str(path))
+    found = archive_digest(path) if path.suffix == ".zip" else file_hash(path)
     if found != sha256:
         raise _damaged(name or path, f"its content has SHA-256 {found}, not {sha256}")
 
@@ -119,6 +118,12 @@ def _damaged(name: str | Path, reason) -> DamagedError:
         f"{name}: the file is damaged ({reason}). It was not used and not changed; "
         "delete it and run again to have it fetched anew."
     )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def archive_digest(path: Path) -> str:
@@ -153,6 +158,8 @@ def _gunzip(packed: Path, target: Path) -> None:
 
 
 def _download(url: str, folder: Path) -> Path:
+    import pooch  # here, because it loads tqdm.auto, which warns in every notebook without ipywidgets
+
     pooch.get_logger().setLevel("WARNING")  # it prints a checksum; ``fetch`` verifies the content
     name, http = url.rpartition("/")[2], pooch.HTTPDownloader(progressbar=True, timeout=20)
     return Path(pooch.retrieve(url, known_hash=None, fname=name, path=folder, downloader=http))
