@@ -1,8 +1,9 @@
 """What `make test` adds to nbval: numbers may differ in their last digits, and nothing passes unseen.
 
-nbval compares the text of each cell's outputs with the stored text, to the letter. Here two texts are equal when their words and
-whole numbers are, and their decimal numbers are close: to 2 %, and in cells tagged ``trained`` to 1 and a quarter of the number, at most to 4
-(most are percentage points), since training amplifies the last digits in which processors differ. A code cell that has never been run has nothing to compare, so it fails.
+nbval compares the text of each cell's outputs with the stored text, to the letter. Here two texts are equal when their
+words and whole numbers are, and their decimal numbers are close: to 2 %, and in cells tagged ``trained`` to 1 and a
+quarter of the number, at most to 4 (most are percentage points), since training amplifies the last digits in which
+processors differ. A code cell that has never been run has nothing to compare, so it fails.
 """
 
 import math
