@@ -422,6 +422,9 @@ def test_nothing_is_effective_behind_an_empty_layer_and_everything_in_a_deep_den
     deep = nn.Sequential(*(nn.Linear(64, 64) for _ in range(300)))  # 64^300 paths: their number is no float
     ones = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(deep).items()}
     assert all(m.all() for m in masking.effective(deep, ones, torch.zeros(1, 64)).values())
+    torch.manual_seed(0)
+    half = {name: torch.rand(m.shape) < 0.5 for name, m in ones.items()}  # every unit still has paths; 0 · ∞ would be NaN
+    assert all(torch.equal(m, half[n]) for n, m in masking.effective(deep, half, torch.zeros(1, 64)).items())
     with pytest.raises(ValueError, match="paths through LSTM"):
         masking.effective(nn.Sequential(nn.LSTM(3, 4)), {}, torch.zeros(1, 2, 3))
     frozen = nn.Sequential(
@@ -714,6 +717,19 @@ def test_the_smaller_network_is_the_same_function_and_trains_the_same_way(name, 
         whole = parameter[on_path[name]]
         part = dict(small.named_parameters())[name][masking.effective(small, kept, x)[name]]
         torch.testing.assert_close(part, whole, rtol=1e-3, atol=1e-6)
+
+
+def test_the_smaller_network_has_all_outputs():
+    """One that no path leads to is what it was: its bias, or 0."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
+    masks = half(model)
+    masks["0.weight"][2:5] = False
+    masks["2.weight"][1] = False
+    small, kept = masking.compact(model, masks, torch.zeros(1, 6))
+    masking.apply_(model, masks), masking.apply_(small, kept)
+    x = torch.randn(4, 6)
+    assert small[0].weight.shape[0] <= 5 and not small(x)[:, 1].any() and small(x)[:, 0].any()
+    torch.testing.assert_close(small(x), model(x))
 
 
 class TwoHeads(nn.Module):
