@@ -122,6 +122,16 @@ def test_a_profile_trained_in_pieces(toy, command, instead):
     assert [{json.loads(line)["run"]["seed"] for line in lines} for lines in files.values()] == [{0, 1}, {2}]
 
 
+def test_one_seed_of_everything_comes_before_the_second_of_anything(toy, command, instead, monkeypatch):
+    """And the cheapest first within a seed, whatever the order in the notebooks."""
+    write_notebook(toy, "big", parameters="profile = 'lesson'\nseeds = 2\nrecipe = {'steps': 900}")
+    done = []
+    monkeypatch.setattr(estimate, "_measure", lambda run: run.recipe.steps)
+    monkeypatch.setattr(scheduler, "execute_all", lambda files, *_: done.extend(files) or {})
+    command("train")
+    assert [(run.seed, run.recipe.steps) for run in done] == [(0, 5), (0, 900), (1, 5), (1, 900)]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -83,7 +83,8 @@ def train(
                 + (f"; shorter: make paper PROFILE={shorter[-1]}" if shorter else ""),
                 flush=True,
             )
-            ordered = scheduler.in_order(todo, seconds)
+            # One seed of everything before the second of anything: stopped at any time, there are complete repetitions.
+            ordered = sorted(todo, key=lambda run: (run.seed, seconds[run]))
             found = scheduler.execute_all({run: files[run] for run in ordered}, workers, deadline)
     if budget is not None:
         done = sum(run.id in found for run in files)

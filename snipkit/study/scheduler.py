@@ -35,15 +35,11 @@ def run_all(
     Args:
         runs: the runs wanted; doubles are done once.
         results: the ``.jsonl`` file to append new records to; made if need be.
-        executor, deadline: see ``execute_all``.
+        executor, deadline: see ``execute_all``, also for what is raised.
 
     Returns:
-        ``records.table`` of ``runs``, in their order. Runs that the deadline cut off are left out, and those whose data
-        set cannot be had (see ``reachable``).
-
-    Raises:
-        ValueError: ``results`` does not end in ``.jsonl``, so it would never be read again.
-        RuntimeError: see ``execute_all``.
+        ``records.table`` of ``runs``, in their order, without those that the deadline cut off, or whose data set cannot
+        be had (see ``reachable``).
     """
     runs = list({run.id: run for run in runs}.values())
     return records.table(runs, execute_all({run: Path(results) for run in runs}, executor, deadline))
@@ -67,10 +63,11 @@ def execute_all(
         All records of the folder, by run id.
 
     Raises:
-        ValueError: see ``run_all``.
+        ValueError: a file that does not end in ``.jsonl``, so that it would never be read again.
+        sources.DataError: see ``reachable``.
         RuntimeError: some runs failed (each with its reason), a worker died, or a record could not be written. All that
             was finished is on record by then, as far as there was room.
-        KeyboardInterrupt: after Ctrl-C, once the runs under way have written their state.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the runs under way have written their state.
     """
     if not files:
         return {}
@@ -95,17 +92,6 @@ def execute_all(
                 if own:
                     executor.shutdown(cancel_futures=True)
     return found
-
-
-def in_order(runs: Iterable[Run], seconds: dict[Run, float]) -> list[Run]:
-    """One seed of everything before the second seed of anything; the cheapest first within a seed.
-
-    So a study stopped at any time has as many complete repetitions as it can.
-
-    Args:
-        seconds: run → its cost, as from ``estimate.seconds``.
-    """
-    return sorted(runs, key=lambda run: (run.seed, seconds[run]))
 
 
 def reachable(runs: Iterable[Run]) -> list[Run]:
