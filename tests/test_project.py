@@ -55,9 +55,9 @@ def imported(path):
             yield from (alias.name.removeprefix("snipkit.") for alias in node.names if alias.name.startswith("snipkit"))
 
 
-METHOD = ["data", "masking", "export", "saliency", "models", "recipe", "training"]
+METHOD = ["data", "export", "masking", "models", "saliency", "recipe", "training"]
 STUDY = [
-    "torchvision", "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
+    "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
     "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks", "__main__",
 ]  # fmt: skip
 ORDER = [*METHOD, *(f"study.{name}" for name in STUDY)]
