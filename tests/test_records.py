@@ -63,6 +63,7 @@ BAD = {
     changed(outcome__test_error=101.0): "a test error of 101.0 %",
     changed(outcome__test_error=-1.0): "a test error of -1.0 %",
     changed(outcome__best_of_last_five=50.0): "best 50.0",
+    changed(outcome__best_of_last_five=-1.0): "best -1.0",
     changed(outcome__test_loss=-1.0): "loss -1.0",
     changed(outcome__train_loss=["a"]): "outcome.train_loss.0: Input should be a valid number",
     changed(outcome__moon=1): "outcome.moon: Unexpected keyword argument",
