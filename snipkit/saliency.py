@@ -138,8 +138,6 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
 
 
-
-
 def _prunable(model, biases, where):
     weights = prunable(model, biases=biases, where=where)
     if not weights:
