@@ -157,8 +157,8 @@ def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
     torch computes a masked weight anew just before its layer is called. All layers that share a weight get its mask.
 
     Args:
-        inputs: a batch for the model (a tuple: its arguments). With it all layers are found that are never called because
-            their user reads the weight itself (torchvision's Swin, this library's LSTM); without it only those in
+        inputs: a batch for the model (a tuple: its arguments). With it all layers are found whose weights their user
+            reads without calling them (torchvision's Swin, this library's LSTM); without it only those in
             ``nn.MultiheadAttention`` and in parameter lists.
 
     Raises:
