@@ -91,7 +91,8 @@ def refused(said, message, code=1):
 
 
 def test_the_version_and_the_help_come_without_torch():
-    code = "from snipkit.study.__main__ import main; import sys\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    code = "import sys; from snipkit.study.__main__ import main\ntry: main()\nfinally: assert 'torch' not in "
+    code += "sys.modules"
     said = [
         subprocess.run([sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, text=True)
         for word in ("--version", "--help")

@@ -283,8 +283,9 @@ def test_a_run_of_a_killed_process_is_taken_over(tmp_path):
         "import sys, time; from filelock import FileLock\n"
         "lock = FileLock(sys.argv[1]); lock.acquire(); print(flush=True); time.sleep(99)"
     )
-    (tmp_path / ".claims").mkdir()
-    command = [sys.executable, "-c", code, tmp_path / ".claims" / f"{runs[0].id}.lock"]
+    lock = scheduler.checkpoint_of(runs[0], tmp_path).with_suffix(".lock")
+    lock.parent.mkdir()
+    command = [sys.executable, "-c", code, lock]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         seen_alive = []

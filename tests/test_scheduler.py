@@ -40,7 +40,7 @@ def test_runs_are_done_once_in_their_order_and_put_on_record(tmp_path):
     found = records.read(tmp_path / "results")
     assert [found[name].outcome.test_error for name in wanted] == list(table.test_error)
     assert all(found[name].provenance["commit"] == provenance.commit() for name in wanted)
-    assert not list((tmp_path / "results" / ".claims").iterdir())  # they would pile up
+    assert not list((tmp_path / "results" / "checkpoints").iterdir())  # claims would pile up
 
 
 def test_a_finished_run_never_runs_again_from_any_file_of_the_folder(tmp_path, done):
@@ -74,7 +74,7 @@ def test_one_failing_run_does_not_cost_the_others(tmp_path):
     runs, path = [quick(), quick(scoring_batch=501, **SNIP), quick(seed=1)], tmp_path / "a.jsonl"
     with pytest.raises(RuntimeError, match="1 of 3 runs failed, the others .*ValueError: cannot sample a batch of 501"):
         carry_on(runs, path)
-    assert ids(tmp_path) == [runs[0].id, runs[2].id] and len(list((tmp_path / ".claims").iterdir())) == 1
+    assert ids(tmp_path) == [runs[0].id, runs[2].id] and len(list(tmp_path.glob("checkpoints/*.lock"))) == 1
     assert len(carry_on(runs[::2], path)) == 2
 
 
