@@ -38,13 +38,15 @@ def test_a_killed_worker_costs_nothing(tmp_path, processes):
     """A scheduler and two workers; one worker is killed while it trains, the other does its run again."""
     file, path = tmp_path / "scheduler.json", tmp_path / "results" / "a.jsonl"
     processes("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file)
-    options = ("--scheduler-file", file, "--nthreads", "1", "--memory-limit", "0", "--no-nanny", "--local-directory", tmp_path)
+    options = ("--scheduler-file", file, "--nthreads", "1", "--memory-limit", "0", "--no-nanny")
+    options = (*options, "--local-directory", tmp_path)
     deadline = time.time() + 60
     while not file.exists():
         assert time.time() < deadline, (tmp_path / "log0").read_text()
         time.sleep(0.05)
     workers = [processes("worker", *options, "--name", name) for name in "ab"]
-    runs = [Run(recipe=Recipe(steps=150, schedule="onecycle"), seed=seed, train_size=2000, test_size=100) for seed in range(10)]
+    recipe = Recipe(steps=150, schedule="onecycle")
+    runs = [Run(recipe=recipe, seed=seed, train_size=2000, test_size=100) for seed in range(10)]
 
     with executors.dask(json.loads(file.read_text())["address"]) as executor:
         client, at_work = executor._client, []

@@ -29,9 +29,9 @@ def test_versions_are_compared():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         executors.compare({"the scheduler": ours, "the worker tcp://b:1": dict(ours)})
-    with pytest.warns(UserWarning, match="^the worker b has torch 1.0, not .*: results will differ in their last digits$"):
+    with pytest.warns(UserWarning, match="^the worker b has torch 1.0, not .*: results will differ"):
         executors.compare({"the worker b": ours | {"torch": "1.0"}})
-    with pytest.raises(RuntimeError, match="^the scheduler has other code of snipkit .*: install the same on all machines$"):
+    with pytest.raises(RuntimeError, match="^the scheduler has other code of snipkit .*: install the same"):
         executors.compare({"the scheduler": ours | {"code": "123"}, "the worker b": ours})
 
 
@@ -62,7 +62,7 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch):
 def test_a_scheduler_that_is_not_there_is_one_clear_error(monkeypatch):
     pytest.importorskip("distributed", reason="pip install '.[cluster]' in snipkit's folder")
     monkeypatch.setattr(executors, "ANSWER", 1)
-    with pytest.raises(RuntimeError, match="no Dask scheduler answers at tcp://127.0.0.1:9 .*start one with `dask scheduler`"):
+    with pytest.raises(RuntimeError, match="no Dask scheduler answers at tcp://127.0.0.1:9 .*start one with"):
         with executors.dask("tcp://127.0.0.1:9"):
             pass
 

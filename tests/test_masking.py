@@ -423,7 +423,9 @@ def test_nothing_is_effective_behind_an_empty_layer_and_everything_in_a_deep_den
     ones = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(deep).items()}
     assert all(m.all() for m in masking.effective(deep, ones, torch.zeros(1, 64)).values())
     torch.manual_seed(0)
-    half = {name: torch.rand(m.shape) < 0.5 for name, m in ones.items()}  # every unit still has paths; 0 · ∞ would be NaN
+    half = {
+        name: torch.rand(m.shape) < 0.5 for name, m in ones.items()
+    }  # every unit still has paths; 0 · ∞ would be NaN
     assert all(torch.equal(m, half[n]) for n, m in masking.effective(deep, half, torch.zeros(1, 64)).items())
     with pytest.raises(ValueError, match="paths through LSTM"):
         masking.effective(nn.Sequential(nn.LSTM(3, 4)), {}, torch.zeros(1, 2, 3))

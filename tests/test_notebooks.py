@@ -53,7 +53,8 @@ def test_a_failing_cell_leaves_no_target(toy, monkeypatch):  # noqa: F811
 
 def test_the_committed_figures_are_those_of_the_committed_records(tmp_path, monkeypatch):
     """`make figures` in a folder that has nothing but notebooks and records."""
-    if subprocess.run(["git", "status", "--porcelain", "results/paper"], cwd=ROOT, capture_output=True, text=True).stdout:
+    command = ["git", "status", "--porcelain", "results/paper"]
+    if subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout:
         pytest.skip("there are records in results/paper that are not committed")
     (tmp_path / "results").mkdir()
     for folder in ("notebooks", "results/paper"):
@@ -127,7 +128,8 @@ def test_the_regression_can_fail(tmp_path):
         content = NOTEBOOK | {"cells": [cell | {"execution_count": text and 1}]}
         (tmp_path / f"{name}.ipynb").write_text(json.dumps(content))
     words = ["-m", "pytest", "-q", "-rA", "--nbval", "--nbval-current-env", "--nbval-sanitize-with=nbval.cfg", "."]
-    said = subprocess.run([sys.executable, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True).stdout
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    said = done.stdout
     assert re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", said, re.MULTILINE) == [
         ("PASSED", "right"), ("FAILED", "number"), ("FAILED", "stripped"), ("FAILED", "text")
     ], said  # fmt: skip

@@ -45,7 +45,7 @@ def test_importing_snipkit_does_not_import_torch():
 
 
 def imported(path):
-    """The modules of snipkit that a file imports, below `snipkit.`; the names in `from snipkit import a` are modules."""
+    """The modules of snipkit that a file imports, by their names below `snipkit.`"""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "snipkit":
             module = node.module.removeprefix("snipkit").lstrip(".")
@@ -55,7 +55,7 @@ def imported(path):
             yield from (alias.name.removeprefix("snipkit.") for alias in node.names if alias.name.startswith("snipkit"))
 
 
-METHOD = ["data", "export", "masking", "models", "saliency", "recipe", "training"]
+METHOD = ["data", "export", "masking", "saliency", "models", "recipe", "training"]
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
     "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks", "__main__",
@@ -89,7 +89,8 @@ def test_a_notebook_is_fit_to_be_committed(name):
     content = json.loads(text)
     code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
-    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))  # restarted and run, top to bottom
+    counts = [cell["execution_count"] for cell in code]
+    assert counts == list(range(1, len(code) + 1))  # restarted and run, top to bottom
     assert not re.search(r"/(home|root|work|tmp|Users)/", text)
     assert set(content["metadata"]) <= {"kernelspec", "language_info"}
     for cell in code:

@@ -28,7 +28,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     found = records.read(tmp_path / "new")
     assert list(found) == [real.run.id, diverged.run.id] and found[diverged.id] == diverged
     back = found[real.id]
-    assert dataclasses.replace(back, outcome=real.outcome) == real and back.outcome.test_error == real.outcome.test_error
+    assert dataclasses.replace(back, outcome=real.outcome) == real
+    assert back.outcome.test_error == real.outcome.test_error
     assert back.outcome.train_loss == [float(f"{loss:.4g}") for loss in real.outcome.train_loss]
     content = json.loads((tmp_path / "new" / "a.jsonl").read_text().splitlines()[0])
     assert list(content) == ["id", "run", "outcome", "diverged", "kept", "effective", "provenance"]

@@ -121,7 +121,7 @@ SNIP = {"criterion": "snip", "sparsity": 0.5}
         ({"recipe": None}, "recipe: Input should be an instance of Recipe"),
         ({"options": {"width": 2}}, "lenet-300-100 does not take these options"),
         ({"options": {"x": object()}}, "the options take JSON values"),
-        ({"model": "lenet-5-caffe", "options": {"conv_relu": "yes"}}, "conv_relu of lenet-5-caffe is 'yes', but it takes bool"),
+        ({"model": "lenet-5-caffe", "options": {"conv_relu": "yes"}}, "conv_relu of .* is 'yes', but it takes bool"),
         ({"model": "lstm-s", "options": {"units": -8}}, "units of lstm-s is -8, but it is a size"),
         ({"model": "vgg-d"}, "for images of 32 or 64 pixels, not 28"),
         ({"data": "cifar-10"}, "images of 28 pixels"),

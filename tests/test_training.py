@@ -50,7 +50,8 @@ def by_definition(model, masks, dataset, recipe, seed):
     losses, errors, tests, images = [], [], [], dataset.train
     for step in range(recipe.steps):
         place = step % (len(images) // recipe.batch_size)
-        permutation = torch.randperm(len(images), generator=order) if place == 0 else permutation
+        if place == 0:
+            permutation = torch.randperm(len(images), generator=order)
         inputs, labels = images[permutation[place * recipe.batch_size :][: recipe.batch_size]]
         inputs = data.augment(inputs, recipe.augment, views)
         model.train()

@@ -182,8 +182,6 @@ class _Queue:
             if not (group := self._next()):
                 break
             path = checkpoint_of(group[0], self.folder)  # only trainings of some minutes ever write it
-            with records.readable_errors(path.parent):
-                path.parent.mkdir(exist_ok=True)
             plain = [dataclasses.asdict(run) for run in group]
             clocks = None
             if deadline is not None:
@@ -212,7 +210,7 @@ class _Queue:
 
         The system releases a lock when its process ends, however it ends.
         """
-        path = self.folder / ".claims" / f"{run.id}.lock"
+        path = checkpoint_of(run, self.folder).with_suffix(".lock")
         with records.readable_errors(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path, timeout=0, thread_local=False, is_singleton=False)
