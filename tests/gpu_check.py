@@ -1,6 +1,6 @@
 """What only a real GPU can show, in about 3 minutes: run ``make gpu-check`` first on a new GPU.
 
-Each check prints a line. The exit status is 1 if a check fails, or if there is no GPU. ``python tests/gpu_check.py cpu``
+Each check prints a line. The exit status is 1 if a check fails or there is no GPU. ``python tests/gpu_check.py cpu``
 tries the checks themselves on the CPU. Devices of tensors are also checked without a GPU: ``test_devices.py``.
 """
 
