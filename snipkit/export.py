@@ -3,10 +3,10 @@
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
 
-import dis
-import inspect
+import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 Masks = dict[str, Tensor]
+NEVER_CALLED = (nn.modules.linear.NonDynamicallyQuantizableLinear, nn.ParameterList, nn.ParameterDict)
 
 
 def plain_name(name: str) -> str:
@@ -150,15 +151,19 @@ def _unpacked(key, packed):
     return name, torch.from_numpy(np.unpackbits(packed, count=count).astype(bool).reshape(shape))
 
 
-def to_torch_prune(model: nn.Module, masks: Masks) -> None:
+def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
     """Hand the masks over to ``torch.nn.utils.prune``, in place, for code that expects its ``weight_mask`` buffers.
 
     torch computes a masked weight anew just before its layer is called. All layers that share a weight get its mask.
 
+    Args:
+        inputs: a batch for the model (a tuple: its arguments). With it all layers are found whose weights their user
+            reads without calling them (torchvision's Swin, this library's LSTM); without it only those in
+            ``nn.MultiheadAttention`` and in parameter lists.
+
     Raises:
-        ValueError: masks that do not fit the model; or weights of layers that are never called, since their users
-            read the weights themselves (``out_proj`` of ``nn.MultiheadAttention``, torchvision's Swin, parameter
-            lists). torch would not compute those anew: use ``attach`` there. Nothing is changed then.
+        ValueError: masks that do not fit the model, or weights of layers that are never called: torch would not compute
+            those anew, so use ``attach`` there. Nothing is changed then.
     """
     owners, places = {}, []
     for prefix, module in model.named_modules():
@@ -166,8 +171,11 @@ def to_torch_prune(model: nn.Module, masks: Masks) -> None:
             owners.setdefault(id(parameter), []).append((prefix, module, own))
     for _, parameter, mask in _located(model, masks):
         places += [(*owner, mask) for owner in owners[id(parameter)]]
-    uncalled = [f"{prefix}.{own}" for prefix, owner, own, _ in places if _never_called(model, prefix, owner)]
-    if uncalled:
+    called = None if inputs is None else _called(model, inputs)
+    if uncalled := [
+        f"{prefix}.{own}" for prefix, owner, own, _ in places
+        if isinstance(owner, NEVER_CALLED) or not (called is None or prefix in called)
+    ]:
         raise ValueError(
             f"{', '.join(uncalled)}: these layers are never called, their weights are read by other modules, where "
             "torch.nn.utils.prune cannot mask them. Use masking.attach, or leave them out of the masks"
@@ -176,18 +184,14 @@ def to_torch_prune(model: nn.Module, masks: Masks) -> None:
         torch_prune.custom_from_mask(owner, own, mask)
 
 
-def _never_called(model, prefix, owner):
-    """Whether hooks before a module's call never run: it cannot be called, or its parent only reads its parameters."""
-    if type(owner).forward is nn.Module.forward:  # nn.ParameterList and the like
-        return True
-    parent_name, _, child = prefix.rpartition(".")
-    parent, parameters, uses = type(model.get_submodule(parent_name)), dict(owner.named_parameters(recurse=False)), []
-    for base in parent.__mro__[: parent.__mro__.index(nn.Module)]:
-        for name, function in vars(base).items():
-            if inspect.isfunction(function) and not any(word in name for word in ("init", "reset")):
-                code = [instruction.argval for instruction in dis.get_instructions(inspect.unwrap(function))]
-                uses += [after for attribute, after in zip(code, code[1:]) if attribute == child]
-    return bool(uses) and all(use in parameters for use in uses)
+@torch.no_grad()
+def _called(model, inputs):
+    """The names of the modules that a forward pass calls."""
+    probe, called = copy.deepcopy(model).eval(), set()
+    for name, module in probe.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+    probe(*inputs if isinstance(inputs, tuple) else (inputs,))
+    return called
 
 
 def from_torch_prune(model: nn.Module) -> Masks:

@@ -138,9 +138,6 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
 
 
-wide = at_least_float32  # the old name
-
-
 def _prunable(model, biases, where):
     weights = prunable(model, biases=biases, where=where)
     if not weights:
@@ -257,6 +254,3 @@ def _normalised(scores, model):
         raise ValueError(f"every score is zero: the loss reacts to no prunable connection on this batch{hint}")
     torch._foreach_mul_(list(scores.values()), 1 / total)
     return scores
-
-
-at_least_float32 = wide

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision_shim import load as load_torchvision
 
 from snipkit import masking
-
-try:
-    from snipkit.study.torchvision import load as load_torchvision
-except ImportError:
-    from snipkit._torchvision import load as load_torchvision
 
 PAGE = (Path(__file__).parents[1] / "docs" / "any_network.md").read_text()
 EXAMPLES = {

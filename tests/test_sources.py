@@ -309,7 +309,8 @@ def test_loading_takes_so_many_at_random(root):
     whole, part = datasets.load("mnist", root=root[0]), datasets.load("mnist", root=root[0], train_size=20, test_size=3)
     assert torch.equal(part.train.rows, whole.train.rows[:20]) and torch.equal(part.val.rows, whole.val.rows)
     assert len(part.test) == 3 and part.test.labels.tolist() != [9, 8, 7]  # not the first, and each with its label
-    assert all(int(image[0, 3, 4]) - 100 == 9 - label for image, label in zip(part.test.pixels[part.test.rows], part.test.labels))
+    pairs = zip(part.test.pixels[part.test.rows], part.test.labels)
+    assert all(int(image[0, 3, 4]) - 100 == 9 - label for image, label in pairs)
     other = datasets.load("mnist", root=root[0], split_seed=1)
     assert set(other.val.rows.tolist()) != set(whole.val.rows.tolist())
     assert len({images.pixels.data_ptr() for images in (whole.train, whole.val, part.train, other.train)}) == 1

@@ -6,7 +6,14 @@ import pytest
 
 from snipkit.study import paper, statistics, verdicts
 from snipkit.study.verdicts import (
-    CONFIRMED, CONSISTENT, CONTRADICTED, DIFFERS, EQUIVALENT, MIXED, NOT_RUN, UNDECIDED,
+    CONFIRMED,
+    CONSISTENT,
+    CONTRADICTED,
+    DIFFERS,
+    EQUIVALENT,
+    MIXED,
+    NOT_RUN,
+    UNDECIDED,
 )
 
 CLAIM = "table1-lenet-300-100-95"  # printed: 1.6, margin 0.2, half a unit of the last digit 0.05
