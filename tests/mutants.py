@@ -247,7 +247,7 @@ MUTANTS = {
         ("if threading.current_thread() is threading.main_thread():", "if True:"),
         ("if not future.cancel()]", "if True]"),
         ("        checkpoints.stopping = False\n", "        pass\n"),
-        ("checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)", "checkpoints.stopping = False"),
+        ("checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)", "pass"),
         ("if found[\"code\"] != ours[\"code\"]:", "if False:"),
         ("for k in ours if found[k] != ours[k]]", "for k in ()]"),
         ("    if on_gpu():\n        return 1\n", ""),
@@ -364,10 +364,9 @@ def main(words: list[str]) -> int:
             killed = 0
             for old, new in rows:
                 (copy / "snipkit" / file).write_text(sources[file].replace(old, new))
-                if survives(copy, files, log):
-                    print(f"survived  {file}: {old!r} -> {new!r}", flush=True)
-                else:
-                    killed += 1
+                survived = survives(copy, files, log)
+                killed += not survived
+                print(f"{'survived' if survived else 'killed  '}  {file}: {old!r} -> {new!r}", flush=True)
             (copy / "snipkit" / file).write_text(sources[file])
             scores[file] = killed, len(rows)
             print(f"{killed:3} of {len(rows):3} killed  {file}", flush=True)
