@@ -167,8 +167,10 @@ def large_networks():
             report(f"{name}: masked over dense step, {size} images", masked, 1.05)
     both = "model.eval(); cross_entropy(model(x), y).backward()"
     scoring, passes, neither = map(peak_memory, ("saliency.snip(model, (x, y))", both, ""))
-    print(f"\nPeak memory with WRN-22-8 and 32 images: scoring {scoring:.0f} MiB, forward + backward {passes:.0f} MiB, "
-          f"neither {neither:.0f} MiB.")
+    print(
+        f"\nPeak memory with WRN-22-8 and 32 images: scoring {scoring:.0f} MiB, forward + backward {passes:.0f} MiB, "
+        f"neither {neither:.0f} MiB."
+    )
 
 
 def stacks(device=None):
@@ -190,8 +192,10 @@ def stacks(device=None):
     slow = Recipe(steps=steps, lr=1e-4)  # the same networks are trained on and on: they must not diverge
     times = take_turns({size: stack(size, slow)[1] for size in sizes} | {"alone": alone(0, slow)[1]}, 3, device)
     spent = {name: statistics.median(turns) for name, turns in times.items()}
-    print(f"\nStacks of LeNet-300-100 on {device}, {steps} steps. One at a time takes the stack's size times the time "
-          "of one network.\n")
+    print(
+        f"\nStacks of LeNet-300-100 on {device}, {steps} steps. One at a time takes the stack's size times the time "
+        "of one network.\n"
+    )
     print("| networks | one at a time, ms a step of all | stack, ms a step of all | steps of all an hour | speed-up |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for size in sizes:
@@ -209,8 +213,10 @@ def stacks(device=None):
         differences.append(max(float((ours - theirs).abs().max()) for ours, theirs in pairs))
     # Two numbers: in float32, about one network in four has a unit so near 0 for an image that its ReLU is on in one of
     # the two trainings and off in the other. Law 7 is tested in float64, where no unit is as near.
-    print("\nLargest weight difference, stack of 8 against alone, after 100 steps: "
-          f"{statistics.median(differences):.1e} in the median network, {max(differences):.1e} in the worst.")
+    print(
+        "\nLargest weight difference, stack of 8 against alone, after 100 steps: "
+        f"{statistics.median(differences):.1e} in the median network, {max(differences):.1e} in the worst."
+    )
 
 
 class Items(torch.utils.data.Dataset):
@@ -219,10 +225,14 @@ class Items(torch.utils.data.Dataset):
     def __init__(self, images):
         transforms = torchvision_shim.load().transforms
         self.pixels, self.labels = images.pixels.permute(0, 2, 3, 1).numpy(), images.labels.tolist()
-        self.transform = transforms.Compose([
-            transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(), transforms.Normalize(images.mean, images.std),
-        ])
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(images.mean, images.std),
+            ]
+        )
 
     def __len__(self):
         return len(self.labels)
@@ -238,8 +248,13 @@ def peers_training(model, images, recipe, device):
     """The recipe's steps in the way of most repositories: a DataLoader, float32, torch's own defaults."""
     workers = WORKERS if device == "cuda" else 0  # whose time is not in that of this process
     loader = torch.utils.data.DataLoader(
-        Items(images), recipe.batch_size, shuffle=True, drop_last=True,
-        num_workers=workers, persistent_workers=workers > 0, pin_memory=device == "cuda",
+        Items(images),
+        recipe.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device == "cuda",
     )
     optimiser = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
     # One iterator for all turns, so that no turn includes its start. That batches are ready in its queue favours it.
@@ -278,8 +293,10 @@ def utilisation(device=None, steps=600, side=8192, **options):
     made_up = data.Dataset("cifar-10", 10, on_device, on_device, on_device.take(slice(1)))
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     where = torch.cuda.get_device_name() if device == "cuda" else device
-    print(f"\nUtilisation of {where}, batches of {recipe.batch_size}. The peak is a bfloat16 product of {side}x{side} "
-          "matrices, measured in turns with the rest.\n")
+    print(
+        f"\nUtilisation of {where}, batches of {recipe.batch_size}. The peak is a bfloat16 product of {side}x{side} "
+        "matrices, measured in turns with the rest.\n"
+    )
     print("| network | way | ms a step | TFLOP/s | peak, TFLOP/s | share of the peak |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
 
@@ -295,12 +312,16 @@ def utilisation(device=None, steps=600, side=8192, **options):
         theirs = models.build(name, **options).to(device)
         with FlopCounterMode(display=False) as counter:
             forward_backward(theirs, on_device[: recipe.batch_size])()
-        times = take_turns({
-            "snipkit, compiled (as long runs are on a GPU)": ours(model, 1),
-            "snipkit, not compiled": ours(model, steps + 1),
-            "DataLoader, float32": peers_training(theirs, images, recipe, device),
-            "peak": several(lambda: matrix @ matrix, 50),
-        }, 3, device)
+        times = take_turns(
+            {
+                "snipkit, compiled (as long runs are on a GPU)": ours(model, 1),
+                "snipkit, not compiled": ours(model, steps + 1),
+                "DataLoader, float32": peers_training(theirs, images, recipe, device),
+                "peak": several(lambda: matrix @ matrix, 50),
+            },
+            3,
+            device,
+        )
         spent = {way: statistics.median(turns) for way, turns in times.items()}
         peak = 50 * 2 * side**3 / spent.pop("peak")
         for way, seconds in spent.items():

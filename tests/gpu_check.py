@@ -182,8 +182,10 @@ def compiled(device):
     pairs = zip(results[0].train_loss[:10], results[1].train_loss[:10])
     difference = max(abs(a / b - 1) for a, b in pairs)
     assert difference < 0.05, f"the losses of a compiled training differ by {difference:.1%}"
-    return (f"resnet-20, {steps} steps: {times[0]:.1f} s uncompiled, {times[1]:.1f} s with compiling; losses differ by "
-            f"at most {difference:.1%}")
+    return (
+        f"resnet-20, {steps} steps: {times[0]:.1f} s uncompiled, {times[1]:.1f} s with compiling; losses differ by "
+        f"at most {difference:.1%}"
+    )
 
 
 CHECKS = (same_masks, recurrent_scores, law_6, law_7, resumed, step_times, compiled)
