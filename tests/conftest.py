@@ -1,3 +1,4 @@
+import signal
 import types
 from dataclasses import replace
 
@@ -7,6 +8,9 @@ from torch import nn
 
 from snipkit import data, masking
 from snipkit.study import datasets
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -152,3 +154,16 @@ def test_unknown_names_list_the_known_ones():
         models.build("lenet")
     with pytest.raises(ValueError, match="unknown initialiser 'xavier'; known: lecun, glorot, he, normal, truncated"):
         models.build("lenet-5-caffe", init="xavier")
+
+
+@pytest.mark.parametrize("name", ["resnet-20", "wrn-16-8"])
+def test_narrow_networks_train_with_channels_last(name):
+    """In a process of its own: torch 2.13 crashes in a strided 1x1 convolution of few channels (see ``SameConv2d``)."""
+    width = 0.25 if name == "resnet-20" else 0.05
+    code = (
+        "import torch; from snipkit import models\n"
+        f"model = models.build({name!r}, width={width}).to(memory_format=torch.channels_last)\n"
+        "x = torch.randn(16, 3, 32, 32).contiguous(memory_format=torch.channels_last)\n"
+        "for _ in range(3): model(x).square().sum().backward()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
