@@ -33,7 +33,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 0, **options) -> nn.Module:
-    """Build a network on the CPU and draw its weights; it maps float images (B, 1 or 3, size, size) to (B, num_classes).
+    """Build a network on the CPU and draw its weights; it maps float images (B, C, size, size) to (B, num_classes).
 
     Args:
         name: a name in ``MODELS``.
