@@ -151,7 +151,8 @@ class _Queue:
                     if self.queue and not self.running:
                         time.sleep(1)  # all that is left is being done by other processes
                     # Not for ever: workers may join, other processes may end, and signals are looked for here.
-                    for future in wait(self.running, timeout=1, return_when=FIRST_COMPLETED).done:
+                    ended = wait(self.running, timeout=1, return_when=FIRST_COMPLETED).done
+                    for future in [one for one in self.running if one in ended]:  # records stand in the runs' order
                         self._collect(future)
                     self._write()
                     bar.update(self._done() - bar.n)
