@@ -1,3 +1,4 @@
+import signal
 import types
 from dataclasses import replace
 
@@ -7,6 +8,9 @@ from torch import nn
 
 from snipkit import data, masking
 from snipkit.study import datasets
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +62,11 @@ def _mlp(seed=0, outputs=5):
 
 
 def _conv(seed=0):
-    """With batch norm, in the memory layout that the study uses."""
+    """With batch norm, in the memory layout that the study uses. No unit is dead, whatever the masks."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.ReLU(),
+            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.Tanh(),
             nn.Flatten(), nn.Linear(36, 5),
         )
         return model.to(memory_format=torch.channels_last)

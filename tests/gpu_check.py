@@ -1,7 +1,7 @@
 """What only a real GPU can show, in about 3 minutes: run ``make gpu-check`` first on a new GPU.
 
-Each check prints a line. The exit status is 1 if a check fails or there is no GPU. ``python tests/gpu_check.py cpu``
-tries the checks themselves on the CPU. Devices of tensors are also checked without a GPU: ``test_devices.py``.
+Each check prints a line. The exit status is 1 if a check fails, or if there is no GPU. The checks themselves can be
+tried on a CPU: ``python tests/gpu_check.py cpu``. ``test_devices.py`` looks for wrong devices without a GPU.
 """
 
 import copy
@@ -47,22 +47,23 @@ def largest_difference(first, second):
 
 
 def same_masks(device):
-    """SNIP finds the masks that it finds on the CPU. Rounding may swap connections of nearly equal scores."""
+    """SNIP finds the masks that it finds on the CPU. Rounding may swap connections of nearly equal scores.
+
+    A convolution in TF32, torch's default on a GPU, rounds to 10 bits. The limit is for convolutions in float32.
+    """
     parts = []
-    for name, options, limit in (
-        ("lenet-300-100", {}, 0.001),
-        ("lenet-5-caffe", {}, 0.01),
-        ("vgg-d", {"width": 0.5}, 0.01),
-    ):
-        sets = [made_up(where) if options else datasets.load("mnist", device=where) for where in ("cpu", device)]
-        masks = []
-        for dataset, where in zip(sets, ("cpu", device)):
+    for name, options in (("lenet-300-100", {}), ("lenet-5-caffe", {}), ("vgg-d", {"width": 0.5})):
+        masks = {}
+        for where, tf32 in (("cpu", False), (device, False), (device, True)):
+            dataset = made_up(where) if options else datasets.load("mnist", device=where)
             batch = data.sample(dataset.train, 100, torch.Generator().manual_seed(0))
             model = models.build(name, **options).to(where, memory_format=torch.channels_last)
-            masks.append({key: mask.cpu() for key, mask in snipkit.prune(model, batch, 0.95).items()})
-        swapped = 1 - masking.overlap(*masks)[0]
-        assert swapped <= limit, f"{name}: {swapped:.2%} of the kept connections differ from the CPU's"
-        parts.append(f"{name} {swapped:.3%}")
+            with torch.backends.cudnn.flags(allow_tf32=tf32):
+                found = snipkit.prune(model, batch, 0.95)
+            masks[where, tf32] = {key: mask.cpu() for key, mask in found.items()}
+        swapped, rounded = (1 - masking.overlap(masks["cpu", False], masks[device, tf32])[0] for tf32 in (False, True))
+        assert swapped <= 0.001, f"{name}: {swapped:.2%} of the kept connections differ from the CPU's"
+        parts.append(f"{name} {swapped:.3%} (TF32: {rounded:.3%})")
     return f"kept connections that differ from the CPU's: {', '.join(parts)}"
 
 
@@ -87,7 +88,7 @@ def recurrent_scores(device):
         here = saliency.snip(model, batch)
         there = saliency.snip(model.to(device), [part.to(device) for part in batch])
         difference = sum(float((here[key] - there[key].cpu()).abs().sum()) for key in here)  # scores sum to 1
-        assert difference < 0.01, f"{name}: the scores differ from the CPU's by {difference:.1e} in all"
+        assert difference < 0.02, f"{name}: the scores differ from the CPU's by {difference:.1e} in all"
         worst = max(worst, difference)
     return f"scores of {', '.join(networks)} differ from the CPU's by at most {worst:.1e} (their sum is 1)"
 
@@ -95,13 +96,14 @@ def recurrent_scores(device):
 def law_6(device):
     """Pruned weights stay exactly 0."""
     dataset = datasets.load("mnist", test_size=1000, device=device)
-    recipe = Recipe(steps=100, precision="bfloat16", augment="flip-shift")
+    steps, precision = (100, "bfloat16") if device == "cuda" else (5, "float32")
+    recipe = Recipe(steps=steps, precision=precision, augment="flip-shift")
     for changes in ({}, {"optimiser": "adam", "lr": 0.001}):
         model = models.build("lenet-5-caffe").to(device, memory_format=torch.channels_last)
         masks = snipkit.prune(model, dataset.train[:100], 0.95)
         training.train(model, masks, dataset, replace(recipe, **changes))
         assert not any(model.get_parameter(name)[~mask].any() for name, mask in masks.items()), changes
-    return "pruned weights are exactly 0 after 100 steps of SGD and of Adam"
+    return f"pruned weights are exactly 0 after {steps} steps of SGD and of Adam"
 
 
 def law_7(device):
@@ -161,10 +163,9 @@ def step_times(device):
 
 def compiled(device):
     """One compiled training: CUDA graphs, bfloat16, tests between the steps; the same losses as uncompiled."""
-    dataset, steps = made_up(device), 300 if device == "cuda" else 3
-    recipe = Recipe(steps=steps, batch_size=128, lr=0.01, augment="flip-shift", precision="bfloat16")
-    before, on = training.COMPILED_FROM, training.COMPILED_ON
-    results, times = [], []
+    dataset, before, results, times = made_up(device), training.COMPILED_FROM, [], []
+    steps, precision = (300, "bfloat16") if device == "cuda" else (3, "float32")
+    recipe = Recipe(steps=steps, batch_size=128, lr=0.01, augment="flip-shift", precision=precision)
     try:
         for training.COMPILED_FROM in (steps + 1, 1):
             model = models.build("resnet-20").to(device, memory_format=torch.channels_last)
@@ -175,7 +176,7 @@ def compiled(device):
             times.append(time.perf_counter() - start)
             assert not any(model.get_parameter(name)[~mask].any() for name, mask in masks.items()), "law 6"
     finally:
-        training.COMPILED_FROM, training.COMPILED_ON = before, on
+        training.COMPILED_FROM = before
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert device == "cpu" or graphs == 1, f"{graphs} compiled graphs: it ran uncompiled, or compiled again and again"
     pairs = zip(results[0].train_loss[:10], results[1].train_loss[:10])

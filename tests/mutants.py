@@ -283,7 +283,7 @@ MUTANTS = {
         ("    notebooks.names()  # where", "    pass  # where"),
         ("key=lambda run: (run.seed, seconds[run])", "key=lambda run: (seconds[run], run.seed)"),
         ("ordered = sorted(todo, key=lambda run: (run.seed, seconds[run]))", "ordered = todo"),
-        ("raise SystemExit(130)", "raise SystemExit(0)"),
+        ("raise SystemExit(app(standalone_mode=False))", "app(standalone_mode=False)"),
         ("    if not files:\n        raise ValueError(f", "    if False:\n        raise ValueError(f"),
         ("or isinstance(error, sources.DamagedError)", ""),
         ("signal.signal(signal.SIGTERM, _interrupted)", "pass"),

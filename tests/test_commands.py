@@ -233,6 +233,16 @@ def test_a_damaged_data_set_stops_every_command_that_needs_it(toy, command, tmp_
         refused(command(*words), "train-images-idx3-ubyte: the file is damaged .*; delete it and run again")
 
 
+def test_a_damaged_data_set_is_not_left_out(toy, command, tmp_path, monkeypatch):
+    folder = tmp_path / "data/FashionMNIST/raw"
+    folder.mkdir(parents=True)
+    (tmp_path / "data/MNIST").symlink_to(paths.data_root() / "MNIST")
+    (folder / sources.IDX_FILES[0]).write_bytes(b"not a shirt")
+    monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "data"))
+    code, _, err = command("fetch")
+    assert code == 1 and "FashionMNIST/raw/train-images-idx3-ubyte: the file is damaged" in err
+
+
 def test_what_cannot_be_had_is_left_out_but_mnist(toy, command, tmp_path, monkeypatch):
     for name, source in sources.SOURCES.items():
         empty = {} if name == "mnist" else {"the site": None}

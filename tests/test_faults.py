@@ -270,10 +270,11 @@ def test_a_full_disk(tmp_path, instead, limited):
         before = (folder / "a.jsonl").read_bytes()
         on_record = ids(folder)
         assert before.endswith(b"}\n") and 1 <= len(on_record) < 12
-        assert on_record == [run.id for run in runs[: len(on_record)]]
+        assert set(on_record) < {run.id for run in runs}
         make_room()
         assert len(carry_on(runs, folder / "a.jsonl")) == 12
-        assert (folder / "a.jsonl").read_bytes().startswith(before) and ids(folder) == [run.id for run in runs]
+        assert (folder / "a.jsonl").read_bytes().startswith(before)
+        assert sorted(ids(folder)) == sorted(run.id for run in runs)
 
 
 def test_a_run_of_a_killed_process_is_taken_over(tmp_path):

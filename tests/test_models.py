@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +75,17 @@ def test_same_padding_is_tensorflows(size, kernel, stride, before, after):
     expected = torch.nn.functional.conv2d(padded, conv.weight, conv.bias, stride)
     assert conv(x).shape[-1] == -(-size // stride)
     torch.testing.assert_close(conv(x), expected)
+
+
+def test_strided_1x1_convolutions_have_the_right_gradient():
+    """With few channels that are last in memory, torch's own crashes or is wrong on some processors (oneDNN 6035)."""
+    conv = SameConv2d(4, 8, 1, 2).to(memory_format=torch.channels_last)
+    reference = torch.nn.Conv2d(4, 8, 1, 2).double()
+    reference.load_state_dict(conv.state_dict())
+    x = images("vgg-d", 100).repeat(1, 2, 1, 1)[:, :4].contiguous(memory_format=torch.channels_last)
+    conv(x).square().sum().backward()
+    reference(x.double().contiguous()).square().sum().backward()
+    torch.testing.assert_close(conv.weight.grad.double(), reference.weight.grad, rtol=1e-3, atol=1e-2)
 
 
 def test_the_lstm_is_torchs_lstm():
@@ -152,3 +165,16 @@ def test_unknown_names_list_the_known_ones():
         models.build("lenet")
     with pytest.raises(ValueError, match="unknown initialiser 'xavier'; known: lecun, glorot, he, normal, truncated"):
         models.build("lenet-5-caffe", init="xavier")
+
+
+@pytest.mark.parametrize("name", ["resnet-20", "wrn-16-8"])
+def test_narrow_networks_train_with_channels_last(name):
+    """In a process of its own: torch 2.13 crashes in a strided 1x1 convolution of few channels (see ``SameConv2d``)."""
+    width = 0.25 if name == "resnet-20" else 0.05
+    code = (
+        "import torch; from snipkit import models\n"
+        f"model = models.build({name!r}, width={width}).to(memory_format=torch.channels_last)\n"
+        "x = torch.randn(16, 3, 32, 32).contiguous(memory_format=torch.channels_last)\n"
+        "for _ in range(3): model(x).square().sum().backward()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

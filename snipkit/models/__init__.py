@@ -33,7 +33,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 0, **options) -> nn.Module:
-    """Build a network on the CPU and draw its weights.
+    """Build a network on the CPU and draw its weights; it maps float images (B, C, size, size) to (B, num_classes).
 
     Args:
         name: a name in ``MODELS``.
@@ -43,9 +43,6 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
         **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, else 32, or
             64 with twice the stride in the first convolution. All but the LeNets have ``width``, which scales the
             hidden layers. Those with batch norm have ``bn_momentum``; trainings of a few hundred steps need 0.1.
-
-    Returns:
-        A module that maps float images (B, C, image_size, image_size), C = 1 or 3, to (B, num_classes).
 
     Raises:
         ValueError: an unknown name or initialiser, or a wrong image size.

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from snipkit.models.layers import first_stride, scaled
+from snipkit.models.layers import SameConv2d, first_stride, scaled
 
 
 class Block(nn.Module):
@@ -17,7 +17,7 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs, momentum=momentum)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:  # with a small width, both can be 1
-            self.shortcut.append(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+            self.shortcut.append(SameConv2d(inputs, outputs, 1, stride, bias=False))
             self.shortcut.append(nn.BatchNorm2d(outputs, momentum=momentum))
 
     def forward(self, x):

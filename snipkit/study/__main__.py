@@ -146,8 +146,6 @@ def main():
     signal.signal(signal.SIGTERM, _interrupted)  # a cluster's way of saying Ctrl-C
     try:
         raise SystemExit(app(standalone_mode=False))
-    except (KeyboardInterrupt, typer.Abort):  # the latter is what typer makes of it
-        raise SystemExit(130) from None
     except Exception as error:
         raise SystemExit(_expected(error)) from error
 
