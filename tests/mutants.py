@@ -61,7 +61,7 @@ MUTANTS = {
         ("pruned, trained = ~mask", "pruned, trained = mask"),
         ("parameter.grad.masked_fill_(pruned", "parameter.grad.masked_fill_(~pruned"),
     ]),
-    "training.py": (["test_training.py", "test_stacking.py"], [
+    "training.py": (["test_training.py", "test_stacking.py", "test_checkpoints.py"], [
         ("        apply_(model, masks)\n", ""),
         ("        mask_gradients(networks.masked)\n", ""),
         ("(losses.sum() / recipe.batch_size).backward()", "(losses.sum() / recipe.batch_size / count).backward()"),

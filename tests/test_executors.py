@@ -127,7 +127,7 @@ def test_the_cost_of_a_run_is_taken_from_the_records_of_such_a_machine(monkeypat
         return record(run, **{"provenance": {"seconds": seconds, "device": device}} | changes)
 
     done = [on_record(seconds) for seconds in (1.0, 2.0, 9.0)]
-    done += [on_record(70.0, "another"), on_record(80.0, outcome=None, diverged="nan")]
+    done += [on_record(70.0, "another"), on_record(75.0, "another"), on_record(80.0, outcome=None, diverged="nan")]
     done += [on_record(0.1, provenance={"seconds": 0.1, "device": here, "resumed": True}), record(run)]
     done += [on_record(50.0, run=quick(recipe=Recipe(steps=6)))]
     wanted = [quick(seed=7), quick(seed=8, criterion="snip", sparsity=0.9), quick(test_size=50), quick(model="gru-s")]
