@@ -73,7 +73,7 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
     model = build(run, run.scoring_init, seeds["scoring_init"], device)
     scores = saliency.criterion(run.criterion)(
         model, scoring_batches(run, dataset), biases=run.biases, batch_norm=run.batch_norm,
-        generator=torch.Generator().manual_seed(seeds["criterion"]),
+        generator=torch.Generator().manual_seed(seeds["criterion"]), sparsity=run.sparsity,
     )
     masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
     if run.ablation == "shuffle":
