@@ -166,8 +166,8 @@ def test_a_table_is_written_for_programs_and_for_readers(folder):
     [
         ([1.0, 1.2, 1.4], "worse by 1.2 ± 0.5 points (n = 3)"),
         ([-1.0, -1.2, -1.4], "better by 1.2 ± 0.5 points (n = 3)"),
-        ([-1.0, 0.2, 1.4], "no difference shows, 0.2 ± 3.0 points (n = 3)"),
-        ([0.5], "0.5 points (n = 1)"),
+        ([-1.0, 0.2, 1.4], "undecided, 0.2 ± 3.0 points (n = 3)"),
+        ([0.5], "0.5 points in one seed"),
         ([0.5, NAN], "a run diverged (n = 2)"),
         ([], "not on record"),
     ],

@@ -131,7 +131,7 @@ def cell(values, digits=1, missing="") -> str:
 
 
 def phrase(gap, more="worse", less="better", digits=1) -> str:
-    """What a difference shows, in words: "worse by 1.3 ± 0.2 points (n = 6)", or that none shows, or how few runs.
+    """What a difference shows, in words: "worse by 1.3 ± 0.2 points (n = 6)", or that it is undecided.
 
     Args:
         gap: a row of ``paired`` or ``differences``, or None.
@@ -142,10 +142,10 @@ def phrase(gap, more="worse", less="better", digits=1) -> str:
     said = f"{with_interval(gap, digits)} points (n = {gap['n']:.0f})"
     if np.isnan(gap["mean"]):
         return f"a run diverged (n = {gap['n']:.0f})"
-    if np.isnan(gap["low"]):
-        return said
+    if gap["n"] == 1:
+        return f"{with_interval(gap, digits)} points in one seed"
     if gap["low"] > 0:
         return f"{more} by {said}"
     if gap["high"] < 0:
         return f"{less} by {said.replace('-', '', 1)}"
-    return f"no difference shows, {said}"
+    return f"undecided, {said}"
