@@ -1,4 +1,4 @@
-"""The solutions of the exercises, run as they stand, one section at a time."""
+"""The solutions of the exercises, run as they stand but for the number of steps, one section at a time."""
 
 import functools
 import json
@@ -9,11 +9,17 @@ import pytest
 import torchvision_shim
 from tiny import ROOT
 
+from snipkit import training
 from snipkit.study import datasets
 
 FOLDER = ROOT / "docs" / "solutions"
 BLOCK = re.compile(r"^```python(.*)\n((?:.*\n)*?)```$", re.M)
-load = functools.cache(datasets.load)
+STEPS = 20  # of each training here: the code is tested, not the errors that the pages report
+load, Recipe = functools.cache(datasets.load), training.Recipe
+
+
+def short(steps, **fields):
+    return Recipe(steps=min(steps, STEPS), **fields)
 
 
 def sections(page):
@@ -57,6 +63,7 @@ def test_what_is_not_run_says_why_and_what_it_gave(page):
 def test_solution_runs(page, heading, monkeypatch):
     monkeypatch.chdir(ROOT)  # for the records
     monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(training, "Recipe", short)
     matplotlib.use("agg")
     start, parts = sections(page)
     if "torchvision" in parts[heading]:
