@@ -3,14 +3,13 @@
 The notebooks stay where and as they are. A file is written only if it changed, so that Sphinx builds no page twice.
 """
 
+import json
 import os
 import re
 import shutil
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
-
-import nbformat
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -65,10 +64,10 @@ def with_references(text: str, page: Path) -> str:
     return text
 
 
-def draws(cell: nbformat.NotebookNode) -> bool:
+def draws(cell: dict) -> bool:
     """Whether a cell's code is there for a figure or a table, not for the method."""
-    tags = cell.metadata.get("tags", [])
-    return "grid" not in tags and ("figure" in tags or re.search(r"\bfigures\.\w+\(", cell.source) is not None)
+    tags = cell["metadata"].get("tags", [])
+    return "grid" not in tags and ("figure" in tags or re.search(r"\bfigures\.\w+\(", cell["source"]) is not None)
 
 
 def folded(solutions: str) -> str:
@@ -89,18 +88,19 @@ def folded(solutions: str) -> str:
 
 def notebook(source: Path) -> str:
     """A notebook with its figure code folded, its references linked and its solutions at the end."""
-    content, page = nbformat.read(source, as_version=4), place(source)
-    for cell in content.cells:
-        if cell.cell_type == "markdown":
-            cell.source = with_references(relinked(cell.source, source, page), page)
+    content, page = json.loads(source.read_text()), place(source)
+    for cell in content["cells"]:
+        cell["source"] = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            cell["source"] = with_references(relinked(cell["source"], source, page), page)
         elif draws(cell):
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
     solutions = DOCS / "solutions" / f"{source.stem}.md"
     if solutions.exists():
         text = with_references(relinked(folded(solutions.read_text()), solutions, page), page)
-        # A fixed id: a random one would build the page anew every time.
-        content.cells.append(nbformat.v4.new_markdown_cell(f"## Solutions\n\n{text}", id="solutions"))
-    return nbformat.writes(content)
+        markdown = {"cell_type": "markdown", "id": "solutions", "metadata": {}, "source": f"## Solutions\n\n{text}"}
+        content["cells"].append(markdown)
+    return json.dumps(content, ensure_ascii=False)
 
 
 def page(source: Path) -> str:
