@@ -16,6 +16,7 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(DOCS))
 from conf import REPOSITORY  # noqa: E402
 
+SOLUTIONS = DOCS / "solutions"
 TARGET = ROOT / "build" / "site-source"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks" / "labs").glob("*.ipynb"))
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md"]
@@ -23,6 +24,8 @@ PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md"]
 
 def place(source: Path) -> Path | None:
     """Where a file of the repository is on the site, relative to its root; None if it is not a page of it."""
+    if source.parent == SOLUTIONS:  # they are on the page of their exercises
+        source = next((page for page in [*NOTEBOOKS, *PAGES] if page.stem == source.stem), source)
     if source in NOTEBOOKS:
         return source.relative_to(ROOT)
     return Path(source.name.lower() if source.parent == ROOT else source.name) if source in PAGES else None
@@ -54,7 +57,9 @@ def relinked(text: str, source: Path, page: Path) -> str:
 
 
 def with_references(text: str, page: Path) -> str:
-    """"law 4" and "`rq1`" as links to the law and the notebook."""
+    """"law 4" and "`rq1`" as links to the law and the notebook, unless the page is that of the laws."""
+    if page.stem == "laws":
+        return text
     laws = os.path.relpath("laws.md", page.parent)
     text = re.sub(r"\blaw (\d+)\b", rf"[law \1]({laws}#law-\1)", text)
     for notebook in NOTEBOOKS:
@@ -62,6 +67,13 @@ def with_references(text: str, page: Path) -> str:
         if notebook.parent.name == "notebooks":
             text = re.sub(rf"(?<!\[)`{name}`", f"[`{name}`]({os.path.relpath(place(notebook), page.parent)})", text)
     return text
+
+
+def linked(text: str, source: Path, page: Path) -> str:
+    """Both, outside of blocks of code."""
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.M | re.S)
+    parts[::2] = [with_references(relinked(part, source, page), page) for part in parts[::2]]
+    return "".join(parts)
 
 
 def draws(cell: dict) -> bool:
@@ -88,28 +100,30 @@ def folded(solutions: str) -> str:
 
 def notebook(source: Path) -> str:
     """A notebook with its figure code folded, its references linked and its solutions at the end."""
-    content, page = json.loads(source.read_text()), place(source)
+    content = json.loads(source.read_text())
     for cell in content["cells"]:
         cell["source"] = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            cell["source"] = with_references(relinked(cell["source"], source, page), page)
+            cell["source"] = linked(cell["source"], source, place(source))
         elif draws(cell):
             cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
-    solutions = DOCS / "solutions" / f"{source.stem}.md"
-    if solutions.exists():
-        text = with_references(relinked(folded(solutions.read_text()), solutions, page), page)
-        markdown = {"cell_type": "markdown", "id": "solutions", "metadata": {}, "source": f"## Solutions\n\n{text}"}
+    if answers := solutions(source):
+        markdown = {"cell_type": "markdown", "id": "solutions", "metadata": {}, "source": answers}
         content["cells"].append(markdown)
     return json.dumps(content, ensure_ascii=False)
 
 
 def page(source: Path) -> str:
     """A Markdown page; the slider goes where the page says so."""
-    text = relinked(source.read_text(), source, place(source))
-    if source.name != "laws.md":
-        text = with_references(text, place(source))
+    text = linked(source.read_text(), source, place(source)) + "\n" + solutions(source)
     text = re.sub(r"^[\w/]+\*\n", lambda line: line[0] if matches(line[0].strip()) else "", text, flags=re.M)
     return text.replace("<!-- slider -->", slider()) if "<!-- slider -->" in text else text
+
+
+def solutions(source: Path) -> str:
+    """The folded solutions of a page's exercises, if there are any."""
+    answers = SOLUTIONS / f"{source.stem}.md"
+    return f"## Solutions\n\n{linked(folded(answers.read_text()), answers, place(source))}" if answers.exists() else ""
 
 
 def matches(pattern: str) -> bool:
