@@ -18,6 +18,7 @@ from conf import REPOSITORY  # noqa: E402
 
 SOLUTIONS = DOCS / "solutions"
 TARGET = ROOT / "build" / "site-source"
+BROKEN: list[str] = []  # links
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks" / "labs").glob("*.ipynb"))
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md"]
 
@@ -32,17 +33,14 @@ def place(source: Path) -> Path | None:
 
 
 def relinked(text: str, source: Path, page: Path) -> str:
-    """Markdown with its relative links as the site needs them: to a page of the site, or to the repository.
-
-    Raises:
-        ValueError: a link to a file that does not exist.
-    """
+    """Markdown with its relative links as the site needs them: to a page of the site, or to the repository."""
 
     def link(match):
         picture, label, target, anchor = match["picture"], match["label"], match["target"], match["anchor"] or ""
         file = Path(os.path.normpath(source.parent / target))
         if not file.exists():
-            raise ValueError(f"{source.relative_to(ROOT)}: link to {target}, and there is no such file")
+            BROKEN.append(f"{source.relative_to(ROOT)}: link to {target}, and there is no such file")
+            return label
         if picture:
             copy = Path("pictures", *file.relative_to(ROOT).parts)
             (TARGET / copy).parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +148,7 @@ def main() -> None:
     for path in [*TARGET.rglob("*.md"), *TARGET.rglob("*.ipynb")]:
         if path not in made:
             path.unlink()  # its source is gone
+    sys.exit("\n".join(BROKEN) or 0)
 
 
 if __name__ == "__main__":
