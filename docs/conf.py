@@ -39,7 +39,8 @@ html_copy_source = False
 html_context = {
     "repository": REPOSITORY,
     "on_github": REPOSITORY.removeprefix("https://github.com/"),
-    "install": f"%pip install -q git+{REPOSITORY}",
+    # A clone, not the package alone: with its records on disk a notebook trains nothing anew.
+    "install": f"!git clone -q --depth 1 {REPOSITORY}\n%cd {REPOSITORY.rpartition('/')[2]}\n%pip install -q .",
 }
 copybutton_exclude = ".linenos, .gp, .go"
 togglebutton_hint, togglebutton_hint_hide = "Show", "Hide"
