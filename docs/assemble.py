@@ -59,7 +59,7 @@ def with_references(text: str, page: Path) -> str:
     if page.stem == "laws":
         return text
     laws = os.path.relpath("laws.md", page.parent)
-    text = re.sub(r"\blaw (\d+)\b", rf"[law \1]({laws}#law-\1)", text)
+    text = re.sub(r"(?<!\[)\blaw (\d+)\b", rf"[law \1]({laws}#law-\1)", text)
     for notebook in NOTEBOOKS:
         name = notebook.stem.partition("_")[0]
         if notebook.parent.name == "notebooks":

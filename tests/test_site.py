@@ -46,6 +46,8 @@ def test_links_go_to_pages_of_the_site_or_to_the_repository(monkeypatch):
         "[d](https://x.org) e"
     )
     assert broken == ["docs/machines.md: link to no.md, and there is no such file"]
+    once = "[law 1](laws.md#law-1)"
+    assert assemble.linked(once, source, page) == once
     assert assemble.linked("by law 4, see `rq2`\n```\nlaw 4\n```", source, assemble.Path("notebooks/x.ipynb")) == (
         "by [law 4](../laws.md#law-4), see [`rq2`](rq2_how_sparse.ipynb)\n```\nlaw 4\n```"
     )
