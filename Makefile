@@ -1,6 +1,6 @@
 # Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
 .DELETE_ON_ERROR:
-.PHONY: help setup data paper train figures notebooks test lint mutants bench gpu-check lab clean
+.PHONY: help setup data paper train figures notebooks test lint mutants bench gpu-check lab site site-check clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -10,12 +10,15 @@ PROFILE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo paper || echo laptop)
 BUDGET ?=
 EXECUTOR ?=
 
+UV = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
+  .venv/bin/uv pip install --python $(PY) --compile-bytecode -c constraints.txt
+
 NOTEBOOKS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 CODE := $(wildcard snipkit/*.py snipkit/*/*.py snipkit/*/*/*.csv)
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=lesson|laptop|overnight|paper] [BUDGET=minutes] [EXECUTOR=tcp://host:port]   (profile here: $(PROFILE))"; echo
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
 
@@ -23,8 +26,7 @@ setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snipkit needs Python 3.11 or later: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet uv==0.13.9
-	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
-	  .venv/bin/uv pip install --python $(PY) --compile-bytecode -c constraints.txt -e '.[paper,test]'
+	$(UV) -e '.[paper,test]'
 	@touch $@
 
 data: setup  ## fetch and verify the data sets, once (under a minute)
@@ -70,6 +72,25 @@ mutants: setup  ## put mistakes into a copy of the code, one at a time, and coun
 
 lab: data  ## JupyterLab on the notebooks (starts in seconds)
 	.venv/bin/jupyter lab --notebook-dir=notebooks
+
+site: build/site-tools build/mathjax/tex-svg-full.js  ## the site in build/site, from the notebooks as they are (seconds; the first time fetches Sphinx and MathJax)
+	$(PY) docs/assemble.py
+	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d build/site-doctrees build/site-source build/site
+	@echo "site: build/site/index.html"
+
+build/site-tools: .venv/.done
+	$(UV) -e '.[site]'
+	@mkdir -p build && touch $@
+
+# By npm, which knows where its registry is. The reader's browser then asks no CDN.
+build/mathjax/tex-svg-full.js:
+	@command -v npm >/dev/null || { echo "make site needs npm (part of Node.js), to fetch MathJax for the formulas"; exit 1; }
+	mkdir -p $(@D)
+	cd $(@D) && npm pack --silent --ignore-scripts mathjax@3.2.2 && tar -xzf mathjax-3.2.2.tgz --strip-components=2 package/es5/$(@F)
+	rm $(@D)/*.tgz && touch $@
+
+site-check: site  ## the site in headless Chromium: no request to other hosts, no error, the slider, the folds, a phone (a minute)
+	$(PY) docs/check_site.py
 
 clean:  ## remove the environment and what was built; data, records and figures stay (seconds)
 	rm -rf .venv build *.egg-info .pytest_cache .hypothesis

@@ -77,7 +77,7 @@ def gradient(
     where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
     sparsity: Sparsity = None,
 ) -> Scores:
-    """|∂L/∂w|: how much the loss reacts to a step of each weight. Arguments, result and errors as for ``snip``."""
+    """``|∂L/∂w|``: how much the loss reacts to a step of each weight. Arguments, result and errors as for ``snip``."""
     weights, gradients = gradients_of(model, batches, loss, closure, biases, where, batch_norm)
     return normalised(dict(zip(weights, torch._foreach_abs(gradients))), model)
 
@@ -101,7 +101,7 @@ def magnitude(
     biases: bool = True, where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
     sparsity: Sparsity = None,
 ) -> Scores:
-    """|w|, in one global ranking: the data-free baseline. Arguments, result and errors as for ``snip``."""
+    """``|w|``, in one global ranking: the data-free baseline. Arguments, result and errors as for ``snip``."""
     weights = weights_to_score(model, biases, where)
     return normalised({name: at_least_float32(weight.detach()).abs() for name, weight in weights.items()}, model)
 

@@ -1,4 +1,4 @@
-"""The paper's networks as plain ``nn.Module``s, by name.
+"""The networks of the paper, each a plain ``nn.Module``, by name.
 
 >>> model = build("lenet-300-100", init="lecun", seed=0)
 """

@@ -1,0 +1,155 @@
+"""Put the source of the site together in build/site-source: pages, notebooks with folded code, solutions, the slider.
+
+The notebooks stay where and as they are. A file is written only if it changed, so that Sphinx builds no page twice.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))
+from conf import REPOSITORY  # noqa: E402
+
+SOLUTIONS = DOCS / "solutions"
+TARGET = ROOT / "build" / "site-source"
+BROKEN: list[str] = []  # links
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks" / "labs").glob("*.ipynb"))
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md"]
+
+
+def place(source: Path) -> Path | None:
+    """Where a file of the repository is on the site, relative to its root; None if it is not a page of it."""
+    if source.parent == SOLUTIONS:  # they are on the page of their exercises
+        source = next((page for page in [*NOTEBOOKS, *PAGES] if page.stem == source.stem), source)
+    if source in NOTEBOOKS:
+        return source.relative_to(ROOT)
+    return Path(source.name.lower() if source.parent == ROOT else source.name) if source in PAGES else None
+
+
+def relinked(text: str, source: Path, page: Path) -> str:
+    """Markdown with its relative links as the site needs them: to a page of the site, or to the repository."""
+
+    def link(match):
+        picture, label, target, anchor = match["picture"], match["label"], match["target"], match["anchor"] or ""
+        file = Path(os.path.normpath(source.parent / target))
+        if not file.exists():
+            BROKEN.append(f"{source.relative_to(ROOT)}: link to {target}, and there is no such file")
+            return label
+        if picture:
+            copy = Path("pictures", *file.relative_to(ROOT).parts)
+            (TARGET / copy).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, TARGET / copy)
+            return f"![{label}]({os.path.relpath(copy, page.parent)})"
+        if (on_site := place(file)) is not None:
+            return f"[{label}]({os.path.relpath(on_site, page.parent)}{anchor})"
+        return f"[{label}]({REPOSITORY}/{'tree' if file.is_dir() else 'blob'}/main/{file.relative_to(ROOT)}{anchor})"
+
+    pattern = r"(?P<picture>!?)\[(?P<label>[^\]\n]*)\]\((?P<target>[\w./-]*[./][\w./-]+)(?P<anchor>#[\w-]+)?\)"
+    return re.sub(pattern, link, text)
+
+
+def with_references(text: str, page: Path) -> str:
+    """"law 4" and "`rq1`" as links to the law and the notebook, unless the page is that of the laws."""
+    if page.stem == "laws":
+        return text
+    laws = os.path.relpath("laws.md", page.parent)
+    text = re.sub(r"(?<!\[)\blaw (\d+)\b", rf"[law \1]({laws}#law-\1)", text)
+    for notebook in NOTEBOOKS:
+        name = notebook.stem.partition("_")[0]
+        if notebook.parent.name == "notebooks":
+            text = re.sub(rf"(?<!\[)`{name}`", f"[`{name}`]({os.path.relpath(place(notebook), page.parent)})", text)
+    return text
+
+
+def linked(text: str, source: Path, page: Path) -> str:
+    """Both, outside of blocks of code."""
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.M | re.S)
+    parts[::2] = [with_references(relinked(part, source, page), page) for part in parts[::2]]
+    return "".join(parts)
+
+
+def draws(cell: dict) -> bool:
+    """Whether a cell's code is there for a figure or a table, not for the method."""
+    tags = cell["metadata"].get("tags", [])
+    return "grid" not in tags and ("figure" in tags or re.search(r"\bfigures\.\w+\(", cell["source"]) is not None)
+
+
+def folded(solutions: str) -> str:
+    """Solutions, one "## …" section an exercise, as boxes that open with a click."""
+    fence, box, lines = False, False, []
+    for line in solutions.splitlines():
+        fence ^= line.startswith("```")
+        heading = None if fence else re.match(r"(#+) (.*)", line)
+        if heading and heading[1] == "##":
+            lines += ["::::::", ""] * box + [f"::::::{{dropdown}} {heading[2]}"]
+            box = True
+        elif heading:
+            lines += ["", f"**{heading[2]}**", ""] if len(heading[1]) > 2 else []
+        else:
+            lines.append(line)
+    return "\n".join(lines + ["::::::"] * box) + "\n"
+
+
+def notebook(source: Path) -> str:
+    """A notebook with its figure code folded, its references linked and its solutions at the end."""
+    content = json.loads(source.read_text())
+    for cell in content["cells"]:
+        cell["source"] = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            cell["source"] = linked(cell["source"], source, place(source))
+        elif draws(cell):
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
+    if answers := solutions(source):
+        markdown = {"cell_type": "markdown", "id": "solutions", "metadata": {}, "source": answers}
+        content["cells"].append(markdown)
+    return json.dumps(content, ensure_ascii=False)
+
+
+def page(source: Path) -> str:
+    """A Markdown page; the slider goes where the page says so."""
+    text = linked(source.read_text(), source, place(source)) + "\n" + solutions(source)
+    text = re.sub(r"^[\w/]+\*\n", lambda line: line[0] if matches(line[0].strip()) else "", text, flags=re.M)
+    return text.replace("<!-- slider -->", slider()) if "<!-- slider -->" in text else text
+
+
+def solutions(source: Path) -> str:
+    """The folded solutions of a page's exercises, if there are any."""
+    answers = SOLUTIONS / f"{source.stem}.md"
+    return f"## Solutions\n\n{linked(folded(answers.read_text()), answers, place(source))}" if answers.exists() else ""
+
+
+def matches(pattern: str) -> bool:
+    """Whether a line of a table of contents stands for any page: Sphinx warns of one that does not."""
+    return any(fnmatch(str(place(source).with_suffix("")), pattern) for source in [*PAGES, *NOTEBOOKS])
+
+
+def slider() -> str:
+    html = (DOCS / "slider.html").read_text().replace("DATA", (DOCS / "slider.json").read_text().strip())
+    return f"```{{raw}} html\n{html}\n```"
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def main() -> None:
+    made = {TARGET / place(source): notebook(source) for source in NOTEBOOKS}
+    made |= {TARGET / place(source): page(source) for source in PAGES}
+    for path, text in made.items():
+        write(path, text)
+    for path in [*TARGET.rglob("*.md"), *TARGET.rglob("*.ipynb")]:
+        if path not in made:
+            path.unlink()  # its source is gone
+    sys.exit("\n".join(BROKEN) or 0)
+
+
+if __name__ == "__main__":
+    main()
