@@ -16,10 +16,11 @@ from tqdm import tqdm
 from snipkit.data import Dataset, Images, channel_statistics, split
 from snipkit.study import paths, sources
 
-#: name → (channels, height, width) of one image, number of classes
+#: name → (channels, height, width) of one image, number of classes; the width is the networks' ``image_size``
 SHAPES = {
     "mnist": ((1, 28, 28), 10),
     "fashion-mnist": ((1, 28, 28), 10),
+    "mnist-1d": ((1, 1, 40), 10),
     "cifar-10": ((3, 32, 32), 10),
     "tiny-imagenet": ((3, 64, 64), 200),
 }
@@ -145,6 +146,7 @@ TINY_IMAGES_PER_CLASS = 500
 DECODERS = {
     "mnist": _decode_mnist,
     "fashion-mnist": _decode_mnist,
+    "mnist-1d": _decode_mnist,
     "cifar-10": _decode_cifar,
     "tiny-imagenet": _decode_tiny_imagenet,
 }
