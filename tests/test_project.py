@@ -16,7 +16,7 @@ from snipkit.study import notebooks
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = [Requirement(r) for r in PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])]
-CONDA = {"torch": "pytorch"}  # names that differ on conda-forge
+CONDA = {"torch": "pytorch", "igraph": "python-igraph"}  # names that differ on conda-forge
 
 
 def test_environment_yml_says_the_same_as_pyproject():
@@ -55,7 +55,7 @@ def imported(path):
             yield from (alias.name.removeprefix("snipkit.") for alias in node.names if alias.name.startswith("snipkit"))
 
 
-METHOD = ["data", "export", "masking", "saliency", "models", "recipe", "training"]
+METHOD = ["data", "export", "pool", "ladder", "masking", "saliency", "models", "recipe", "training"]
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
     "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks", "__main__",

@@ -77,8 +77,11 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
         generator=torch.Generator().manual_seed(seeds["criterion"]),
     )
     masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
-    if run.ablation == "shuffle":
-        masks = masking.shuffle(masks, torch.Generator().manual_seed(seeds["ablation"]))
+    generator = torch.Generator().manual_seed(seeds["ablation"])
+    if run.ablation == "relabel":
+        return masking.relabel(model, masks, dataset.test[:1][0], generator)
+    if run.ablation.startswith("shuffle"):
+        return masking.shuffle(masks, generator, keep=run.ablation.removeprefix("shuffle").lstrip("-") or "layers")
     return masks
 
 

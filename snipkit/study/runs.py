@@ -19,7 +19,7 @@ from snipkit.data import AUGMENTATIONS, SAMPLING
 from snipkit.recipe import STRICT, Recipe
 from snipkit.study.datasets import SHAPES
 
-ABLATIONS = ("none", "shuffle", "invert")
+ABLATIONS = ("none", "shuffle", "invert", "shuffle-inputs", "shuffle-outputs", "shuffle-units", "relabel")
 LABELS = ("true", "random")
 NOISE = "noise"  # as ``scoring_data``: standard normal pixels under random labels
 # In this order for ever: seeds go by it.
@@ -74,7 +74,8 @@ class Run:
         options: the network's own switches (``models.build``).
         criterion: a name in ``saliency.CRITERIA``, or "dense" for no pruning.
         sparsity: share of the prunable parameters removed; 0 with "dense" and only then.
-        ablation: "none"; "shuffle" permutes the mask within each layer; "invert" keeps the lowest scores.
+        ablation: "none"; "shuffle" permutes the mask within each layer, "shuffle-inputs", "-outputs" and "-units" keep
+            the units' counts (``masking.shuffle``); "relabel" renames hidden units; "invert" keeps the lowest scores.
         seed: everything random in the run follows from it. Runs that differ only in criterion, ablation or sparsity
             share split, initialisations, scoring batch and order of examples, so they can be compared in pairs.
         scoring_init, training_init: names in ``models.INITIALISERS``.

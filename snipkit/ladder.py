@@ -1,0 +1,255 @@
+"""The ladder of controls: masks that keep a part of what a criterion chose; ``snipkit.masking`` offers all of it.
+
+From the bottom: random masks with densities from the layers' shapes alone (``erk``, ``smart_ratio``); ``shuffle`` with
+``keep="layers"``, then "inputs" or "outputs", then "units"; ``relabel`` is the null, which changes nothing but the
+names of hidden units. Where a rung does as well as the criterion, what that rung keeps carries the gain.
+"""
+
+import copy
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snipkit.export import Masks
+from snipkit.pool import is_bias, kept_count, prunable
+
+KEPT = ("layers", "inputs", "outputs", "units")
+TRIALS = 10  # swaps tried for each connection; the overlap with the original stays the same from 3 on (see the tests)
+ROUNDS = 5  # of moving within kernels and of rewiring, where a unit is a whole channel
+LAST = 0.3  # density of the last layer in smart-ratio masks
+
+
+def shuffle(masks: Masks, generator: torch.Generator, keep: str = "layers", *, positions: bool = True) -> Masks:
+    """Choose other connections at random in each tensor, all choices that keep the given counts being equally likely.
+
+    A weight is taken as the matrix that the layer multiplies by: a row for each output unit, a column for each input
+    unit. A convolution's matrix is the unfolded one, with a column for each channel and kernel position. A bias is a
+    column, too, from a unit that is always 1.
+
+    Args:
+        generator: a CPU ``torch.Generator``.
+        keep: "layers" keeps the count of each tensor only. "inputs" keeps how many connections each input unit sends
+            (columns), "outputs" how many each output unit receives (rows; a bias stays), "units" both.
+        positions: False takes a whole channel for an input unit of a convolution: how its connections spread over the
+            kernel positions is not kept.
+
+    Returns:
+        masks of the same shapes, on the same devices.
+
+    Raises:
+        ValueError: an unknown ``keep``.
+        ModuleNotFoundError: "units" without igraph.
+
+    In grouped convolutions, a column is one channel of every group; in transposed ones, rows are inputs.
+
+    Source: "layers" is the layer-wise shuffling of Frankle et al. (ICLR 2021) and Su et al. (NeurIPS 2020); "units"
+    is the configuration model of a bipartite graph, drawn by degree-preserving swaps.
+    """
+    if keep not in KEPT:
+        raise ValueError(f"unknown keep {keep!r}; known: {', '.join(KEPT)}")
+    return {name: _shuffled(mask, generator, keep, positions) for name, mask in masks.items()}
+
+
+def _shuffled(mask, generator, keep, positions):
+    if keep == "layers":
+        return mask.flatten()[torch.randperm(mask.numel(), generator=generator).to(mask.device)].view_as(mask)
+    kernels = mask.reshape(len(mask), math.prod(mask.shape[1:2]), -1)  # (outputs, inputs, kernel positions)
+    matrix = kernels.flatten(1)
+    if keep == "outputs":
+        matrix = _permuted(matrix, 1, generator)
+    elif keep == "inputs" and positions:
+        matrix = _permuted(matrix, 0, generator)
+    elif keep == "inputs":
+        channels = _permuted(kernels.transpose(0, 1).flatten(1), 1, generator)
+        matrix = channels.view(kernels.transpose(0, 1).shape).transpose(0, 1)
+    elif positions or kernels.shape[2] == 1:
+        matrix = _rewired(matrix, generator)
+    else:
+        for _ in range(ROUNDS):
+            matrix = _rewired(_permuted(matrix.view_as(kernels), 2, generator).flatten(1), generator)
+    return matrix.reshape(mask.shape)
+
+
+def _permuted(tensor, dim, generator):
+    """Each line along ``dim`` in an order of its own."""
+    order = torch.rand(tensor.shape, generator=generator).argsort(dim)
+    return tensor.gather(dim, order.to(tensor.device))
+
+
+def _rewired(matrix, generator):
+    """The same sums of rows and of columns: swaps of the ends of two random connections, as long as it takes to mix.
+
+    The graph is directed, from inputs to outputs: a swap gives (a → d) and (c → b) for (a → b) and (c → d), never a
+    connection of two inputs. igraph leaves a swap out that would make a second connection between the same units.
+    """
+    import igraph  # here: the only function that needs it
+
+    if 2 * int(matrix.sum()) > matrix.numel():  # few swaps are possible among many connections, but among few gaps
+        return ~_rewired(~matrix, generator)
+    receiving, sending = matrix.cpu().nonzero().T
+    edges = torch.stack([sending + len(matrix), receiving], dim=1)
+    graph = igraph.Graph(sum(matrix.shape), edges.tolist(), directed=True)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        graph.rewire(TRIALS * len(edges))
+    finally:
+        igraph.set_random_number_generator(random)  # igraph's default
+    rewired = torch.zeros(matrix.shape, dtype=torch.bool)
+    sending, receiving = torch.tensor(graph.get_edgelist(), dtype=torch.long).view(-1, 2).T
+    rewired[receiving, sending - len(matrix)] = True
+    return rewired.to(matrix.device)
+
+
+def relabel(model: nn.Module, masks: Masks, inputs: Tensor, generator: torch.Generator) -> Masks:
+    """The masks with the hidden units in a random order: the null of the ladder, for only their names change.
+
+    The units of a layer and what they send to the next layer move together. A fresh initialisation draws all units of
+    a layer alike, so the masked network is distributed as before: what differs in its error is chance.
+
+    Args:
+        model: a chain of ``nn.Linear`` and ``nn.Conv2d`` layers, in the order of ``named_modules``, freshly
+            initialised (normalisation layers treat all channels alike then). After ``flatten`` a channel's positions
+            stay side by side. Inputs and outputs of the network keep their places.
+        masks: name → tensor; other tensors of the parameters' shapes (the weights) are moved in the same way.
+        inputs: one batch; only its shape is used.
+        generator: a CPU ``torch.Generator``.
+
+    Raises:
+        ValueError: layers of other kinds, or layers that are no chain (tried on the model's own weights).
+    """
+    layers = [(n, m) for n, m in model.named_modules() if any(p.dim() >= 2 for p in m.parameters(recurse=False))]
+    if odd := [name for name, layer in layers if not isinstance(layer, (nn.Linear, nn.Conv2d))]:
+        raise ValueError(f"hidden units cannot be relabelled here: {', '.join(odd)} is neither Linear nor Conv2d")
+    moves = []
+    for (name, layer), (following, taking) in zip(layers, layers[1:]):
+        units, columns = len(layer.weight), taking.weight.shape[1]
+        if columns % units:
+            raise ValueError(f"hidden units cannot be relabelled: {name} has {units}, {following} takes {columns}")
+        order = torch.randperm(units, generator=generator)
+        moves.append((name, following, order, torch.arange(columns).view(units, -1)[order].flatten()))
+    moved = copy.deepcopy(model).double().eval()
+    images = torch.randn(8, *inputs.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = moved(images.to(inputs.device))
+        parameters = dict(moved.named_parameters())
+        for name, tensor in _moved(parameters, moves).items():
+            parameters[name].copy_(tensor)
+        after = moved(images.to(inputs.device))
+    if (after - before).abs().max() > 1e-6 * before.abs().max():
+        raise ValueError(f"hidden units cannot be relabelled: {', '.join(n for n, _ in layers)} are no plain chain")
+    return _moved(masks, moves)
+
+
+def _moved(tensors, moves):
+    """Rows of each layer, entries of its bias and columns of the next layer, in the new order."""
+    moved = dict(tensors)
+    for name, following, order, columns in moves:
+        for key, dim, index in (
+            (f"{name}.weight", 0, order), (f"{name}.bias", 0, order), (f"{following}.weight", 1, columns)
+        ):
+            if key in moved:
+                moved[key] = moved[key].index_select(dim, index.to(moved[key].device))
+    return moved
+
+
+def erk(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases: bool = True) -> Masks:
+    """Random masks with Erdős-Rényi-kernel densities: the wider a layer, the sparser.
+
+    The density of a layer is proportional to the sum of its weight's shape over the product. Layers that would pass 1
+    are kept whole, and the others share the rest in proportion.
+
+    Args:
+        model: any network; a layer is a module with prunable parameters.
+        sparsity: share to remove of all prunable parameters; exactly ``kept_count`` of them are kept.
+        generator: a CPU ``torch.Generator``.
+        biases: as for ``prunable``. A bias is as dense as its layer; with False all are kept, as in the source.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1), or nothing to prune.
+
+    Source: Evci et al. (ICML 2020), section 3; Mocanu et al. (2018) for linear layers.
+    """
+    layers = _layers(model, biases)
+    weights = [[p.shape for name, p in layer.items() if not is_bias(name)] for layer in layers]
+    ratios = [sum(map(sum, shapes)) / sum(map(math.prod, shapes)) for shapes in weights]
+    kept = kept_count(sum(map(_size, layers)), sparsity)
+    return _random_masks(layers, _counts([_size(layer) for layer in layers], ratios, kept), generator)
+
+
+def smart_ratio(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases: bool = True) -> Masks:
+    """Random masks that are denser in the first layers: density in proportion to d² + d, d layers before the end.
+
+    The last layer has d = 1 and keeps 0.3 of its parameters. Layers that would pass 1 are kept whole, and the others
+    share the rest in proportion; the last layer takes what nobody else can.
+
+    Args:
+        model, sparsity, generator, biases: as for ``erk``.
+
+    Raises:
+        ValueError: as ``erk``; or fewer parameters to keep than 0.3 of the last layer.
+
+    Source: Su et al. (NeurIPS 2020), section 4. (For VGG they divide by the squared number of the layer; not here.)
+    """
+    layers = _layers(model, biases)
+    sizes = [_size(layer) for layer in layers]
+    kept, last = kept_count(sum(sizes), sparsity), round(LAST * sizes[-1])
+    if last > kept:
+        raise ValueError(f"smart-ratio keeps {last} parameters of the last layer, but all are {kept}: prune less")
+    last = max(last, kept - sum(sizes[:-1]))
+    depths = range(len(layers), 1, -1)
+    counts = _counts(sizes[:-1], [depth**2 + depth for depth in depths], kept - last)
+    return _random_masks(layers, [*counts, last], generator)
+
+
+#: name → random masks from the layers' shapes alone
+LAYERWISE: dict[str, Callable[..., Masks]] = {"erk": erk, "smart-ratio": smart_ratio}
+
+
+def _layers(model, biases):
+    """The prunable parameters by module, in the order of the model."""
+    layers = {}
+    for name, parameter in prunable(model, biases=biases).items():
+        layers.setdefault(name.rpartition(".")[0], {})[name] = parameter
+    if not layers:
+        raise ValueError("the model has no prunable parameter: masking.pool(model) says why, parameter by parameter")
+    return list(layers.values())
+
+
+def _size(layer):
+    return sum(parameter.numel() for parameter in layer.values())
+
+
+def _counts(sizes, ratios, kept):
+    """How many each layer keeps, ``kept`` in all: densities in proportion to ``ratios``, or 1 where they would pass it.
+
+    What rounding down leaves over goes to the layers with the largest fractions.
+    """
+    sizes, ratios = np.asarray(sizes), np.asarray(ratios, dtype=float)
+    density, shared = np.ones(len(sizes)), np.ones(len(sizes), bool)
+    while shared.any():
+        rest = kept - sizes[~shared].sum()
+        density = np.where(shared, ratios * rest / (sizes * ratios)[shared].sum(), 1.0)
+        if not (density > 1).any():
+            break
+        shared &= density <= 1
+        density[~shared] = 1
+    exact = sizes * density
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: kept - counts.sum()]] += 1
+    return counts.tolist()
+
+
+def _random_masks(layers, counts, generator):
+    """Masks that keep ``counts[i]`` entries of layer i, any of them."""
+    masks = {}
+    for layer, count in zip(layers, counts):
+        kept = torch.zeros(_size(layer), dtype=torch.bool)
+        kept[torch.randperm(len(kept), generator=generator)[:count]] = True
+        parts = kept.split([parameter.numel() for parameter in layer.values()])
+        masks |= {n: part.view(p.shape).to(p.device) for (n, p), part in zip(layer.items(), parts)}
+    return masks
