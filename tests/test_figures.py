@@ -154,14 +154,26 @@ def test_a_picture_says_what_it_was_drawn_from(folder):
     assert notes[0] == notes[1] != notes[2] and drawings[0] == drawings[1] != drawings[2]
 
 
-def test_tables_are_written_and_read_scale_by_scale(folder):
-    assert figures.saved_tables("errors").empty
-    for profile, error in (("paper", 1.23456789), ("laptop", 5.0), ("lesson", 9.0)):
-        figures.save_table(pd.DataFrame({"n": [3], "error": [error], "none": [NAN]}), "errors", profile)
-    found = figures.saved_tables("errors")  # the lesson's numbers are those of the page
-    assert list(found.index) == ["laptop", "paper"] and list(found.error) == pytest.approx([5.0, 1.23457])
+def test_a_table_is_written_for_programs_and_for_readers(folder):
+    figures.save_table(pd.DataFrame({"n": [3], "error": [1.23456789], "none": [NAN]}), "errors", "paper")
+    assert (folder / "paper/errors.csv").read_text().splitlines()[1] == "3,1.23457,"
     text = (folder / "paper/errors.md").read_text()
     assert "1.235" in text and "1.2345" not in text
+
+
+@pytest.mark.parametrize(
+    "values, text",
+    [
+        ([1.0, 1.2, 1.4], "worse by 1.2 ± 0.5 points (n = 3)"),
+        ([-1.0, -1.2, -1.4], "better by 1.2 ± 0.5 points (n = 3)"),
+        ([-1.0, 0.2, 1.4], "no difference shows, 0.2 ± 3.0 points (n = 3)"),
+        ([0.5], "0.5 points (n = 1)"),
+        ([0.5, NAN], "a run diverged (n = 2)"),
+        ([], "not on record"),
+    ],
+)
+def test_what_a_difference_shows_in_words(values, text):
+    assert statistics.phrase(statistics.row(values)) == text
 
 
 def test_every_run_is_listed_with_what_sets_it_apart(folder):

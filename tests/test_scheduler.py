@@ -50,6 +50,22 @@ def test_a_finished_run_never_runs_again_from_any_file_of_the_folder(tmp_path, d
     assert done == runs[1:] and list(table.test_error) == [7.0, 5.0] and len(ids(tmp_path)) == 2
 
 
+def test_no_time_for_training_means_what_is_on_record(tmp_path, done, monkeypatch):
+    monkeypatch.setattr(sources, "fetch", lambda name: 1 / 0)  # nor for data
+    runs = [quick(), quick(seed=1)]
+    records.append(tmp_path / "a.jsonl", record(runs[1], error=7.0))
+    table = scheduler.run_all(runs, tmp_path / "b.jsonl", minutes=0)
+    assert done == [] and list(table.seed) == [1] and list(table.test_error) == [7.0]
+
+
+def test_minutes_are_sixty_seconds(tmp_path, done, monkeypatch):
+    seen = []
+    monkeypatch.setattr(scheduler, "_passed", seen.append)
+    with ThreadPoolExecutor(1) as executor:
+        assert len(scheduler.run_all([quick()], tmp_path / "a.jsonl", executor, minutes=5)) == 1
+    assert 290 < seen[0] - time.monotonic() <= 300
+
+
 def test_the_runs_of_several_files_share_one_queue(tmp_path, done):
     runs = [quick(seed=seed) for seed in range(3)]
     files = {runs[2]: tmp_path / "a.jsonl", runs[0]: tmp_path / "b.jsonl", runs[1]: tmp_path / "a.jsonl"}

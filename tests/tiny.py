@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snipkit import masking
 from snipkit.recipe import Recipe
-from snipkit.study import paths, scheduler
+from snipkit.study import paths, records, scheduler
 from snipkit.study.records import Record
 from snipkit.study.runs import Run
 from snipkit.training import Outcome
@@ -29,10 +29,12 @@ def record(run, error=5.0, **changes):
     return Record(**({"run": run, "outcome": outcome, "kept": kept, "provenance": {"seconds": 1.0}} | changes))
 
 
-def carry_on(runs, path, **options):
+def carry_on(runs, path, deadline=None):
     """Do the runs in this process (a new one would import torch for seconds)."""
     with ThreadPoolExecutor(1) as executor:
-        return scheduler.run_all(runs, path, executor, **options)
+        if deadline is None:
+            return scheduler.run_all(runs, path, executor)
+        return records.table(runs, scheduler.execute_all({run: Path(path) for run in runs}, executor, deadline))
 
 
 def ids(folder):

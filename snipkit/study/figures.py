@@ -231,10 +231,3 @@ def save_table(frame, name, profile) -> None:
     frame.to_csv(target / f"{name}.csv", index=False, float_format="%.6g")
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
     (target / f"{name}.md").write_text(f"{text}\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n")
-
-
-def saved_tables(name) -> pd.DataFrame:
-    """What ``save_table`` wrote for all profiles but the lesson, one below the other; empty where there is nothing."""
-    found = {profile: paths.figures(profile) / f"{name}.csv" for profile in ("laptop", "overnight", "paper")}
-    tables = [pd.read_csv(path).assign(scale=profile) for profile, path in found.items() if path.exists()]
-    return pd.concat(tables, ignore_index=True).set_index("scale").fillna("") if tables else pd.DataFrame()

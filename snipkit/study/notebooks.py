@@ -17,6 +17,7 @@ from snipkit.study import paths
 from snipkit.study.runs import one_line
 
 PROFILES = ("lesson", "laptop", "overnight", "paper")
+WRITTEN = "overnight"  # the profile whose parameters and outputs the committed notebooks show
 
 
 def folder() -> Path:
@@ -128,8 +129,8 @@ def execute(name: str, profile: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="snipkit-") as sockets:
         papermill.execute_notebook(
             str(folder() / f"{name}.ipynb"), str(part),
-            # The lesson's parameters are those written in the notebook: it stays as it is.
-            parameters={} if profile == "lesson" else chosen,
+            # The parameters of that profile are those written in the notebook: it stays as it is.
+            parameters={} if profile == WRITTEN else chosen,
             cwd=str(folder()), progress_bar=False, record_timing=False, coalesce_streams=True, iopub_timeout=60,
             config=Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}),
         )

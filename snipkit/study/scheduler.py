@@ -25,7 +25,7 @@ LEAD = 2  # runs waiting at the executor, so that no worker waits for its next o
 
 
 def run_all(
-    runs: Iterable[Run], results: Path | str, executor: Executor | None = None, deadline: float | None = None
+    runs: Iterable[Run], results: Path | str, executor: Executor | None = None, minutes: float | None = None
 ) -> pd.DataFrame:
     """Do every run that is not on record yet, put each on record the moment it is finished, return the table of all.
 
@@ -35,13 +35,17 @@ def run_all(
     Args:
         runs: the runs wanted; doubles are done once.
         results: the ``.jsonl`` file to append new records to; made if need be.
-        executor, deadline: see ``execute_all``, also for what is raised.
+        executor: see ``execute_all``, also for what is raised.
+        minutes: the time for training: None is as long as it takes, 0 is none: what is on record is all there is.
 
     Returns:
-        ``records.table`` of ``runs``, in their order, without those that the deadline cut off, or whose data set cannot
-        be had (see ``reachable``).
+        ``records.table`` of ``runs``, in their order, without those that the time was too short for, or whose data set
+        cannot be had (see ``reachable``).
     """
     runs = list({run.id: run for run in runs}.values())
+    if minutes == 0:
+        return records.table(runs, records.read(Path(results).parent))
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     return records.table(runs, execute_all({run: Path(results) for run in runs}, executor, deadline))
 
 

@@ -87,6 +87,11 @@ def difference(first, second) -> pd.Series:
     return first[shared] - second[shared]
 
 
+def row(values) -> dict:
+    """``n, mean, low, high`` of one number a seed, as a row of ``differences``."""
+    return dict(zip(("n", "mean", "low", "high"), (len(values), *interval(values))))
+
+
 def differences(table, pairs, value="test_error") -> pd.DataFrame:
     """Mean and 95 % interval of a difference, seed by seed, in several settings.
 
@@ -100,7 +105,7 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
     rows = []
     for first, second in pairs:
         gap = difference(*(table[chosen].set_index("seed")[value] for chosen in (first, second)))
-        rows.append([len(gap), *interval(gap)])
+        rows.append(row(gap))
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
 
 
@@ -123,3 +128,24 @@ def with_interval(row, digits=1) -> str:
 def cell(values, digits=1, missing="") -> str:
     """``2.4 ± 0.3`` from one number a seed: ``with_interval`` of their ``interval``; ``missing`` if there are none."""
     return with_interval(dict(zip(("mean", "low", "high"), interval(values))), digits) if len(values) else missing
+
+
+def phrase(gap, more="worse", less="better", digits=1) -> str:
+    """What a difference shows, in words: "worse by 1.3 ± 0.2 points (n = 6)", or that none shows, or how few runs.
+
+    Args:
+        gap: a row of ``paired`` or ``differences``, or None.
+        more, less: the words for a positive and a negative difference.
+    """
+    if gap is None or not gap["n"]:
+        return "not on record"
+    said = f"{with_interval(gap, digits)} points (n = {gap['n']:.0f})"
+    if np.isnan(gap["mean"]):
+        return f"a run diverged (n = {gap['n']:.0f})"
+    if np.isnan(gap["low"]):
+        return said
+    if gap["low"] > 0:
+        return f"{more} by {said}"
+    if gap["high"] < 0:
+        return f"{less} by {said.replace('-', '', 1)}"
+    return f"no difference shows, {said}"

@@ -1,0 +1,65 @@
+"""Every notebook at lesson scale in an empty home, really training: what holds at any scale. Part of `make test`."""
+
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+from tiny import ROOT
+
+from snipkit.masking import kept_count
+from snipkit.study import notebooks, paths, records
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An empty home, but for the notebooks."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNIPKIT_DATA", str(paths.data_root()))
+        patch.setenv("SNIPKIT_HOME", str(folder))
+        yield folder
+
+
+def errors(found, **fields):
+    """The test errors of the records whose runs have these fields."""
+    return [
+        record.outcome.test_error
+        for record in found.values()
+        if record.outcome and all(getattr(record.run, name) == value for name, value in fields.items())
+    ]
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_a_notebook_from_nothing(name, home):
+    target = home / f"{name}.ipynb"
+    notebooks.execute(name, "lesson", target)
+    page = nbformat.read(target, as_version=4)
+    pictures = [
+        output for cell in page.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
+    saved = {name for cell in page.cells for name in re.findall(r'figures\.save\(fig, "(\w+)"', cell.source)}
+    assert pictures and any((paths.figures("lesson") / f"{one}.png").exists() for one in saved)
+    if not (runs := notebooks.grid(name, "lesson")):
+        return
+    found = records.read(paths.results("lesson"))
+    assert {run.id for run in runs} <= found.keys()  # all that was planned was done
+    for run in runs:
+        kept = found[run.id].kept.values()
+        if kept:
+            assert sum(k for k, _ in kept) == kept_count(sum(total for _, total in kept), run.sparsity)
+    # An order with a wide margin, wherever both are trained: at 98 % random masks of LeNet-300-100 hardly learn.
+    of = dict(model="lenet-300-100", sparsity=0.98, ablation="none", scoring_batch=100, recipe=runs[0].recipe)
+    snip, random = (errors(found, criterion=criterion, **of) for criterion in ("snip", "random"))
+    if snip and random:
+        assert sum(snip) / len(snip) + 10 < sum(random) / len(random)
+
+
+def test_the_counts_of_table_2(home):
+    """Needs rq3's page, so it runs after it."""
+    path = paths.figures("lesson") / "rq3_counts.csv"
+    if not path.exists():
+        pytest.skip("rq3 was not executed here")
+    counts = pd.read_csv(path)
+    assert len(counts) == 12 and not counts["empty layers"].any()
