@@ -42,9 +42,10 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
         num_classes: number of outputs.
         init: a name in ``INITIALISERS``. Biases start at zero, normalisation layers at the identity.
         seed: of the draw. The global random state of torch is neither read nor changed.
-        **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, 40 for MNIST-1D's, else 32, or
-            64 with twice the stride in the first convolution. All but the LeNets have ``width``, which scales the
-            hidden layers. Those with batch norm have ``bn_momentum``; trainings of a few hundred steps need 0.1.
+        **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, 40 for
+            MNIST-1D's, else 32, or 64 with twice the stride in the first convolution. All but the LeNets have
+            ``width``, which scales the hidden layers. Those with batch norm have ``bn_momentum``; trainings of a few
+            hundred steps need 0.1.
 
     Raises:
         ValueError: an unknown name or initialiser, or a wrong image size.

@@ -20,9 +20,9 @@ from snipkit.study import paths, sources
 SHAPES = {
     "mnist": ((1, 28, 28), 10),
     "fashion-mnist": ((1, 28, 28), 10),
-    "mnist-1d": ((1, 1, 40), 10),
     "cifar-10": ((3, 32, 32), 10),
     "tiny-imagenet": ((3, 64, 64), 200),
+    "mnist-1d": ((1, 1, 40), 10),
 }
 
 
@@ -146,7 +146,7 @@ TINY_IMAGES_PER_CLASS = 500
 DECODERS = {
     "mnist": _decode_mnist,
     "fashion-mnist": _decode_mnist,
-    "mnist-1d": _decode_mnist,
     "cifar-10": _decode_cifar,
     "tiny-imagenet": _decode_tiny_imagenet,
+    "mnist-1d": _decode_mnist,
 }

@@ -289,16 +289,6 @@ SOURCES = {
             ),
         },
     ),
-    "mnist-1d": Source(
-        folder="MNIST-1D/raw",
-        sha256=dict(zip(IDX_FILES, (
-            "0b7a8bdf13726e00079d0939410dfb5efe0c31fcc373235b84b18405e7870f92",
-            "2d66c76c55c45b41f9fb730c0bb1cc25928270ceaaa4d69e1a8c6cb2d3295a46",
-            "dae6153df376cda5ddde9bfab8ce581ae3d51c2e1ea9ed19804ae3982057593a",
-            "2e33f0f0351d7421a36e48f129b3f084d1142136a77a23545784d2b51a9a9ac8",
-        ))),
-        fetchers={"the package mnist1d, which makes it": _make_mnist_1d},
-    ),
     # The binary version: 10,000 records a file of one label byte and 3 x 32 x 32 pixels.
     "cifar-10": Source(
         folder="cifar-10-batches-bin",
@@ -321,5 +311,15 @@ SOURCES = {
         folder=".",
         sha256={"tiny-imagenet-200.zip": "1ad5ce81471694a2b1312f11c8239854e701a10059482816b9ffdc6d85e68731"},
         fetchers={"the official site": partial(_archive_at, "http://cs231n.stanford.edu/tiny-imagenet-200.zip", None)},
+    ),
+    "mnist-1d": Source(
+        folder="MNIST-1D/raw",
+        sha256=dict(zip(IDX_FILES, (
+            "0b7a8bdf13726e00079d0939410dfb5efe0c31fcc373235b84b18405e7870f92",
+            "2d66c76c55c45b41f9fb730c0bb1cc25928270ceaaa4d69e1a8c6cb2d3295a46",
+            "dae6153df376cda5ddde9bfab8ce581ae3d51c2e1ea9ed19804ae3982057593a",
+            "2e33f0f0351d7421a36e48f129b3f084d1142136a77a23545784d2b51a9a9ac8",
+        ))),
+        fetchers={"the package mnist1d, which makes it": _make_mnist_1d},
     ),
 }
