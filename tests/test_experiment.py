@@ -10,7 +10,7 @@ from tiny import QUICK, quick
 from snipkit import data, masking, saliency, training
 from snipkit.recipe import Recipe
 from snipkit.study import checkpoints, experiment
-from snipkit.study.runs import LABELS, Run
+from snipkit.study.runs import LABELS, Run, pruning
 
 SNIP = {"criterion": "snip", "sparsity": 0.9}
 ALL = {"masks", "training", "test"}
@@ -41,6 +41,7 @@ VARIATIONS = {
     "batch_norm": (BATCH_NORM, "train", ALL),
     "train_size": ({}, 400, ALL),
     "test_size": ({}, 200, {"test"}),
+    "pretrained": ({"criterion": "magnitude", "same_draw": True}, True, ALL),
 }
 
 
@@ -164,6 +165,55 @@ def test_ablations_change_what_they_should():
     assert counts[0] == counts[1] != counts[2] and sum(counts[0]) == sum(counts[2])
     assert not torch.equal(none["fc1.weight"], shuffled["fc1.weight"])
     assert not (none["fc3.weight"] & inverted["fc3.weight"]).any()
+
+
+@pytest.mark.parametrize("criterion", ["snip", "erk"])
+def test_the_rungs_of_the_ladder_are_those_of_masking(criterion):
+    """Each is made from the same mask with the run's own generator."""
+    run = quick(criterion=criterion, sparsity=0.95, seed=2)
+    dataset = experiment.load(run)
+    masks, seed = experiment.find_masks(run, dataset), run.seeds()["ablation"]
+    for ablation, keep in {"": "layers", "-inputs": "inputs", "-outputs": "outputs", "-units": "units"}.items():
+        found = experiment.find_masks(dataclasses.replace(run, ablation=f"shuffle{ablation}"), dataset)
+        assert equal(found, masking.shuffle(masks, torch.Generator().manual_seed(seed), keep)), ablation
+    found = experiment.find_masks(dataclasses.replace(run, ablation="relabel"), dataset)
+    model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(seed)
+    assert equal(found, masking.relabel(model, masks, torch.zeros(1, 1, 28, 28), generator))
+
+
+@pytest.mark.parametrize("criterion", masking.LAYERWISE)
+def test_layerwise_random_masks_come_from_the_runs_own_stream(criterion):
+    run = quick(criterion=criterion, sparsity=0.9, seed=3, biases=False)
+    model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(run.seeds()["criterion"])
+    expected = masking.LAYERWISE[criterion](model, 0.9, generator, biases=False)
+    found = experiment.find_masks(run, experiment.load(run))
+    assert found.keys() == expected.keys() and equal(found, expected)
+
+
+def test_a_pretrained_run_ranks_trained_weights_and_trains_the_initial_ones(monkeypatch):
+    """The trained ones are those of the dense run with its seed; they are trained once for all its sparsities."""
+    run = quick(**pruning("magnitude, rewound", 0.9), seed=4, train_labels="random", recipe=Recipe(steps=20))
+    trained, train = [], training.train
+
+    def spy(model, masks, *arguments, **options):
+        initial = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        outcome = train(model, masks, *arguments, **options)
+        trained.append((initial, model, masks, outcome))
+        return outcome
+
+    experiment._trained.cache_clear()
+    monkeypatch.setattr(training, "train", spy)
+    monkeypatch.setattr(masking, "compact", None)  # so that all weights are seen
+    monkeypatch.setattr(experiment, "LENETS", ())
+    experiment.execute(run)
+    (initial, dense, none, outcome), (again, _, masks, _) = trained
+    assert none == {} and equal(initial, again)
+    assert outcome == experiment.execute(quick(seed=4, train_labels="random", recipe=Recipe(steps=20))).outcome
+    assert equal(masks, masking.keep_top(saliency.magnitude(dense), 0.9))
+    untrained = masking.keep_top(saliency.magnitude(experiment.build(run, "lecun", run.seeds()["training_init"])), 0.9)
+    assert masking.overlap(masks, untrained)[0] < 0.99
+    experiment.execute(dataclasses.replace(run, sparsity=0.5, ablation="shuffle"))
+    assert len(trained) == 4  # dense, 0.9, dense again by itself, 0.5
 
 
 def test_what_a_run_scores_on():

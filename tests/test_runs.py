@@ -12,7 +12,7 @@ from tiny import QUICK, ROOT, quick
 
 from snipkit.recipe import Recipe
 from snipkit.study import figures, records
-from snipkit.study.runs import RECIPES, STREAMS, Run, one_line, pruning, seeded
+from snipkit.study.runs import ABLATIONS, RECIPES, STREAMS, Run, one_line, pruning, seeded
 
 COMMITTED = sorted((ROOT / "results").glob("*/*.jsonl"))
 
@@ -59,11 +59,15 @@ def test_the_runs_of_a_configuration_differ_in_their_seed_alone():
     assert configuration["seeds"] == 3 and configuration["sparsity"] == 0.9
 
 
-@pytest.mark.parametrize("method", figures.METHODS)
+METHODS = {*figures.METHODS, "erk", "smart-ratio, shuffle", "magnitude, rewound", "snip, invert", "magnitude, relabel"}
+METHODS |= {f"magnitude, rewound, {ablation}" for ablation in ABLATIONS[1:]}
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_pruning_by_a_method_gives_runs_of_that_method(method):
     run = Run(QUICK, **pruning(method, 0.9))
     assert (run.method, run.sparsity) == (method, 0.9)
-    assert run.same_draw == (method == "magnitude")
+    assert run.same_draw == method.startswith("magnitude") and run.pretrained == ("rewound" in method)
 
 
 def test_a_verdict_counts_on_the_recipe_not_on_the_profile():
@@ -110,6 +114,13 @@ SNIP = {"criterion": "snip", "sparsity": 0.5}
         ({"criterion": "snip"}, "a dense run has sparsity 0"),
         ({"sparsity": 0.5}, "a dense run has sparsity 0"),
         ({"ablation": "shuffle"}, "a dense run has no mask to ablate"),
+        ({"criterion": "erk", "sparsity": 0.5, "ablation": "invert"}, "erk ranks nothing"),
+        ({"pretrained": True, "criterion": "magnitude", "sparsity": 0.5}, "goes back to the same draw: set both"),
+        ({"pretrained": True, "same_draw": True} | SNIP, "a pretrained run ranks by magnitude"),
+        ({"options": {"hidden": [6]}}, "hidden is .*; it is the number of units of two layers"),
+        ({"options": {"hidden": [6, 0]}}, "units of two layers, each at least 1"),
+        ({"options": {"hidden": [6.5, 3]}}, "lenet-300-100 does not take these options"),
+        ({"options": {"hidden": 6}}, "hidden of lenet-300-100 is 6, but it takes tuple"),
         ({"same_draw": True, "scoring_init": "he"}, "only be trained when both initialisers are the same"),
         ({"scoring_data": "cifar-10"}, "cifar-10 has other images or classes than mnist"),
         ({"scoring_data": "noise", "scoring_labels": "random"}, "noise has no labels"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from snipkit.models import alexnet, lenet, recurrent, resnet, signals, vgg, wide_resnet
 from snipkit.models.initialisers import INITIALISERS, initialise_
+from snipkit.models.lenet import dense_widths
 
 #: name → constructor ``(num_classes, **options) -> nn.Module``
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -44,7 +45,8 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
         seed: of the draw. The global random state of torch is neither read nor changed.
         **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, 40 for
             MNIST-1D's, else 32, or 64 with twice the stride in the first convolution. All but the LeNets have
-            ``width``, which scales the hidden layers. Those with batch norm have ``bn_momentum``; trainings of a few
+            ``width``, which scales the hidden layers; LeNet-300-100 has ``hidden``. Those with batch norm have
+            ``bn_momentum``; trainings of a few hundred steps need 0.1.
             hundred steps need 0.1.
 
     Raises:
@@ -59,4 +61,4 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
     return model
 
 
-__all__ = ["INITIALISERS", "MODELS", "build", "initialise_"]
+__all__ = ["INITIALISERS", "MODELS", "build", "dense_widths", "initialise_"]

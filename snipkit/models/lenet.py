@@ -5,19 +5,45 @@ from torch import nn
 
 
 class LeNet300100(nn.Module):
-    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes."""
+    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes.
 
-    def __init__(self, num_classes=10, image_size=28):
+    Args:
+        hidden: the numbers of units of the two hidden layers; ``dense_widths`` finds them for a number of parameters.
+    """
+
+    def __init__(self, num_classes=10, image_size=28, hidden=(300, 100)):
         super().__init__()
         only_28(image_size)
-        self.fc1 = nn.Linear(784, 300)
-        self.fc2 = nn.Linear(300, 100)
-        self.fc3 = nn.Linear(100, num_classes)
+        if len(hidden) != 2 or min(hidden) < 1:
+            raise ValueError(f"hidden is {hidden}; it is the number of units of two layers, each at least 1")
+        first, second = hidden
+        self.fc1 = nn.Linear(784, first)
+        self.fc2 = nn.Linear(first, second)
+        self.fc3 = nn.Linear(second, num_classes)
 
     def forward(self, x):
         x = F.relu(self.fc1(x.flatten(1)))
         x = F.relu(self.fc2(x))
         return self.fc3(x)
+
+
+def dense_widths(parameters: int, num_classes: int = 10) -> list[int]:
+    """The ``hidden`` of the dense LeNet-300-100 with this number of parameters or just below: a baseline for pruning.
+
+    The first layer is as wide as it can be with a third as many units in the second; the second then takes what is
+    left, so that it is no bottleneck of a few units.
+
+    Raises:
+        ValueError: too few parameters for one unit in each layer.
+    """
+
+    def second(first):  # the widest second layer beside it
+        return (parameters - 785 * first - num_classes) // (first + 1 + num_classes)
+
+    fitting = [first for first in range(1, parameters // 785 + 1) if second(first) >= max(1, first // 3)]
+    if not fitting:
+        raise ValueError(f"{parameters} parameters are too few for one hidden unit in each layer of LeNet-300-100")
+    return [fitting[-1], second(fitting[-1])]
 
 
 class LeNet5Caffe(nn.Module):

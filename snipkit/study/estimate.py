@@ -37,7 +37,7 @@ def seconds(runs: Iterable[Run], records: dict[str, Record]) -> dict[Run, float]
 
 
 def _key(run):
-    return run.data, run.model, str(run.options), run.recipe, run.test_size
+    return run.data, run.model, str(run.options), run.recipe, run.test_size, run.pretrained
 
 
 def _measure(run):
@@ -59,4 +59,5 @@ def _measure(run):
         start = time.perf_counter()
         training.evaluate(model, images)
         test = (time.perf_counter() - start) / len(images)
-    return run.recipe.steps * spent / steps + training.TESTS * (run.test_size or 10_000) * test
+    trainings = 2 if run.pretrained else 1
+    return trainings * (run.recipe.steps * spent / steps + training.TESTS * (run.test_size or 10_000) * test)

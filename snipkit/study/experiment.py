@@ -5,6 +5,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -64,25 +65,47 @@ def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor,
 def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str, torch.Tensor]:
     """The masks of a run: initialise the network to be scored, score it on one batch, keep the best (or ablate).
 
+    A pretrained run scores the network as a dense training leaves it: this takes as long as a run.
+
     Args:
         run: any run but a dense one.
         dataset: what ``load`` gave for the run.
 
-    Source: SNIP Algorithm 1, lines 1 to 5.
+    Raises:
+        training.DivergedError: from the dense training of a pretrained run.
+
+    Source: SNIP Algorithm 1, lines 1 to 5; for pretrained runs Frankle and Carbin (ICLR 2019), section 1, in one shot.
     """
     seeds = run.seeds()
     model = build(run, run.scoring_init, seeds["scoring_init"], device)
-    scores = saliency.criterion(run.criterion)(
-        model, scoring_batches(run, dataset), biases=run.biases, batch_norm=run.batch_norm,
-        generator=torch.Generator().manual_seed(seeds["criterion"]),
-    )
-    masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
+    generator = torch.Generator().manual_seed(seeds["criterion"])
+    if run.criterion in masking.LAYERWISE:
+        masks = masking.LAYERWISE[run.criterion](model, run.sparsity, generator, biases=run.biases)
+    else:
+        scores = saliency.criterion(run.criterion)(
+            _pretrained(run, device) if run.pretrained else model, scoring_batches(run, dataset),
+            biases=run.biases, batch_norm=run.batch_norm, generator=generator,
+        )
+        masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
     generator = torch.Generator().manual_seed(seeds["ablation"])
     if run.ablation == "relabel":
         return masking.relabel(model, masks, dataset.test[:1][0], generator)
     if run.ablation.startswith("shuffle"):
         return masking.shuffle(masks, generator, keep=run.ablation.removeprefix("shuffle").lstrip("-") or "layers")
     return masks
+
+
+def _pretrained(run, device):
+    """The network after the dense training of a run: the very training of the dense run with its seed."""
+    dense = dataclasses.replace(run, criterion="dense", sparsity=0.0, ablation="none", pretrained=False)
+    return _trained(dense, device)
+
+
+@lru_cache(maxsize=64)  # as many as a stack: runs that differ in sparsity or ablation share it
+def _trained(run, device):
+    model, _, dataset = _prepare(run, load(run, device), device)
+    training.train(model, {}, dataset, run.recipe, seed=run.seeds()["order"])
+    return model
 
 
 def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None) -> Record:

@@ -14,7 +14,7 @@ import torch
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
 
-from snipkit import models, saliency
+from snipkit import masking, models, saliency
 from snipkit.data import AUGMENTATIONS, SAMPLING
 from snipkit.recipe import STRICT, Recipe
 from snipkit.study.datasets import SHAPES
@@ -72,7 +72,7 @@ class Run:
         recipe: how it is trained: a ``Recipe``, its fields as a dict, or a name in ``RECIPES``.
         data, model: names in ``datasets.SHAPES`` and ``models.MODELS``.
         options: the network's own switches (``models.build``).
-        criterion: a name in ``saliency.CRITERIA``, or "dense" for no pruning.
+        criterion: a name in ``saliency.CRITERIA`` or in ``masking.LAYERWISE`` (random masks); "dense": no pruning.
         sparsity: share of the prunable parameters removed; 0 with "dense" and only then.
         ablation: "none"; "shuffle" permutes the mask within each layer, "shuffle-inputs", "-outputs" and "-units" keep
             the units' counts (``masking.shuffle``); "relabel" renames hidden units; "invert" keeps the lowest scores.
@@ -80,6 +80,8 @@ class Run:
             share split, initialisations, scoring batch and order of examples, so they can be compared in pairs.
         scoring_init, training_init: names in ``models.INITIALISERS``.
         same_draw: train the very weights that were scored instead of a fresh initialisation.
+        pretrained: magnitude is ranked after a dense training by the same recipe, on the same data in the same order;
+            then all weights go back to where they started (a lottery ticket in one shot).
         scoring_batch: examples in the scoring mini-batch; None: all training images.
         scoring_sample: how they are sampled, a name in ``data.SAMPLING``.
         scoring_data: another data set of the same shape to score on, or "noise"; None: the one that is trained on.
@@ -98,7 +100,7 @@ class Run:
     data: Literal[tuple(SHAPES)] = "mnist"  # type: ignore[valid-type]
     model: Literal[tuple(models.MODELS)] = "lenet-300-100"  # type: ignore[valid-type]
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    criterion: Literal["dense", *saliency.CRITERIA] = "dense"  # type: ignore[valid-type]
+    criterion: Literal["dense", *saliency.CRITERIA, *masking.LAYERWISE] = "dense"  # type: ignore[valid-type]
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ablation: Literal[ABLATIONS] = "none"  # type: ignore[valid-type]
     seed: NonNegativeInt = 0
@@ -115,12 +117,17 @@ class Run:
     batch_norm: Literal[saliency.BATCH_NORM_MODES] = "eval"  # type: ignore[valid-type]
     train_size: PositiveInt | None = None
     test_size: PositiveInt | None = None
+    pretrained: bool = False
 
     def __post_init__(self):
         if (self.criterion == "dense") != (self.sparsity == 0):
             raise ValueError("a dense run has sparsity 0 and criterion 'dense', a pruned run has neither")
         if self.criterion == "dense" and self.ablation != "none":
             raise ValueError("a dense run has no mask to ablate")
+        if self.criterion in masking.LAYERWISE and self.ablation == "invert":
+            raise ValueError(f"{self.criterion} ranks nothing, so there is nothing to invert")
+        if self.pretrained and not (self.same_draw and self.criterion == "magnitude"):
+            raise ValueError("a pretrained run ranks by magnitude and goes back to the same draw: set both")
         if self.same_draw and self.scoring_init != self.training_init:
             raise ValueError("the scored weights can only be trained when both initialisers are the same")
         if self.scoring_data in SHAPES and SHAPES[self.scoring_data] != SHAPES[self.data]:
@@ -139,8 +146,9 @@ class Run:
 
     @property
     def method(self) -> str:
-        """What the masks come from, for legends: "snip", "snip, shuffle", "dense"."""
-        return self.criterion if self.ablation == "none" else f"{self.criterion}, {self.ablation}"
+        """What the masks come from, for legends: "snip", "snip, shuffle", "magnitude, rewound", "dense"."""
+        ablation = [] if self.ablation == "none" else [self.ablation]
+        return ", ".join([self.criterion, *(["rewound"] if self.pretrained else []), *ablation])
 
     @property
     def training(self) -> str:
@@ -200,9 +208,13 @@ def pruning(method: str, sparsity: float) -> dict:
 
     Magnitude is trained on the weights that it ranked: their size says nothing about another initialisation.
     """
-    criterion, _, ablation = method.partition(", ")
+    criterion, *others = method.split(", ")
+    pretrained = others[:1] == ["rewound"]
+    ablation = ", ".join(others[pretrained:]) or "none"
     same_draw = criterion == "magnitude"
-    return dict(criterion=criterion, ablation=ablation or "none", sparsity=sparsity, same_draw=same_draw)
+    return dict(
+        criterion=criterion, ablation=ablation, sparsity=sparsity, same_draw=same_draw, pretrained=pretrained
+    )
 
 
 def _changed(value) -> dict:
