@@ -1,6 +1,7 @@
 """Figures and tables: one style, what notebooks share, and in every file what it was drawn from."""
 
 import hashlib
+import textwrap
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -157,6 +158,29 @@ def differences(ax, gaps) -> None:
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(gaps)), [f"{label} (n = {len(values)})" for label, values in gaps.items()], fontsize=7)
     ax.set_ylim(len(gaps) - 0.4, -0.6)
+
+
+def verdicts(rows, colors):
+    """One line a claim: where the paper makes it, the 95 % interval of our difference, the margin, the verdict.
+
+    ``rows`` is from ``verdicts.report``; ``colors`` has one for each verdict. Returns the figure.
+    """
+    fig, ax = plt.subplots(figsize=(8.6, 0.5 + 0.17 * len(rows)))
+    for place, row in enumerate(rows.itertuples()):
+        color = colors[row.verdict]
+        claim = f"{row.where}: {textwrap.shorten(row[2], 64, placeholder=' …')}"
+        ax.text(-1.12, place, claim, ha="right", va="center", fontsize=6.5)
+        ax.text(1.12, place, row.verdict, ha="left", va="center", fontsize=6.5, color=color)
+        if row[6]:  # "low to high"
+            low, high = map(float, row[6].split(" to "))
+            ax.barh(place, 2 * float(row.margin), left=-float(row.margin), height=0.8, color="0.88", lw=0)
+            ax.hlines(place, max(low, -1), min(high, 1), color=color, lw=2)
+            ax.plot((low + high) / 2, place, "o", ms=3.5, color=color)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set(xlim=(-1.08, 1.08), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    ax.set_xlabel("here minus printed, points (grey: the margin)")
+    ax.grid(axis="y", visible=False)
+    return fig
 
 
 def curves(ax, runs, label, color) -> None:

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from snipkit.study import paper, paths, statistics
+from snipkit.study import figures, paper, paths, statistics
 
 EQUIVALENT, DIFFERS, CONSISTENT, UNDECIDED = "equivalent", "differs", "consistent", "undecided"  # printed numbers
 CONFIRMED, MIXED, CONTRADICTED = "confirmed", "mixed", "contradicted"  # orders, margins and facts
 NOT_RUN = "not run at this scale"
-VERDICTS = (EQUIVALENT, CONFIRMED, CONSISTENT, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN)
+COLORS = dict(zip(  # of the picture
+    (EQUIVALENT, CONFIRMED, CONSISTENT, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN),
+    ("#009E73", "#009E73", "#56B4E9", "#E69F00", "#E69F00", "#D55E00", "#D55E00", "0.6"),
+))
+VERDICTS = tuple(COLORS)
 PROFILES = ("paper", "overnight", "laptop")  # whose rows are taken first
 TRAININGS = ("short", "converged", "paper")  # in rising order of what they can show
 SEEDS = 3  # fewer runs than this are no ground for a verdict
@@ -178,8 +182,10 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def write() -> pd.DataFrame:
-    """Write ``REPLICATION.md`` from what ``figures/`` holds; return its rows."""
+    """Write ``REPLICATION.md`` and ``figures/verdicts.png`` from what ``figures/`` holds; return the rows."""
     rows, claims = report(), _claims()
+    figures.use_style()
+    figures.save(figures.verdicts(rows, COLORS), "verdicts", "", rows)
     made = claims.assign(item=claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)).groupby("item", sort=False)
     links = {claim: _link(file, rows.scale[claim]) for claim, file in claims.file.items()}
     items = [
@@ -199,6 +205,8 @@ Of {intervals} intervals of 95 %, about {0.05 * intervals:.0f} miss by chance.
 *Scale* says whose runs a row rests on: `paper` (the paper's protocol) where there is a verdict from them, else
 `overnight` (our schedules, trained until little is left to gain), else `laptop` (short trainings). Errors are of the
 final weights, mean ± half a 95 % t-interval over n seeds.
+
+![All claims: printed number against ours](figures/verdicts.png)
 
 {paper.text("rule")}
 
