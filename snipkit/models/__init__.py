@@ -47,7 +47,6 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
             MNIST-1D's, else 32, or 64 with twice the stride in the first convolution. All but the LeNets have
             ``width``, which scales the hidden layers; LeNet-300-100 has ``hidden``. Those with batch norm have
             ``bn_momentum``; trainings of a few hundred steps need 0.1.
-            hundred steps need 0.1.
 
     Raises:
         ValueError: an unknown name or initialiser, or a wrong image size.
