@@ -38,7 +38,8 @@ def prune(
             a ``closure``.
         sparsity: share of the prunable parameters to remove, in [0, 1), or a dict of layer → share.
         criterion: a name in ``saliency.CRITERIA``, or a function ``(model, batches) -> {parameter name: scores}``; of
-            the options below it gets those that differ from their defaults.
+            the options below it gets those that differ from their defaults. (The sparsity is told to those of
+            ``CRITERIA`` alone: iterative ones prune to it step by step.)
         keep: in place of ``sparsity``, the number of parameters to keep.
         loss, closure, biases, where, batch_norm, generator: see ``saliency.snip``.
 
@@ -60,6 +61,11 @@ def prune(
     )
     options = {name: value for name, value in given.items() if value != defaults[name]}
     score = criterion if callable(criterion) else saliency.criterion(criterion)
+    if score in saliency.CRITERIA.values():
+        options["sparsity"] = sparsity
+        if keep is not None:
+            pool = masking.prunable(model, biases=biases, where=where)
+            options["sparsity"] = 1 - keep / max(1, sum(parameter.numel() for parameter in pool.values()))
     masks = masking.keep_top(score(model, batches, **options), sparsity, keep=keep)
     masking.apply_(model, masks)
     return masks

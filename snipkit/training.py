@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from snipkit.data import Dataset, Images, augment
 from snipkit.masking import apply_, matched
 from snipkit.recipe import Recipe, augmentation_generator, batches, learning_rate, optimiser_of
-from snipkit.saliency import at_least_float32, check_labels
+from snipkit.scoring import at_least_float32, check_labels
 
 TESTS = 5  # evaluations on the test set in a training; the authors' code keeps five checkpoints
 LOG_EVERY = 100  # steps a point of the training curves, in long trainings

@@ -87,7 +87,7 @@ def seen(monkeypatch):
     """What a run scores and what it hands to the training, instead of the training."""
     found = {}
 
-    def score(model, batches, *, biases, batch_norm, generator):
+    def score(model, batches, *, biases, batch_norm, generator, sparsity):
         found["scored"] = {name: p.detach().clone() for name, p in model.named_parameters()}
         found["batch"] = [tensor.clone() for pair in batches for tensor in pair]
         return saliency.random(model, biases=biases, generator=generator)

@@ -84,7 +84,7 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
     else:
         scores = saliency.criterion(run.criterion)(
             _pretrained(run, device) if run.pretrained else model, scoring_batches(run, dataset),
-            biases=run.biases, batch_norm=run.batch_norm, generator=generator,
+            biases=run.biases, batch_norm=run.batch_norm, generator=generator, sparsity=run.sparsity,
         )
         masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
     generator = torch.Generator().manual_seed(seeds["ablation"])

@@ -1,0 +1,221 @@
+"""Laws of the criteria since SNIP: GraSP, SynFlow (law 10), iterative SNIP and FORCE."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import snipkit
+from snipkit import masking, models, saliency
+
+NEW = ["grasp", "synflow", "iterative-snip", "force"]
+ITERATIVE = NEW[1:]
+pytestmark = pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning")
+
+
+def equal(first, second):
+    return all(torch.allclose(first[name], second[name], rtol=1e-9, atol=1e-15) for name in second)
+
+
+def squared_gradient(model, batch):
+    """gᵀg of the loss that GraSP looks at."""
+    loss = cross_entropy(model(batch[0]) / 200, batch[1])
+    return sum(g.square().sum() for g in torch.autograd.grad(loss, list(masking.prunable(model).values()))).item()
+
+
+def test_grasp_is_how_much_the_gradients_norm_shrinks_with_each_connection(small):
+    """Against central differences of gᵀg: w · ∂(gᵀg)/∂w = 2 w · Hg. What shrinks it most without it is kept."""
+    model, batch = small
+    model.eval()
+    scores, slopes = saliency.grasp(model, batch), {}
+    for name, weight in masking.prunable(model).items():
+        flat, slopes[name] = weight.detach().view(-1), torch.zeros_like(weight).view(-1)
+        for j, value in enumerate(flat.tolist()):
+            norms = []
+            for c in (1 + 1e-4, 1 - 1e-4):
+                flat[j] = c * value
+                norms.append(squared_gradient(model, batch))
+            flat[j] = value
+            slopes[name][j] = norms[0] - norms[1]
+    total = sum(slope.abs().sum() for slope in slopes.values())
+    for name, slope in slopes.items():
+        torch.testing.assert_close(scores[name].flatten(), slope / total, rtol=1e-4, atol=1e-9)
+
+
+def test_grasp_of_many_batches_is_that_of_the_one_large_batch(small):
+    """g is complete before H is applied."""
+    model, (inputs, targets) = small
+    whole = saliency.grasp(model, (inputs, targets))
+    assert equal(whole, saliency.grasp(model, zip(inputs.split([5, 3]), targets.split([5, 3]))))
+
+
+def test_grasps_temperature_is_for_cross_entropy_alone(small):
+    model, (inputs, targets) = small
+    own = saliency.grasp(model, (inputs, targets), closure=lambda m, batch: cross_entropy(m(batch[0]), batch[1]))
+    assert equal(own, saliency.grasp(model, (inputs, targets), temperature=1))
+    assert not equal(own, saliency.grasp(model, (inputs, targets)))
+    assert not model._forward_hooks
+
+
+def test_grasp_goes_through_layers_whose_fast_kernels_have_no_second_derivative():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.attention = nn.LSTM(5, 4, batch_first=True), nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x):
+            x = self.lstm(x)[0]
+            return self.attention(x, x, x, need_weights=False)[0][:, -1]
+
+    scores = saliency.grasp(Reader(), (torch.randn(6, 40, 5), torch.arange(6) % 4))
+    assert scores["lstm.weight_ih_l0"].any() and scores["attention.in_proj_weight"].any()
+
+
+@pytest.mark.parametrize("name, options", [
+    ("lenet-300-100", {}), ("lenet-5-caffe", {}), ("alexnet-s", {"width": 1 / 32}), ("vgg-like", {"width": 1 / 16}),
+])
+def test_law_10_synflows_scores_sum_to_the_same_in_every_layer(name, options):
+    """In float32 weights, on a network in float32, with batch norm: the sums agree to double precision all the same."""
+    model = models.build(name, **options)
+    batch = torch.randn(2, *((1, 28, 28) if "lenet" in name else (3, 32, 32))), torch.zeros(2, dtype=torch.long)
+    for rounds in (1, 4):
+        scores = saliency.synflow(model, batch, biases=False, sparsity=0.9, rounds=rounds)
+        sums = torch.stack([score.sum() for score in scores.values()])
+        torch.testing.assert_close(sums, torch.full_like(sums, 1 / len(sums)), rtol=1e-9, atol=0)
+    assert sum(int((score < 0).sum()) for score in scores.values()) > 0
+
+
+def deep(width=30):
+    """A chain of ten layers without biases."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = [300, *[width] * 9, 3]
+        layers = [nn.Linear(*pair, bias=False) for pair in zip(sizes, sizes[1:])]
+        return nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
+
+
+def test_synflow_leaves_no_layer_empty_where_one_shot_criteria_do():
+    """33 of 16,290 weights are kept. One round of it is no better than they are."""
+    model, batch = deep(), (torch.randn(50, 300), torch.arange(50) % 3)
+    kept = {}
+    for name in ("synflow", "snip", "magnitude"):
+        scores = saliency.CRITERIA[name](model, batch, sparsity=0.998)
+        kept[name] = masking.keep_top(scores, 0.998)
+    once = masking.keep_top(saliency.synflow(model, batch, sparsity=0.998, rounds=1), 0.998)
+    effective = masking.effective(model, kept["synflow"], batch[0])
+    assert not masking.empty_layers(kept["synflow"]) and all(mask.any() for mask in effective.values())
+    assert masking.empty_layers(kept["snip"]) and masking.empty_layers(kept["magnitude"])
+    assert masking.empty_layers(once)
+
+
+def test_synflow_needs_no_data_but_the_inputs_shape(small):
+    model, (inputs, targets) = small
+    scores = saliency.synflow(model, (inputs, targets), sparsity=0.5)
+    assert all(score.dtype == torch.float64 for score in scores.values())
+    for batches in (inputs * 9, (inputs[:1], targets[:1] + 7), iter([(inputs, targets)])):
+        assert equal(saliency.synflow(model, batches, sparsity=0.5), scores)
+    for bad in (None, [], {"x": inputs}, (targets, targets)):
+        with pytest.raises(ValueError, match="SynFlow feeds ones of the inputs' shape: pass"):
+            saliency.synflow(model, bad, sparsity=0.5)
+    with pytest.raises(ValueError, match="SynFlow sums the outputs, but they are tuple"):
+        saliency.synflow(nn.LSTM(3, 4), torch.zeros(2, 1, 3), sparsity=0.5)
+
+
+@pytest.mark.parametrize("criterion", ["iterative-snip", "force"])
+def test_law_10_one_round_is_snip(small, criterion):
+    model, (inputs, targets) = small
+    for batches, mode in (((inputs, targets), "eval"), (list(zip(inputs.split(5), targets.split(5))), "train")):
+        scores = saliency.CRITERIA[criterion](model, batches, batch_norm=mode, sparsity=0.9, rounds=1)
+        expected = saliency.snip(model, batches, batch_norm=mode)
+        assert all(torch.equal(scores[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("criterion", ["iterative-snip", "force"])
+def test_every_round_scores_the_network_that_the_round_before_left(criterion):
+    """Three rounds to 99 %, spelled out: 21.5, 4.6 and 1 % are kept, one after the other."""
+    model, batch = deep(10), (torch.randn(50, 300), torch.arange(50) % 3)
+    dense = {name: weight.detach().clone() for name, weight in masking.prunable(model).items()}
+    pruned, alive = copy.deepcopy(model), {name: weight == weight for name, weight in dense.items()}
+    returned = 0
+    for density in (0.01 ** (1 / 3), 0.01 ** (2 / 3), 0.01):
+        weights = masking.prunable(pruned)
+        gradients = torch.autograd.grad(cross_entropy(pruned(batch[0]), batch[1]), list(weights.values()))
+        by_hand = {name: (dense[name] * g).abs() for name, g in zip(dense, gradients)}
+        if criterion == "iterative-snip":
+            by_hand = {name: score.masked_fill(~alive[name], -1) for name, score in by_hand.items()}
+        masks = masking.keep_top(by_hand, 1 - density)
+        returned += sum(int((mask & ~alive[name]).sum()) for name, mask in masks.items())
+        alive, pruned = masks, copy.deepcopy(model)
+        masking.apply_(pruned, alive)
+    found = masking.keep_top(saliency.CRITERIA[criterion](model, batch, sparsity=0.99, rounds=3), 0.99)
+    assert all(torch.equal(found[name], masks[name]) for name in masks)
+    assert bool(returned) is (criterion == "force")
+
+
+@pytest.mark.parametrize("criterion", NEW)
+def test_counts_are_exact(small, criterion):
+    model, batch = small
+    total = sum(weight.numel() for weight in masking.prunable(model).values())
+    for share in (0.3, 0.9, 0.975):
+        pruned = copy.deepcopy(model)
+        masks = snipkit.prune(pruned, batch, share, criterion)
+        assert sum(int(mask.sum()) for mask in masks.values()) == masking.kept_count(total, share)
+    by_count = snipkit.prune(copy.deepcopy(model), batch, keep=6, criterion=criterion)
+    as_share = snipkit.prune(copy.deepcopy(model), batch, 1 - 6 / total, criterion)
+    assert all(torch.equal(by_count[name], as_share[name]) for name in masks)
+    by_layer = snipkit.prune(copy.deepcopy(model), batch, {"0": 0.5, "5.weight": 0.75}, criterion)
+    assert [int(by_layer[name].sum()) for name in ("5.weight", "5.bias", "7.weight")] == [12, 4, 12]
+
+
+@pytest.mark.parametrize("criterion", ["synflow", "iterative-snip"])
+def test_what_is_pruned_stays_pruned_though_survivors_score_nothing(criterion):
+    """The second unit is off, so that its weights score 0, as pruned ones would: those must not come back."""
+    model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    model[0].weight.data[:] = torch.tensor([[1.0], [-1.0]])
+    scores = saliency.CRITERIA[criterion](model, (torch.rand(6, 4), torch.arange(6) % 2), sparsity=0.5, rounds=3)
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    assert int((flat < 0).sum()) == 12 - masking.kept_count(12, 1 - 0.5 ** (2 / 3))
+
+
+@pytest.mark.parametrize("criterion", NEW)
+def test_batches_that_can_be_gone_through_once_are_enough(small, criterion):
+    model, (inputs, targets) = small
+    pairs = list(zip(inputs.split(4), targets.split(4)))
+    scores = saliency.CRITERIA[criterion](model, pairs, sparsity=0.8)
+    assert equal(saliency.CRITERIA[criterion](model, iter(pairs), sparsity=0.8), scores)
+
+
+def test_a_network_that_comes_apart_on_the_way_still_gives_a_mask():
+    model, batch = deep(), (torch.randn(50, 300), torch.arange(50) % 3)
+    for criterion in ITERATIVE:
+        scores = saliency.CRITERIA[criterion](model, batch, sparsity=0.9998, rounds=3)
+        assert sum(int(mask.sum()) for mask in masking.keep_top(scores, 0.9998).values()) == 3
+
+
+@pytest.mark.parametrize("criterion", saliency.CRITERIA)
+def test_what_a_criterion_costs(small, criterion):
+    model, batch = small
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))  # copies have it, too
+    saliency.CRITERIA[criterion](model, batch, sparsity=0.5)
+    assert len(calls) == saliency.PASSES[criterion]
+
+
+@pytest.mark.parametrize("criterion", ITERATIVE)
+def test_iterative_criteria_say_what_they_need(small, criterion):
+    model, batch = small
+    score = saliency.CRITERIA[criterion]
+    for options, message in (
+        ({}, "pass sparsity=, the share to remove in the end"),
+        ({"sparsity": 1.0}, "sparsity is 1.0; it is the share"),
+        ({"sparsity": {"0": 0.5, "5": -1}}, "sparsity is -1; it is the share"),
+        ({"sparsity": 0.5, "rounds": 0}, "rounds is 0; an iterative criterion scores at least once"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score(model, batch, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what a round before the last leaves empty is nobody's concern
+        score(model, batch, sparsity=0.99)
