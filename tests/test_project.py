@@ -56,7 +56,9 @@ def imported(path):
             yield from (alias.name.removeprefix("snipkit.") for alias in node.names if alias.name.startswith("snipkit"))
 
 
-METHOD = ["data", "export", "pool", "ladder", "masking", "scoring", "successors", "saliency", "models", "recipe", "training"]
+METHOD = [
+    "data", "export", "pool", "ladder", "masking", "scoring", "successors", "saliency", "models", "recipe", "training",
+]  # fmt: skip
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
     "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks", "__main__",
