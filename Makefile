@@ -34,12 +34,8 @@ train: data  ## the training of `make paper` alone, without notebooks
 	$(PY) -m snipkit.study train --profile $(PROFILE) $(BUDGET:%=--budget %) $(EXECUTOR:%=--executor %)
 
 paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 14, paper: GPU days; resumable)
-ifeq ($(BUDGET),)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
-else  # a notebook would go on training
-	$(PY) -m snipkit.study figures --profile $(PROFILE)
-endif
 	$(PY) -m snipkit.study report --profile $(PROFILE)
 
 # The records are read when this runs, after the training: new ones draw the figures anew.
@@ -50,16 +46,18 @@ figures: setup  ## draw the figures again from the records alone, and rewrite RE
 	$(PY) -m snipkit.study figures
 	$(PY) -m snipkit.study report --profile paper
 
-notebooks: data  ## run the committed notebooks again in place, at lesson scale (5 minutes)
-	for name in $(NOTEBOOKS); do $(PY) -m snipkit.study execute $$name notebooks/$$name.ipynb --profile lesson || exit 1; done
+notebooks: data  ## run the committed notebooks again in place, from the committed records (minutes)
+	for name in $(NOTEBOOKS); do $(PY) -m snipkit.study execute $$name notebooks/$$name.ipynb --profile overnight || exit 1; done
+	$(PY) -m snipkit.study report --profile overnight
 
 lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
-test: data lint  ## unit tests, then every notebook against its stored outputs (7 minutes)
+test: data lint  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (8 minutes)
 	$(PY) -m pytest -q -n 2 tests
 	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
+	$(PY) -m pytest -q -n 2 tests/lesson.py
 
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
 	$(PY) tests/bench.py

@@ -18,7 +18,9 @@ from snipkit.export import Masks
 from snipkit.pool import is_bias, kept_count, prunable
 
 KEPT = ("layers", "inputs", "outputs", "units")
-TRIALS = 10  # swaps tried for each connection; the overlap with the original stays the same from 3 on (see the tests)
+# Swaps tried for each connection. Overlap of SNIP's first LeNet-300-100 layer at 98 % with the original after 1, 3, 10
+# and 30: 0.31, 0.17, 0.16, 0.16.
+TRIALS = 10
 ROUNDS = 5  # of moving within kernels and of rewiring, where a unit is a whole channel
 LAST = 0.3  # density of the last layer in smart-ratio masks
 

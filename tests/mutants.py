@@ -317,7 +317,7 @@ MUTANTS = {
         ("return run.data, run.model, str(run.options), run.recipe, run.test_size", "return run.data, run.model, str(run.options), run.recipe"),
         ("return run.data, run.model, str(run.options), run.recipe, run.test_size", "return run.data, run.model, str(run.options), run.test_size"),
         ("training.TESTS * (run.test_size or 10_000) * test", "(run.test_size or 10_000) * test"),
-        ("return run.recipe.steps * spent / steps", "return spent / steps"),
+        ("(run.recipe.steps * spent / steps", "(spent / steps"),
     ]),
     "study/provenance.py": (["test_executors.py"], [
         ("str(path.relative_to(PACKAGE)).encode() + path.read_bytes()", "path.read_bytes()"),

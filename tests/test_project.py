@@ -58,7 +58,7 @@ def imported(path):
 
 METHOD = [
     "data", "export", "pool", "ladder", "masking", "scoring", "successors", "saliency", "models", "recipe", "training",
-]  # fmt: skip
+]
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
     "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks", "__main__",

@@ -114,7 +114,7 @@ SNIP = {"criterion": "snip", "sparsity": 0.5}
         ({"criterion": "snip"}, "a dense run has sparsity 0"),
         ({"sparsity": 0.5}, "a dense run has sparsity 0"),
         ({"ablation": "shuffle"}, "a dense run has no mask to ablate"),
-        ({"criterion": "erk", "sparsity": 0.5, "ablation": "invert"}, "erk ranks nothing"),
+        ({"criterion": "erk", "sparsity": 0.5, "ablation": "invert"}, "erk does not rank what it removes"),
         ({"pretrained": True, "criterion": "magnitude", "sparsity": 0.5}, "goes back to the same draw: set both"),
         ({"pretrained": True, "same_draw": True} | SNIP, "a pretrained run ranks by magnitude"),
         ({"options": {"hidden": [6]}}, "hidden is .*; it is the number of units of two layers"),

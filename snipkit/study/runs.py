@@ -124,8 +124,8 @@ class Run:
             raise ValueError("a dense run has sparsity 0 and criterion 'dense', a pruned run has neither")
         if self.criterion == "dense" and self.ablation != "none":
             raise ValueError("a dense run has no mask to ablate")
-        if self.criterion in masking.LAYERWISE and self.ablation == "invert":
-            raise ValueError(f"{self.criterion} ranks nothing, so there is nothing to invert")
+        if self.criterion in (*masking.LAYERWISE, "synflow", "iterative-snip") and self.ablation == "invert":
+            raise ValueError(f"{self.criterion} does not rank what it removes, so there is nothing to invert")
         if self.pretrained and not (self.same_draw and self.criterion == "magnitude"):
             raise ValueError("a pretrained run ranks by magnitude and goes back to the same draw: set both")
         if self.same_draw and self.scoring_init != self.training_init:
