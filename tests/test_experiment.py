@@ -297,6 +297,8 @@ def test_runs_that_can_train_together_are_grouped():
     assert experiment.stacks(runs, limit=3) == [[first, pruned, quick(seed=1)], *apart]
     again = dataclasses.replace(alone, seed=1)
     assert experiment.stacks([alone, again]) == [[alone], [again]]
+    tiny = [quick(data="mnist-1d", model="mlp-1d", seed=seed) for seed in range(2)]
+    assert experiment.stacks([first, pruned, *tiny], on_gpu=False) == [[first], [pruned], tiny]
     with pytest.raises(ValueError, match="group them with `stacks`"):
         experiment.execute_stack([quick(), quick(train_size=600)])
 

@@ -19,13 +19,15 @@ COUNTS = {
     "lstm-s": (136_586, None), "lstm-b": (535_306, None), "gru-s": (103_690, None), "gru-b": (403_978, None),
     # weights and biases without batch norm; with it, ResNet-20 has its usual 0.27 million
     "resnet-20": (270_906, None),
+    "mlp-1d": (50_410, None), "cnn-1d": (5_210, None),
 }
 MNIST_NETWORKS = ("lenet-300-100", "lenet-5-caffe", "lstm-s", "lstm-b", "gru-s", "gru-b")
+OF_ONE_SIZE = dict.fromkeys(MNIST_NETWORKS, (1, 28, 28)) | dict.fromkeys(("mlp-1d", "cnn-1d"), (1, 1, 40))
 
 
 def images(name, count=2, side=32):
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, *((1, 28, 28) if name in MNIST_NETWORKS else (3, side, side)), generator=generator)
+    return torch.randn(count, *OF_ONE_SIZE.get(name, (3, side, side)), generator=generator)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -33,7 +35,7 @@ def test_prunable_counts_are_the_papers(name):
     """Table 2 and table 4, and the recomputed counts; the printed kept counts follow from them."""
     for count, classes in zip(COUNTS[name], (10, 200)):
         if count:
-            options = {} if name in MNIST_NETWORKS else {"image_size": 32 if classes == 10 else 64}
+            options = {} if name in OF_ONE_SIZE else {"image_size": 32 if classes == 10 else 64}
             with torch.device("meta"):  # counted, not drawn
                 model = models.MODELS[name](num_classes=classes, **options)
             assert sum(p.numel() for p in masking.prunable(model).values()) == count
@@ -53,11 +55,11 @@ def test_kept_counts_round_to_what_table_2_prints():
 def test_forward_shapes(name):
     options = {"width": 0.25} if "lenet" not in name else {}
     assert models.build(name, num_classes=7, **options)(images(name)).shape == (2, 7)
-    if name not in MNIST_NETWORKS:
+    if name not in OF_ONE_SIZE:
         assert models.build(name, image_size=64, width=0.25)(images(name, side=64)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("name", ["lenet-5-caffe", "lstm-s", "vgg-d", "resnet-20"])
+@pytest.mark.parametrize("name", ["lenet-5-caffe", "lstm-s", "vgg-d", "resnet-20", "cnn-1d"])
 def test_images_of_the_wrong_size_are_refused(name):
     with pytest.raises(ValueError, match="not 48"):
         models.build(name, image_size=48)

@@ -323,7 +323,7 @@ def test_on_a_gpu_runs_that_go_together_are_trained_together(tmp_path, gpu):
 
 
 def test_a_stack_that_fails_is_done_one_by_one(tmp_path, gpu, monkeypatch):
-    monkeypatch.setattr(experiment, "stacks", lambda runs: [list(runs)])
+    monkeypatch.setattr(experiment, "stacks", lambda runs, on_gpu: [list(runs)])
     mixed = [quick(seed=5), quick(seed=5, model="lenet-5-caffe")]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

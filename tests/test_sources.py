@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import os
+import random
 import tarfile
 import threading
 import zipfile
@@ -337,6 +338,21 @@ def test_the_real_mnist(mnist):
     # what split 0 is in the committed records
     assert mnist.train.labels[:12].tolist() == [0, 4, 1, 6, 0, 0, 8, 7, 6, 2, 1, 9]
     assert mnist.val.labels[:12].tolist() == [9, 3, 5, 4, 7, 4, 9, 6, 8, 8, 7, 4]
+
+
+def test_mnist_1d_is_made_and_checked(tmp_path, monkeypatch):
+    """Made as on every machine, beside other users of the global random states; or refused."""
+    random.seed(1), np.random.seed(1)
+    expected = random.Random(1).random(), np.random.RandomState(1).rand()
+    made = datasets.load("mnist-1d", root=tmp_path)
+    assert (random.random(), np.random.rand()) == expected
+    assert [len(part) for part in (made.train, made.val, made.test)] == [3_600, 400, 10_000]
+    assert made.test[:5][0].shape == (5, 1, 1, 40) and 900 < made.test.labels.bincount().min() < 1_100
+    monkeypatch.setattr("mnist1d.data.make_dataset", lambda _: {name: np.zeros((2, 1)) for name in ("x", "x_test")} | {
+        name: np.zeros(2) for name in ("y", "y_test")
+    })  # fmt: skip
+    with pytest.raises(sources.DataError, match="package mnist1d.*train-images-idx3-ubyte, as delivered.*has SHA-256"):
+        sources.fetch("mnist-1d", tmp_path / "other")
 
 
 #: of the official binary version, https://www.cs.toronto.edu/~kriz/cifar.html

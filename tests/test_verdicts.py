@@ -124,3 +124,17 @@ def test_the_report_takes_the_best_evidence(tmp_path, monkeypatch):
     assert f"differs: 1, not run at this scale: {len(rows) - 1}" in text and "Of 1 intervals" in text
     with pytest.raises(ValueError, match="unknown claim 'table9'"):
         verdicts.fact("table9", True, "")
+
+
+@pytest.mark.parametrize("differences, training, verdict", [
+    ([-0.5, 0.1, 0.5, 0.2], "converged", "equivalent"),
+    ([0.5, 0.6, 0.7, 0.6], "converged", "equivalent"),  # a difference, but one that was said not to count
+    ([1.5, 1.6, 1.7, 1.6], "converged", "differs"),
+    ([-1, 0.1, 1, 0.2], "converged", "consistent"),  # 90 %: -0.88 to 1.03; 95 %: half of it is 1.3
+    ([-5, 5, -6, 6], "converged", "undecided"),
+    ([0.0, float("nan"), 0.0], "converged", "differs"),  # diverged
+    ([0.0, 0.0, 0.0], "short", "not run at this scale"),
+    ([0.0, 0.0], "converged", "not run at this scale"),
+])  # fmt: skip
+def test_differences_that_should_be_0(differences, training, verdict):
+    assert verdicts.equivalence(differences, 1.0, training) == verdict

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from snipkit.models import alexnet, lenet, recurrent, resnet, vgg, wide_resnet
+from snipkit.models import alexnet, lenet, recurrent, resnet, signals, vgg, wide_resnet
 from snipkit.models.initialisers import INITIALISERS, initialise_
 from snipkit.models.lenet import dense_widths
 
@@ -30,6 +30,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "gru-s": partial(recurrent.GRU, units=128),
     "gru-b": partial(recurrent.GRU, units=256),
     "resnet-20": resnet.ResNet20,  # not in the paper, but in most that followed it
+    "mlp-1d": signals.MLP1D,  # these two are for MNIST-1D
+    "cnn-1d": signals.CNN1D,
 }
 
 
@@ -41,10 +43,10 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
         num_classes: number of outputs.
         init: a name in ``INITIALISERS``. Biases start at zero, normalisation layers at the identity.
         seed: of the draw. The global random state of torch is neither read nor changed.
-        **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, else 32, or
-            64 with twice the stride in the first convolution. All but the LeNets have ``width``, which scales the
-            hidden layers; LeNet-300-100 has ``hidden``. Those with batch norm have ``bn_momentum``; trainings of a few
-            hundred steps need 0.1.
+        **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, 40 for
+            MNIST-1D's, else 32, or 64 with twice the stride in the first convolution. All but the LeNets have
+            ``width``, which scales the hidden layers; LeNet-300-100 has ``hidden``. Those with batch norm have
+            ``bn_momentum``; trainings of a few hundred steps need 0.1.
 
     Raises:
         ValueError: an unknown name or initialiser, or a wrong image size.

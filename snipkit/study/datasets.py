@@ -16,12 +16,13 @@ from tqdm import tqdm
 from snipkit.data import Dataset, Images, channel_statistics, split
 from snipkit.study import paths, sources
 
-#: name → (channels, height, width) of one image, number of classes
+#: name → (channels, height, width) of one image, number of classes; the width is the networks' ``image_size``
 SHAPES = {
     "mnist": ((1, 28, 28), 10),
     "fashion-mnist": ((1, 28, 28), 10),
     "cifar-10": ((3, 32, 32), 10),
     "tiny-imagenet": ((3, 64, 64), 200),
+    "mnist-1d": ((1, 1, 40), 10),
 }
 
 
@@ -147,4 +148,5 @@ DECODERS = {
     "fashion-mnist": _decode_mnist,
     "cifar-10": _decode_cifar,
     "tiny-imagenet": _decode_tiny_imagenet,
+    "mnist-1d": _decode_mnist,
 }

@@ -29,6 +29,7 @@ NETWORKS = {
     "lenet-300-100": "LeNet-300-100", "lenet-5-caffe": "LeNet-5-Caffe",
     "alexnet-s": "AlexNet-s", "alexnet-b": "AlexNet-b", "vgg-c": "VGG-C", "vgg-d": "VGG-D", "vgg-like": "VGG-like",
     "resnet-20": "ResNet-20", "wrn-16-8": "WRN-16-8", "wrn-16-10": "WRN-16-10", "wrn-22-8": "WRN-22-8",
+    "mlp-1d": "MLP, MNIST-1D", "cnn-1d": "CNN, MNIST-1D",
     "lstm-s": "LSTM-s", "lstm-b": "LSTM-b", "gru-s": "GRU-s", "gru-b": "GRU-b",
 }  # fmt: skip
 #: ``Run.method`` → its name in legends, in drawing order

@@ -87,7 +87,7 @@ def execute_all(
         with executors.caught_signals() as signals:
             executor = executor or executors.Processes(min(len(todo), executors.workers()))
             try:
-                groups = experiment.stacks(todo) if own and executors.on_gpu() else [[run] for run in todo]
+                groups = experiment.stacks(todo, on_gpu=own and executors.on_gpu())
                 _Queue(groups, files, folder, found, seen).work(executor, deadline, signals)
             except KeyboardInterrupt:  # after the first signal the states are written; the second can come anywhere
                 executors.kill(executor)

@@ -123,6 +123,26 @@ def order(
     return _row(claim, here, n, verdict, "; ".join(said + [reason] * bool(reason)))
 
 
+def equivalence(differences: Sequence[float], margin: float, training: str) -> str:
+    """Judge differences, one a seed, that should be 0, by the rule for printed numbers; for what the paper lacks.
+
+    Args:
+        margin: what counts as no difference; stated before the runs.
+        training: the least ``Run.training`` of the runs.
+    """
+    differences = np.asarray(differences, float)
+    if training == "short" or len(differences) < SEEDS:
+        return NOT_RUN
+    if np.isnan(differences).any():
+        return DIFFERS
+    (_, inner_low, inner_high), (_, low, high) = (statistics.interval(differences, level) for level in (0.90, 0.95))
+    if -margin < inner_low and inner_high < margin:
+        return EQUIVALENT
+    if low > 0 or high < 0:
+        return DIFFERS
+    return CONSISTENT if (high - low) / 2 <= 2 * margin else UNDECIDED
+
+
 def fact(claim: str, holds: bool, here: str, n: str | int = "", reason: str = "") -> dict:
     """Judge a fact that needs no training."""
     return _row(claim, here, n, CONFIRMED if holds else CONTRADICTED, reason)

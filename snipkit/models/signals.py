@@ -1,0 +1,57 @@
+"""Two small networks for MNIST-1D, signals of 40 points: not in the paper, but cheap enough for many seeds."""
+
+import torch.nn.functional as F
+from torch import nn
+
+from snipkit.models.layers import scaled
+
+
+class MLP1D(nn.Module):
+    """40-200-200-classes, fully connected, ReLU in between; 50,410 parameters for 10 classes.
+
+    Args:
+        width: times 200 units in both hidden layers.
+    """
+
+    def __init__(self, num_classes=10, width=1.0, image_size=40):
+        super().__init__()
+        only_40(image_size)
+        units = scaled(200, width)
+        self.fc1 = nn.Linear(40, units)
+        self.fc2 = nn.Linear(units, units)
+        self.fc3 = nn.Linear(units, num_classes)
+
+    def forward(self, x):
+        x = F.relu(self.fc1(x.flatten(1)))
+        x = F.relu(self.fc2(x))
+        return self.fc3(x)
+
+
+class CNN1D(nn.Module):
+    """Three convolutions along the signal, each with stride 2, then 125-classes; 5,210 parameters for 10 classes.
+
+    Args:
+        width: times 25 channels in all layers.
+
+    Source: the ``ConvBase`` of Greydanus and Kobak (arXiv 2011.14439), as convolutions over one row of pixels.
+    """
+
+    def __init__(self, num_classes=10, width=1.0, image_size=40):
+        super().__init__()
+        only_40(image_size)
+        channels = scaled(25, width)
+        self.conv1 = nn.Conv2d(1, channels, (1, 5), (1, 2), (0, 1))
+        self.conv2 = nn.Conv2d(channels, channels, (1, 3), (1, 2), (0, 1))
+        self.conv3 = nn.Conv2d(channels, channels, (1, 3), (1, 2), (0, 1))
+        self.last = nn.Linear(5 * channels, num_classes)
+
+    def forward(self, x):
+        for layer in (self.conv1, self.conv2, self.conv3):
+            x = F.relu(layer(x))
+        return self.last(x.flatten(1))
+
+
+def only_40(image_size) -> None:
+    """Raise ValueError for another length than that of MNIST-1D's signals."""
+    if image_size != 40:
+        raise ValueError(f"this network is for signals of 40 points, not {image_size}")
