@@ -95,6 +95,11 @@ def cut_off(flat, sparsity):
     return first(flat.argsort(descending=True, stable=True), int(len(flat) * (1 - sparsity)))
 
 
+def refuse_by_assert(flat, sparsity):
+    assert not flat.isnan().any()
+    return by_order(flat, sparsity)
+
+
 def per_layer(scores, sparsity):
     return {name: by_order(score.flatten(), sparsity).view_as(score) for name, score in scores.items()}
 
@@ -124,6 +129,11 @@ def train_from(*, before=True, gradients=True, after=False, fresh=True):
             multiply(model, masks)
 
     return train
+
+
+def in_place_with_graph(model, masks, batches, optimiser):
+    for name, weight in model.named_parameters():
+        weight *= masks[name]
 
 
 # --- (e) and (f) ---------------------------------------------------------------------------------------------------
@@ -196,11 +206,13 @@ ANSWERS = [
     ("(c)", "the lowest kept", lambda: lab1.keep_top(keep_from(lambda f, s: by_order(f, s, descending=False))),
      "sort in descending order"),
     ("(c)", "NaN sorted somewhere", lambda: lab1.keep_top(keep_from(by_order)), "NaN has no place"),
+    ("(c)", "NaN raises another error", lambda: lab1.keep_top(keep_from(refuse_by_assert)), "yours raised AssertionError"),
     ("(d)", "blank", lambda: lab2.train(your_function), "is not filled in yet"),
     ("(d)", "weights masked once, before training", lambda: lab2.train(train_from(gradients=False)),
      "the step has revived them. Multiply the gradients"),
     ("(d)", "gradients masked, weights not set to 0", lambda: lab2.train(train_from(before=False)),
      "Multiply the weights by their masks before the first step"),
+    ("(d)", "weight *= mask without no_grad", lambda: lab2.train(in_place_with_graph), "inside `with torch.no_grad"),
     ("(d)", "weights masked after training", lambda: lab2.train(train_from(before=False, gradients=False, after=True)),
      "Multiply the weights by their masks before the first step"),
     ("(d)", "no zero_grad", lambda: lab2.train(train_from(fresh=False)), "zero_grad"),

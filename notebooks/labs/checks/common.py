@@ -46,6 +46,8 @@ def call(function, *arguments):
         own = [frame for frame in frames if code and frame.filename == code.co_filename] or frames
         line = linecache.getline(own[-1].filename, own[-1].lineno).strip() if own else ""
         message = " ".join(str(error).split())
+        if "leaf Variable that requires grad" in message:
+            message += " Change weights inside `with torch.no_grad():`."
         raise Wrong(
             f"{function.__name__} stopped with {type(error).__name__}: {message}"
             + (f" — in the line: {line}" if line else "")

@@ -154,6 +154,8 @@ def keep_top(function):
         function(broken, 0.5)
     except ValueError:
         pass
+    except Exception as error:
+        raise Wrong(f"a score that is NaN must raise ValueError; yours raised {type(error).__name__}") from None
     else:
         raise Wrong("a score that is NaN has no place in any order: raise ValueError instead of sorting it somewhere")
     passed("(c)", "exact counts, the best of the whole network, ties to the lower index, NaN refused")

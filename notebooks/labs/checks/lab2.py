@@ -58,7 +58,7 @@ def _sees_masked(model, masks):
     need(
         not present,
         f"a forward pass sees {present} removed weights that are not 0. Multiply the weights by their masks "
-        "before the first step, inside torch.no_grad()",
+        "before the first step, in place (weight *= mask; weight = weight * mask would leave the model as it is)",
     )
 
 

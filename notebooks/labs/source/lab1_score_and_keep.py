@@ -53,8 +53,8 @@ t = 1.0
 # absolute values, divided by the sum over **both** layers.
 
 # %%
-derivatives_1 = [[0, 0], [4, -2]]  # SOLUTION
-derivatives_2 = [0, 2]  # SOLUTION
+derivatives_1 = [[0, 0], [4, -2]]  # a list of two rows, as W1  # SOLUTION
+derivatives_2 = [0, 2]  # a list of two numbers, as w2  # SOLUTION
 scores_1 = [[0, 0], [0.5, 0.25]]  # SOLUTION
 scores_2 = [0, 0.25]  # SOLUTION
 
