@@ -1,6 +1,6 @@
 # Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
 .DELETE_ON_ERROR:
-.PHONY: help setup data paper train figures notebooks test lint mutants bench gpu-check lab site site-check clean
+.PHONY: help setup data paper train figures notebooks test lint mutants bench gpu-check lab labs site site-check clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -51,6 +51,10 @@ figures: setup  ## draw the figures again from the records alone, and rewrite RE
 notebooks: data  ## run the committed notebooks again in place, from the committed records (minutes)
 	for name in $(NOTEBOOKS); do $(PY) -m snipkit.study execute $$name notebooks/$$name.ipynb --profile overnight || exit 1; done
 	$(PY) -m snipkit.study report --profile overnight
+
+labs: data  ## the twins of the labs, for students and with solutions, from notebooks/labs/source (seconds)
+	$(PY) notebooks/labs/build.py
+	$(PY) tests/lab_answers.py
 
 lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/ruff check

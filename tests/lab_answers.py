@@ -1,0 +1,257 @@
+"""Blank and typical wrong answers to the labs, and what the checks must say to them.
+
+``python tests/lab_answers.py`` (part of ``make labs``) writes them as the table in docs/labs.md.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "labs.md"
+BEGIN, END = "<!-- written by tests/lab_answers.py -->\n", "<!-- end -->\n"
+sys.path.insert(0, str(ROOT / "notebooks" / "labs"))
+
+from checks import lab1, lab2  # noqa: E402  the students' import
+from checks.common import Wrong  # noqa: E402
+
+# --- (a) -----------------------------------------------------------------------------------------------------------
+
+RIGHT = dict(d1=[[0, 0], [4, -2]], d2=[0, 2], s1=[[0, 0], [0.5, 0.25]], s2=[0, 0.25])
+
+
+def by_hand(**changes):
+    x, W1, w2 = torch.tensor([1.0, 2.0]), torch.tensor([[-3.0, 1.0], [4.0, -1.0]]), torch.tensor([3.0, 1.0])
+    lab1.by_hand(x, W1, w2, 1.0, *(RIGHT | changes).values())
+
+
+# --- (b) -----------------------------------------------------------------------------------------------------------
+
+
+def product(w, g):
+    return (w * g).abs()
+
+
+def snip_from(score, *, per_layer=False, backward=False):
+    """A ``snip`` that scores by ``score(weight, gradient)``."""
+
+    def snip(model, loss, inputs, targets):
+        value = loss(model(inputs), targets)
+        weights = dict(model.named_parameters())
+        if backward:
+            value.backward()
+            gradients = [weight.grad for weight in weights.values()]
+        else:
+            gradients = torch.autograd.grad(value, list(weights.values()))
+        scores = {name: score(w, g).detach() for (name, w), g in zip(weights.items(), gradients)}
+        total = sum(part.sum() for part in scores.values())
+        return {name: part / (part.sum() if per_layer else total) for name, part in scores.items()}
+
+    return snip
+
+
+def half_done(model, loss, inputs, targets):
+    weights = list(model.parameters())
+    return {name: w * g for (name, w), g in zip(model.named_parameters(), torch.autograd.grad(loss(inputs), weights))}
+
+
+# --- (c) -----------------------------------------------------------------------------------------------------------
+
+
+def keep_from(choose):
+    """A ``keep_top`` that ranks all scores by ``choose(flat, number kept) -> bool tensor``."""
+
+    def keep_top(scores, sparsity):
+        flat = torch.cat([score.flatten() for score in scores.values()])
+        parts = choose(flat, sparsity).split([score.numel() for score in scores.values()])
+        return {name: part.view_as(score) for part, (name, score) in zip(parts, scores.items())}
+
+    return keep_top
+
+
+def first(order, kappa):
+    kept = torch.zeros(len(order), dtype=torch.bool)
+    kept[order[:kappa]] = True
+    return kept
+
+
+def by_order(flat, sparsity, **options):
+    options = dict(descending=True, stable=True) | options
+    return first(flat.argsort(**options), round(len(flat) * (1 - sparsity)))
+
+
+def threshold(flat, sparsity):
+    return flat >= flat.sort(descending=True).values[round(len(flat) * (1 - sparsity)) - 1]
+
+
+def last_of_equals(flat, sparsity):
+    return first(flat.flip(0).argsort(descending=True, stable=True), round(len(flat) * (1 - sparsity))).flip(0)
+
+
+def cut_off(flat, sparsity):
+    return first(flat.argsort(descending=True, stable=True), int(len(flat) * (1 - sparsity)))
+
+
+def refuse_by_assert(flat, sparsity):
+    assert not flat.isnan().any()
+    return by_order(flat, sparsity)
+
+
+def per_layer(scores, sparsity):
+    return {name: by_order(score.flatten(), sparsity).view_as(score) for name, score in scores.items()}
+
+
+# --- (d) -----------------------------------------------------------------------------------------------------------
+
+
+def train_from(*, before=True, gradients=True, after=False, fresh=True):
+    """A ``train`` that masks weights before training, gradients, and weights after training; or leaves it."""
+
+    def multiply(model, masks):
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight *= masks[name]
+
+    def train(model, masks, batches, optimiser):
+        if before:
+            multiply(model, masks)
+        for inputs, targets in batches:
+            if fresh:
+                optimiser.zero_grad()
+            cross_entropy(model(inputs), targets).backward()
+            for name, weight in model.named_parameters():
+                weight.grad *= masks[name] if gradients else 1
+            optimiser.step()
+        if after:
+            multiply(model, masks)
+
+    return train
+
+
+def in_place_with_graph(model, masks, batches, optimiser):
+    for name, weight in model.named_parameters():
+        weight *= masks[name]
+
+
+# --- (e) and (f) ---------------------------------------------------------------------------------------------------
+
+
+def switches_from(product):
+    """A ``loss_with_switches`` that puts ``product(switch, weight)`` in the place of the weight."""
+
+    def loss_with_switches(model, c, loss, inputs, targets):
+        tensors = {name: product(c[name], weight) for name, weight in model.named_parameters()}
+        return loss(functional_call(model, tensors, inputs), targets)
+
+    return loss_with_switches
+
+
+def into_the_model(model, c, loss, inputs, targets):
+    for name, weight in model.named_parameters():
+        weight.data *= c[name].detach()
+    return loss(model(inputs), targets)
+
+
+def rescale_from(*, bias=True, out=lambda factor: 1 / factor, column=True):
+    """A ``rescale`` that may forget the bias, treat what goes out otherwise, or take a row for a column."""
+
+    def rescale(model, unit, factor):
+        with torch.no_grad():
+            model[0].weight[unit] *= factor
+            model[0].bias[unit] *= factor if bias else 1
+            (model[2].weight[:, unit] if column else model[2].weight[unit])[:] *= out(factor)
+
+    return rescale
+
+
+def your_function(*_):
+    ...  # your code
+
+
+#: part, what the student did, the check called on it, what its sentence must hold
+ANSWERS = [
+    ("(a)", "blank", lambda: by_hand(d1=...), "derivatives_1 is not filled in yet"),
+    ("(a)", "one number missing", lambda: by_hand(d1=[[0, 0], [4, ...]]), "derivatives_1 is not filled in yet"),
+    ("(a)", "∂L/∂w instead of w · ∂L/∂w", lambda: by_hand(d1=[[0, 0], [1, 2]], d2=[0, 2]), r"these are ∂L/∂w"),
+    ("(a)", "the ReLU forgotten", lambda: by_hand(d1=[[-9, 6], [4, -2]]), "gives 0 after the ReLU"),
+    ("(a)", "no signs", lambda: by_hand(d1=[[0, 0], [4, 2]]), "the derivatives have signs"),
+    ("(a)", "a slip in the second layer", lambda: by_hand(d2=[0, 1]), "derivatives_2 is not w · ∂L/∂w yet"),
+    ("(a)", "scores that sum to 1 in each layer", lambda: by_hand(s1=[[0, 0], [2 / 3, 1 / 3]], s2=[0, 1]),
+     "one sum over both layers"),
+    ("(a)", "negative scores", lambda: by_hand(s1=[[0, 0], [0.5, -0.25]]), "never negative"),
+    ("(b)", "blank", lambda: lab1.snip(your_function), "is not filled in yet"),
+    ("(b)", "an error inside", lambda: lab1.snip(half_done), "stopped with TypeError.* in the line: return"),
+    ("(b)", "the gradient alone", lambda: lab1.snip(snip_from(lambda w, g: g.abs())), "Multiply by the weight"),
+    ("(b)", "the magnitude", lambda: lab1.snip(snip_from(lambda w, g: w.abs())), "does not look at the data"),
+    ("(b)", "the sum in place of the product", lambda: lab1.snip(snip_from(lambda w, g: w.abs() + g.abs())),
+     "a product is wanted"),
+    ("(b)", "no absolute value", lambda: lab1.snip(snip_from(lambda w, g: w * g)), "take absolute values"),
+    ("(b)", "each layer divided by its own sum", lambda: lab1.snip(snip_from(product, per_layer=True)),
+     "layers compete"),
+    ("(b)", "backward() on top of old gradients", lambda: lab1.snip(snip_from(product, backward=True)),
+     "on a second batch snip gives other scores"),
+    ("(b)", "squares", lambda: lab1.snip(snip_from(lambda w, g: (w * g) ** 2)), "moving each switch a little"),
+    ("(c)", "blank", lambda: lab1.keep_top(your_function), "is not filled in yet"),
+    ("(c)", "a threshold, score >= lowest kept", lambda: lab1.keep_top(keep_from(threshold)),
+     "where scores tie.* A threshold"),
+    ("(c)", "ranked within each layer", lambda: lab1.keep_top(per_layer), "Rank all scores of the network together"),
+    ("(c)", "an order in which the last of equals wins", lambda: lab1.keep_top(keep_from(last_of_equals)),
+     "the ones that come first must be kept"),
+    ("(c)", "int() in place of round()", lambda: lab1.keep_top(keep_from(cut_off)), "round\\(\\) rounds"),
+    ("(c)", "sparsity taken for the share kept", lambda: lab1.keep_top(keep_from(lambda f, s: by_order(f, 1 - s))),
+     "share that is \\*removed\\*"),
+    ("(c)", "the lowest kept", lambda: lab1.keep_top(keep_from(lambda f, s: by_order(f, s, descending=False))),
+     "sort in descending order"),
+    ("(c)", "NaN sorted somewhere", lambda: lab1.keep_top(keep_from(by_order)), "NaN has no place"),
+    ("(c)", "NaN raises another error", lambda: lab1.keep_top(keep_from(refuse_by_assert)),
+     "yours raised AssertionError"),
+    ("(d)", "blank", lambda: lab2.train(your_function), "is not filled in yet"),
+    ("(d)", "weights masked once, before training", lambda: lab2.train(train_from(gradients=False)),
+     "the step has revived them. Multiply the gradients"),
+    ("(d)", "gradients masked, weights not set to 0", lambda: lab2.train(train_from(before=False)),
+     "Multiply the weights by their masks before the first step"),
+    ("(d)", "weight *= mask without no_grad", lambda: lab2.train(in_place_with_graph), "inside `with torch.no_grad"),
+    ("(d)", "weights masked after training", lambda: lab2.train(train_from(before=False, gradients=False, after=True)),
+     "Multiply the weights by their masks before the first step"),
+    ("(d)", "no zero_grad", lambda: lab2.train(train_from(fresh=False)), "zero_grad"),
+    ("(e)", "blank", lambda: lab2.switches(your_function), "is not filled in yet"),
+    ("(e)", "the switches not used", lambda: lab2.switches(switches_from(lambda c, w: w)), "the switches are not used"),
+    ("(e)", "c + w", lambda: lab2.switches(switches_from(lambda c, w: c + w)), "be \\*multiplied\\* by its switch"),
+    ("(e)", "the graph cut by .data", lambda: lab2.switches(switches_from(lambda c, w: c.data * w)),
+     "no derivative reaches the switches"),
+    ("(e)", "c * w written into the model", lambda: lab2.switches(into_the_model), "own weights have changed"),
+    ("(e)", "biases without a switch", lambda: lab2.switches(switches_from(lambda c, w: c * w if w.dim() > 1 else w)),
+     "Do all parameters have their switch"),
+    ("(f)", "blank", lambda: lab2.rescale(your_function), "is not filled in yet"),
+    ("(f)", "the bias forgotten", lambda: lab2.rescale(rescale_from(bias=False)),
+     "the bias goes \\*into\\* the unit, too"),
+    ("(f)", "multiplied on both sides", lambda: lab2.rescale(rescale_from(out=lambda f: f)), "must be divided by 10"),
+    ("(f)", "row in place of column", lambda: lab2.rescale(rescale_from(column=False)), "are column 2 of model"),
+    ("(f)", "factors blank", lambda: lab2.factors(rescale_from(), ..., ..., ...), "snip_factor is not filled in yet"),
+    ("(f)", "the gradient grows, too", lambda: lab2.factors(rescale_from(), 1, 10, 10), "a step of the same size"),
+    ("(f)", "the score grows", lambda: lab2.factors(rescale_from(), 10, 10, 0.1), "a product of one factor that grows"),
+]  # fmt: skip
+
+
+def sentence(check) -> str:
+    """What the check says to a wrong answer."""
+    try:
+        check()
+    except Wrong as wrong:
+        return str(wrong)
+    raise AssertionError("the check has let a wrong answer pass")
+
+
+def table() -> str:
+    """A row an answer, in Markdown."""
+    cells = [(part, what, sentence(check)) for part, what, check, _ in ANSWERS]
+    rows = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in cells]
+    return "\n".join(["| part | answer | what the check says |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    head, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(head + BEGIN + "\n" + table() + "\n" + END + rest.split(END)[1])

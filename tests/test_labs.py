@@ -1,0 +1,88 @@
+"""The labs: twins from one source, solutions that pass, and checks that help."""
+
+import importlib.util
+import re
+
+import lab_answers
+import matplotlib
+import nbformat
+import pytest
+from tiny import ROOT
+
+from snipkit.study import notebooks
+
+LABS = ROOT / "notebooks" / "labs"
+spec = importlib.util.spec_from_file_location("labs_build", LABS / "build.py")
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+
+
+@pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
+def test_the_twins_are_those_of_the_source(source):
+    for name, made in build.twins(source).items():
+        stored = nbformat.read(LABS / name, as_version=4)
+        assert [(c.cell_type, c.source) for c in stored.cells] == [(c.cell_type, c.source) for c in made.cells], (
+            f"{name} is not what its source says: run `make labs`"
+        )
+        for cell in stored.cells:
+            if cell.cell_type == "code":
+                assert ("solution" in name) == (cell.execution_count is not None)
+                assert all(o.output_type != "error" and o.get("name") != "stderr" for o in cell.outputs)
+
+
+@pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
+def test_a_students_twin_has_blanks_and_no_answers(source):
+    student, solution = ("\n".join(cell.source for cell in twin.cells) for twin in build.twins(source).values())
+    marks = len(re.findall("# SOLUTION$|# BEGIN SOLUTION$", source.read_text(), re.MULTILINE))
+    assert marks >= 3 and student.count("...  # your code") + len(re.findall(r"^\w+ = \.\.\.", student, re.M)) >= marks
+    assert "SOLUTION" not in student + solution and "**Solution.**" in solution and "**Solution.**" not in student
+
+
+def test_marks_become_blanks():
+    code = "def f(x):\n    # BEGIN SOLUTION\n    y = x\n    return y\n    # END SOLUTION\n\na = 3  # of x  # SOLUTION"
+    assert build.student(code) == "def f(x):\n    ...  # your code\n\na = ...  # of x"
+    assert build.solution(code) == "def f(x):\n    y = x\n    return y\n\na = 3  # of x"
+
+
+@pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
+def test_solutions_pass_all_checks_and_blanks_fail_the_first(source, capsys):
+    matplotlib.use("agg")
+    student, solution = (
+        [cell.source for cell in twin.cells if cell.cell_type == "code"] for twin in build.twins(source).values()
+    )
+    space = {}
+    for cell in solution:
+        exec(cell, space)
+    assert capsys.readouterr().out.count("✓") == sum(cell.startswith("check.") for cell in solution)
+    space = {}
+    for cell in student:  # as who runs all cells and fills in nothing
+        if cell.startswith("check."):
+            with pytest.raises(lab_answers.Wrong, match="not filled in yet"):
+                exec(cell, space)
+        elif cell != student[-1]:
+            exec(cell, space)
+
+
+@pytest.mark.parametrize("part, what, check, hint", lab_answers.ANSWERS, ids=lambda value: str(value)[:40])
+def test_a_wrong_answer_gets_the_hint_that_helps(part, what, check, hint):
+    said = lab_answers.sentence(check)
+    assert re.search(hint, said), said
+    assert len(said) < 400 and "\n" not in said
+
+
+def test_each_part_has_a_blank_and_two_wrong_answers():
+    for part in "abcdef":
+        own = [what for of, what, _, _ in lab_answers.ANSWERS if of == f"({part})"]
+        assert "blank" in own and len(own) >= 3
+
+
+def test_the_table_on_the_page_is_what_the_checks_say():
+    assert lab_answers.table() in lab_answers.PAGE.read_text(), "run `make labs`"
+
+
+def test_a_failure_is_shown_without_a_traceback():
+    assert lab_answers.Wrong("look there")._render_traceback_() == ["✗ look there"]
+
+
+def test_labs_are_no_notebooks_of_the_study():
+    assert not any("lab" in name for name in notebooks.names())
