@@ -31,7 +31,8 @@ def names() -> list[str]:
     Raises:
         ValueError: there are none: this is not the project's folder.
     """
-    if not (found := sorted(path.stem for path in folder().glob("*.ipynb"))):
+    found = sorted(path.stem for path in folder().glob("*.ipynb") if not path.stem.endswith(".part"))
+    if not found:
         raise ValueError(f"no notebooks in {folder()}: go to the project's folder, or set ${paths.HOME_VARIABLE} to it")
     return found
 
