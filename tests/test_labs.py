@@ -63,7 +63,10 @@ def test_solutions_pass_all_checks_and_blanks_fail_the_first(source, capsys):
             exec(cell, space)
 
 
-@pytest.mark.parametrize("part, what, check, hint", lab_answers.ANSWERS, ids=[f"{row[0]}-{row[1]}" for row in lab_answers.ANSWERS])
+NAMES = [f"{part}-{what}" for part, what, *_ in lab_answers.ANSWERS]
+
+
+@pytest.mark.parametrize("part, what, check, hint", lab_answers.ANSWERS, ids=NAMES)
 def test_a_wrong_answer_gets_the_hint_that_helps(part, what, check, hint):
     said = lab_answers.sentence(check)
     assert re.search(hint, said), said
