@@ -100,6 +100,7 @@ def narrow(name):
     options = {} if "lenet" in name else {"width": 3 / 128 if name[:3] in ("lst", "gru") else 1 / 32}
     model = models.build(name, init="glorot", **options).double()
     shape = (1, 28, 28) if "lenet" in name or name[:3] in ("lst", "gru") else (3, 32, 32)
+    shape = (1, 1, 40) if name.endswith("-1d") else shape
     generator = torch.Generator().manual_seed(0)
     return model, (torch.randn(6, *shape, generator=generator).double(), torch.arange(6) % 10)
 
