@@ -95,6 +95,10 @@ def cut_off(flat, sparsity):
     return first(flat.argsort(descending=True, stable=True), int(len(flat) * (1 - sparsity)))
 
 
+def rounded_up(flat, sparsity):
+    return first(flat.argsort(descending=True, stable=True), len(flat) - int(len(flat) * sparsity))
+
+
 def refuse_by_assert(flat, sparsity):
     assert not flat.isnan().any()
     return by_order(flat, sparsity)
@@ -149,6 +153,10 @@ def switches_from(product):
     return loss_with_switches
 
 
+def loss_not_used(model, c, loss, inputs, targets):
+    return switches_from(lambda c, w: c * w)(model, c, cross_entropy, inputs, targets)
+
+
 def into_the_model(model, c, loss, inputs, targets):
     for name, weight in model.named_parameters():
         weight.data *= c[name].detach()
@@ -201,6 +209,7 @@ ANSWERS = [
     ("(c)", "an order in which the last of equals wins", lambda: lab1.keep_top(keep_from(last_of_equals)),
      "the ones that come first must be kept"),
     ("(c)", "int() in place of round()", lambda: lab1.keep_top(keep_from(cut_off)), "round\\(\\) rounds"),
+    ("(c)", "int() of what is removed", lambda: lab1.keep_top(keep_from(rounded_up)), "round the number that is kept"),
     ("(c)", "sparsity taken for the share kept", lambda: lab1.keep_top(keep_from(lambda f, s: by_order(f, 1 - s))),
      "share that is \\*removed\\*"),
     ("(c)", "the lowest kept", lambda: lab1.keep_top(keep_from(lambda f, s: by_order(f, s, descending=False))),
@@ -220,6 +229,7 @@ ANSWERS = [
     ("(e)", "blank", lambda: lab2.switches(your_function), "is not filled in yet"),
     ("(e)", "the switches not used", lambda: lab2.switches(switches_from(lambda c, w: w)), "the switches are not used"),
     ("(e)", "c + w", lambda: lab2.switches(switches_from(lambda c, w: c + w)), "be \\*multiplied\\* by its switch"),
+    ("(e)", "cross_entropy in place of loss", lambda: lab2.switches(loss_not_used), "use the `loss` given"),
     ("(e)", "the graph cut by .data", lambda: lab2.switches(switches_from(lambda c, w: c.data * w)),
      "no derivative reaches the switches"),
     ("(e)", "c * w written into the model", lambda: lab2.switches(into_the_model), "own weights have changed"),

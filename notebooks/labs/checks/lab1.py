@@ -141,7 +141,7 @@ def keep_top(function):
     generator = torch.Generator().manual_seed(0)
     sizes = {"first": (4, 5), "second": (3, 4), "third": (2, 3)}
     scores = {name: torch.rand(size, generator=generator) * (k + 1) for k, (name, size) in enumerate(sizes.items())}
-    for sparsity in (0.5, 0.85, 0.9, 0.0):  # 38 scores: 5.7 and 3.8 must be rounded
+    for sparsity in (0.5, 0.85, 0.9, 0.7, 0.0):  # 38 scores: 5.7 and 3.8 must be rounded up, 11.4 down
         _masks(function, scores, sparsity, "")
     ties = {"first": torch.tensor([[3.0, 1.0], [1.0, 2.0]]), "second": torch.tensor([1.0, 1.0, 3.0, 1.0])}
     _masks(function, ties, 0.5, " where scores tie")
@@ -179,6 +179,8 @@ def _masks(function, scores, sparsity, where):
         hint = ""
         if count == int(total * (1 - sparsity)):
             hint = ". int() cuts off; round() rounds"
+        elif count == total - int(total * sparsity):
+            hint = ". int() of the *removed* share rounds the kept one up; round the number that is kept"
         elif count == total - kappa:
             hint = ". sparsity is the share that is *removed*"
         elif tied and count > kappa:

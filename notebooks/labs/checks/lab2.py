@@ -72,7 +72,8 @@ def _compare(model, masks, right, kind, number):
     if revived == 0:
         raise Wrong(
             f"the kept weights have left the path of L(c ⊙ w) {after}. Is the gradient of each step fresh "
-            "(zero_grad), is there one step a batch, and are only *removed* entries masked?"
+            "(zero_grad), is there one step a batch by the optimiser that was passed, and are only *removed* "
+            "entries masked?"
         )
     raise Wrong(
         f"{revived} of {removed} removed weights are not 0 any more {after}: the step has revived them. Multiply "
@@ -96,6 +97,8 @@ def switches(function):
             "with every switch at 1 the loss must be that of the network itself; yours is another one. Each weight is "
             "to be *multiplied* by its switch",
         )
+        twice = answer_of(function, model, ones, lambda *pair: 2 * cross_entropy(*pair), inputs, targets).detach()
+        need(close(twice, 2 * value.detach()), "with another loss the result is still the same: use the `loss` given")
         half = {name: torch.full_like(weight, 0.5) for name, weight in model.named_parameters()}
         halved = copy.deepcopy(model)
         with torch.no_grad():
@@ -148,7 +151,8 @@ def rescale(function):
         )
         need(
             close((model[0].bias[unit] / before[0].bias[unit]).detach(), torch.tensor(factor)),
-            f"the bias goes *into* the unit, too: relu(f·(w x + b)) = f·relu(w x + b) needs it {factor:g} times",
+            "the bias goes *into* the unit, too: relu(f·(w x + b)) = f·relu(w x + b). Multiply model[0].bias[unit] by "
+            f"{factor:g}",
         )
         column = changed["2.weight"].any(0).nonzero().flatten().tolist()
         need(

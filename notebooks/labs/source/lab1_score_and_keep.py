@@ -13,7 +13,8 @@
 #
 # **Prerequisites**: notebook `00_snip_in_ten_minutes`, but close it now. **How it works**: replace every `...` by
 # your answer, then run the check below it. A check prints ✓, or ✗ and what to look at. It tries your function on
-# random networks, so there is no number to guess. Checks that fail stop "Run all": go from top to bottom.
+# random networks, so there is no number to guess. Checks that fail stop "Run all": go from top to bottom. Keep
+# this notebook in `notebooks/labs/`: the checks lie beside it.
 
 # %%
 import torch
@@ -49,8 +50,8 @@ t = 1.0
 #
 # </details>
 #
-# Write down the four derivatives of the first layer and the two of the second, **with their signs**. Then the scores:
-# absolute values, divided by the sum over **both** layers.
+# Write down ∂L/∂c for the four switches of the first layer and the two of the second, **with their signs**.
+# Then the scores: absolute values, divided by the sum over **both** layers.
 
 # %%
 derivatives_1 = [[0, 0], [4, -2]]  # a list of two rows, as W1  # SOLUTION

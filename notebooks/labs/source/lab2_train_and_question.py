@@ -11,7 +11,8 @@
 #
 # **Prerequisites**: notebook `00_snip_in_ten_minutes` and lab 1, but close both now. **How it works**: replace every
 # `...` by your answer, then run the check below it. A check prints ✓, or ✗ and what to look at. Checks that fail stop
-# "Run all": go from top to bottom.
+# "Run all": go from top to bottom. Keep
+# this notebook in `notebooks/labs/`: the checks lie beside it.
 
 # %%
 import torch
@@ -50,7 +51,7 @@ def train(model, masks, batches, optimiser):
 
     Args:
         model: a network; the loss is ``cross_entropy(model(inputs), targets)``.
-        masks: dict of parameter name → bool tensor, True where a weight is kept.
+        masks: dict of every parameter's name → bool tensor, True where a weight is kept.
         batches: an iterable of (inputs, targets).
         optimiser: of the model's parameters.
     """
