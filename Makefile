@@ -60,7 +60,7 @@ lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
-test: data lint  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (8 minutes)
+test: data lint  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (11 minutes)
 	$(PY) -m pytest -q -n 2 tests
 	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 	$(PY) -m pytest -q -n 2 tests/lesson.py
