@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from snipkit.export import Masks
-from snipkit.pool import is_bias, kept_count, prunable
+from snipkit.pool import is_bias, kept_count, to_prune
 
 KEPT = ("layers", "inputs", "outputs", "units")
 # Swaps tried for each connection. Overlap of SNIP's first LeNet-300-100 layer at 98 % with the original after 1, 3, 10
@@ -215,10 +215,8 @@ LAYERWISE: dict[str, Callable[..., Masks]] = {"erk": erk, "smart-ratio": smart_r
 def _layers(model, biases):
     """The prunable parameters by module, in the order of the model."""
     layers = {}
-    for name, parameter in prunable(model, biases=biases).items():
+    for name, parameter in to_prune(model, biases=biases).items():
         layers.setdefault(name.rpartition(".")[0], {})[name] = parameter
-    if not layers:
-        raise ValueError("the model has no prunable parameter: masking.pool(model) says why, parameter by parameter")
     return list(layers.values())
 
 

@@ -51,6 +51,13 @@ def prunable(model: nn.Module, *, biases: bool = True, where: Where | None = Non
     return {name: parameter for name, parameter, role, _ in survey if role in ("weight", "bias")}
 
 
+def to_prune(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> dict[str, nn.Parameter]:
+    """``prunable``, of which there must be some: ValueError where there is none."""
+    if not (found := prunable(model, biases=biases, where=where)):
+        raise ValueError("the model has no prunable parameter: masking.pool(model) says why, parameter by parameter")
+    return found
+
+
 def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> pd.DataFrame:
     """All parameters, and what ``prunable`` says to them: a table to look at before pruning.
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from snipkit import successors
-from snipkit.masking import Sparsity, Where
+from snipkit.masking import Sparsity
+from snipkit.pool import Where, to_prune
 from snipkit.scoring import (  # noqa: F401
     BATCH_NORM_MODES,
     Closure,
@@ -22,7 +23,6 @@ from snipkit.scoring import (  # noqa: F401
     check_labels,
     gradients_of,
     normalised,
-    weights_to_score,
 )
 from snipkit.successors import force, grasp, iterative_snip, synflow
 
@@ -102,7 +102,7 @@ def magnitude(
     sparsity: Sparsity = None,
 ) -> Scores:
     """``|w|``, in one global ranking: the data-free baseline. Arguments, result and errors as for ``snip``."""
-    weights = weights_to_score(model, biases, where)
+    weights = to_prune(model, biases=biases, where=where)
     return normalised({name: at_least_float32(weight.detach()).abs() for name, weight in weights.items()}, model)
 
 
@@ -117,7 +117,7 @@ def random(
         generator: a CPU ``torch.Generator``; by default a new one seeded with 0.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    weights = weights_to_score(model, biases, where)
+    weights = to_prune(model, biases=biases, where=where)
     return normalised({n: torch.rand(w.shape, generator=generator).to(w.device) for n, w in weights.items()}, model)
 
 

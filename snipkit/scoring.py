@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from snipkit.masking import Where, is_norm, prunable
+from snipkit.pool import Where, is_norm, to_prune
 
 BATCH_NORM_MODES = ("eval", "train")
 IGNORED = -100  # the label that torch's cross-entropy passes over
@@ -40,14 +40,6 @@ def check_labels(targets: Tensor, outputs: Tensor) -> None:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """In float32 if it was narrower: half-precision scores move a good part of the mask, and losses would be coarse."""
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
-
-
-def weights_to_score(model: nn.Module, biases: bool, where: Where | None) -> Weights:
-    """The parameters that pruning may remove (``masking.prunable``); ValueError where there is none."""
-    weights = prunable(model, biases=biases, where=where)
-    if not weights:
-        raise ValueError("the model has no prunable parameter: masking.pool(model) says why, parameter by parameter")
-    return weights
 
 
 def in_float32(model: nn.Module, weights: Weights) -> tuple[nn.Module, Weights]:
@@ -77,7 +69,7 @@ def gradients_of(
     batch_norm: str,
 ) -> tuple[Scores, Tensors]:
     """The prunable weights, detached, and ∂L/∂w of each; the arguments are those of ``saliency.snip``."""
-    model, weights = in_float32(model, weights_to_score(model, biases, where))
+    model, weights = in_float32(model, to_prune(model, biases=biases, where=where))
     mean = mean_over_examples(gradient, model, weights, batches, loss, closure, batch_norm)
     return {name: weight.detach() for name, weight in weights.items()}, mean
 

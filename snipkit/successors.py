@@ -16,7 +16,8 @@ from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from snipkit.masking import EmptyLayerWarning, Sparsity, Where, is_norm, keep_top, kept_count
+from snipkit.masking import EmptyLayerWarning, Sparsity, keep_top
+from snipkit.pool import Where, is_norm, kept_count, to_prune
 from snipkit.scoring import (
     Closure,
     Loss,
@@ -29,7 +30,6 @@ from snipkit.scoring import (
     mean_over_examples,
     normalised,
     own_copy,
-    weights_to_score,
 )
 
 SYNFLOW_ROUNDS = 100  # of the paper
@@ -64,7 +64,7 @@ def grasp(
     Source: Wang, Zhang, Grosse: Picking Winning Tickets Before Training by Preserving Gradient Flow (ICLR 2020),
     equation 8 and algorithms 1 and 2.
     """
-    model, weights = in_float32(model, weights_to_score(model, biases, where))
+    model, weights = in_float32(model, to_prune(model, biases=biases, where=where))
     batches = _repeatable(batches)
 
     def soften(_module, _inputs, outputs):
@@ -122,7 +122,7 @@ def synflow(
     flow (NeurIPS 2020), equation 3 and algorithm 1.
     """
     ones = _ones(batches)
-    probe, weights = own_copy(model, weights_to_score(model, biases, where), torch.float64)
+    probe, weights = own_copy(model, to_prune(model, biases=biases, where=where), torch.float64)
     for parent in list(probe.modules()):
         for name, child in list(parent.named_children()):
             if is_norm(child):
@@ -166,14 +166,8 @@ def iterative_snip(
     Cost: ``rounds`` passes forward and back.
     Source: de Jorge, Sanyal, Behl, Torr, Rogez, Dokania: Progressive Skeletonization (ICLR 2021), section 4.
     """
-    network, weights = own_copy(*in_float32(model, weights_to_score(model, biases, where)))
-    batches = _repeatable(batches)
-
-    def sensitivity() -> Scores:
-        gradients = mean_over_examples(gradient, network, weights, batches, loss, closure, batch_norm)
-        return _products(weights, gradients)
-
-    return _in_rounds(sensitivity, network, weights, sparsity, rounds)
+    weights = to_prune(model, biases=biases, where=where)
+    return _sensitivity_in_rounds(model, weights, batches, loss, closure, batch_norm, sparsity, rounds, False)
 
 
 def force(
@@ -189,15 +183,24 @@ def force(
     Arguments, errors and cost as for ``iterative_snip``. Returns the scores of the last round, none below 0.
     Source: de Jorge et al. (ICLR 2021), equation 6 and algorithm 1.
     """
-    network, weights = own_copy(*in_float32(model, weights_to_score(model, biases, where)))
+    weights = to_prune(model, biases=biases, where=where)
+    return _sensitivity_in_rounds(model, weights, batches, loss, closure, batch_norm, sparsity, rounds, True)
+
+
+def _sensitivity_in_rounds(
+    model: nn.Module, weights: Weights, batches: Any, loss: Loss | None, closure: Closure | None, batch_norm: str,
+    sparsity: Sparsity, rounds: int, come_back: bool,
+) -> Scores:
+    """Connection sensitivity, round by round: of the pruned weights, or of the dense ones if they may come back."""
+    network, weights = own_copy(*in_float32(model, weights))
     batches = _repeatable(batches)
     dense = {name: weight.detach().clone() for name, weight in weights.items()}
 
     def sensitivity() -> Scores:
         gradients = mean_over_examples(gradient, network, weights, batches, loss, closure, batch_norm)
-        return _products(dense, gradients)
+        return _products(dense if come_back else weights, gradients)
 
-    return _in_rounds(sensitivity, network, weights, sparsity, rounds, come_back=True)
+    return _in_rounds(sensitivity, network, weights, sparsity, rounds, come_back)
 
 
 def _in_rounds(

@@ -120,25 +120,6 @@ def test_the_authors_batch_norm():
     assert {(m.momentum, m.eps) for m in norms} == {(0.01, 0.001)} and len(norms) == 14
 
 
-@pytest.mark.parametrize("budget", [1333, 5332, 13_330, 26_661, 133_305, 266_610, 807])
-def test_dense_lenets_for_a_number_of_parameters(budget):
-    """Just below it: one more unit in either layer would be too much."""
-
-    def size(hidden):
-        return sum(p.numel() for p in models.build("lenet-300-100", hidden=hidden).parameters())
-
-    first, second = models.dense_widths(budget)
-    assert size([first, second]) <= budget < size([first, second + 1])
-    assert second >= first // 3 and size([first + 1, max(1, (first + 1) // 3)]) > budget
-
-
-def test_dense_lenets_known_and_impossible():
-    assert models.dense_widths(266_610) == [300, 100] and models.dense_widths(5332) == [6, 36]
-    assert models.dense_widths(5332, num_classes=20)[1] < 36
-    with pytest.raises(ValueError, match="806 parameters are too few for one hidden unit"):
-        models.dense_widths(806)
-
-
 def test_lenet_5_has_no_relu_after_its_convolutions_unless_asked():
     x = images("lenet-5-caffe", 4)
     plain, relu = models.build("lenet-5-caffe"), models.build("lenet-5-caffe", conv_relu=True)

@@ -117,10 +117,6 @@ SNIP = {"criterion": "snip", "sparsity": 0.5}
         ({"criterion": "erk", "sparsity": 0.5, "ablation": "invert"}, "erk does not rank what it removes"),
         ({"pretrained": True, "criterion": "magnitude", "sparsity": 0.5}, "goes back to the same draw: set both"),
         ({"pretrained": True, "same_draw": True} | SNIP, "a pretrained run ranks by magnitude"),
-        ({"options": {"hidden": [6]}}, "hidden is .*; it is the number of units of two layers"),
-        ({"options": {"hidden": [6, 0]}}, "units of two layers, each at least 1"),
-        ({"options": {"hidden": [6.5, 3]}}, "lenet-300-100 does not take these options"),
-        ({"options": {"hidden": 6}}, "hidden of lenet-300-100 is 6, but it takes tuple"),
         ({"same_draw": True, "scoring_init": "he"}, "only be trained when both initialisers are the same"),
         ({"scoring_data": "cifar-10"}, "cifar-10 has other images or classes than mnist"),
         ({"scoring_data": "noise", "scoring_labels": "random"}, "noise has no labels"),
@@ -135,7 +131,7 @@ SNIP = {"criterion": "snip", "sparsity": 0.5}
         ({"model": "lenet-5-caffe", "options": {"conv_relu": "yes"}}, "conv_relu of .* is 'yes', but it takes bool"),
         ({"model": "lstm-s", "options": {"units": -8}}, "units of lstm-s is -8, but it is a size"),
         ({"model": "vgg-d"}, "for images of 32 or 64 pixels, not 28"),
-        ({"data": "cifar-10"}, "images of 28 pixels"),
+        ({"data": "cifar-10"}, "inputs 28 wide"),
     ],
 )
 def test_a_value_that_lies_is_refused(wrong, message):

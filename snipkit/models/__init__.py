@@ -11,7 +11,6 @@ from torch import nn
 
 from snipkit.models import alexnet, lenet, recurrent, resnet, signals, vgg, wide_resnet
 from snipkit.models.initialisers import INITIALISERS, initialise_
-from snipkit.models.lenet import dense_widths
 
 #: name → constructor ``(num_classes, **options) -> nn.Module``
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -60,4 +59,4 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
     return model
 
 
-__all__ = ["INITIALISERS", "MODELS", "build", "dense_widths", "initialise_"]
+__all__ = ["INITIALISERS", "MODELS", "build", "initialise_"]

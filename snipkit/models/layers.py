@@ -24,6 +24,21 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(F.pad(x, padding), self.weight, self.bias, self.stride)
 
 
+class ThreeLayers(nn.Module):
+    """Fully connected, ReLU in between."""
+
+    def __init__(self, inputs, first, second, num_classes):
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, first)
+        self.fc2 = nn.Linear(first, second)
+        self.fc3 = nn.Linear(second, num_classes)
+
+    def forward(self, x):
+        x = F.relu(self.fc1(x.flatten(1)))
+        x = F.relu(self.fc2(x))
+        return self.fc3(x)
+
+
 def norm(channels, momentum, kind=nn.BatchNorm2d) -> nn.Module:
     """The authors' batch norm. ``momentum`` is torch's; trainings of a few hundred steps need 0.1."""
     return kind(channels, momentum=momentum, eps=BN_EPSILON)
@@ -32,6 +47,12 @@ def norm(channels, momentum, kind=nn.BatchNorm2d) -> nn.Module:
 def scaled(channels, width) -> int:
     """``channels`` times ``width``, at least 1."""
     return max(1, round(channels * width))
+
+
+def only_size(size, image_size) -> None:
+    """Raise ValueError for images (signals) that are not ``size`` pixels (points) wide."""
+    if image_size != size:
+        raise ValueError(f"this network is for inputs {size} wide, not {image_size}")
 
 
 def first_stride(stride, image_size) -> int:

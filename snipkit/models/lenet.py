@@ -3,47 +3,15 @@
 import torch.nn.functional as F
 from torch import nn
 
-
-class LeNet300100(nn.Module):
-    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes.
-
-    Args:
-        hidden: the numbers of units of the two hidden layers; ``dense_widths`` finds them for a number of parameters.
-    """
-
-    def __init__(self, num_classes=10, image_size=28, hidden=(300, 100)):
-        super().__init__()
-        only_28(image_size)
-        if len(hidden) != 2 or min(hidden) < 1:
-            raise ValueError(f"hidden is {hidden}; it is the number of units of two layers, each at least 1")
-        first, second = hidden
-        self.fc1 = nn.Linear(784, first)
-        self.fc2 = nn.Linear(first, second)
-        self.fc3 = nn.Linear(second, num_classes)
-
-    def forward(self, x):
-        x = F.relu(self.fc1(x.flatten(1)))
-        x = F.relu(self.fc2(x))
-        return self.fc3(x)
+from snipkit.models.layers import ThreeLayers, only_size
 
 
-def dense_widths(parameters: int, num_classes: int = 10) -> list[int]:
-    """The ``hidden`` of the dense LeNet-300-100 with this number of parameters or just below: a baseline for pruning.
+class LeNet300100(ThreeLayers):
+    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes."""
 
-    The first layer is as wide as it can be with a third as many units in the second; the second then takes what is
-    left, so that it is no bottleneck of a few units.
-
-    Raises:
-        ValueError: too few parameters for one unit in each layer.
-    """
-
-    def second(first):  # the widest second layer beside it
-        return (parameters - 785 * first - num_classes) // (first + 1 + num_classes)
-
-    fitting = [first for first in range(1, parameters // 785 + 1) if second(first) >= max(1, first // 3)]
-    if not fitting:
-        raise ValueError(f"{parameters} parameters are too few for one hidden unit in each layer of LeNet-300-100")
-    return [fitting[-1], second(fitting[-1])]
+    def __init__(self, num_classes=10, image_size=28):
+        only_size(28, image_size)
+        super().__init__(784, 300, 100, num_classes)
 
 
 class LeNet5Caffe(nn.Module):
@@ -55,7 +23,7 @@ class LeNet5Caffe(nn.Module):
 
     def __init__(self, num_classes=10, conv_relu=False, image_size=28):
         super().__init__()
-        only_28(image_size)
+        only_size(28, image_size)
         self.after = nn.ReLU() if conv_relu else nn.Identity()
         self.conv1 = nn.Conv2d(1, 20, 5)
         self.conv2 = nn.Conv2d(20, 50, 5)
@@ -67,9 +35,3 @@ class LeNet5Caffe(nn.Module):
         x = F.max_pool2d(self.after(self.conv2(x)), 2)
         x = F.relu(self.fc1(x.flatten(1)))
         return self.fc2(x)
-
-
-def only_28(image_size) -> None:
-    """Raise ValueError for an image size other than MNIST's."""
-    if image_size != 28:
-        raise ValueError(f"this network is for images of 28 pixels, not {image_size}")

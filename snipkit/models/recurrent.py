@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from snipkit.models.layers import scaled
-from snipkit.models.lenet import only_28
+from snipkit.models.layers import only_size, scaled
 
 
 class _RowReader(nn.Module):
@@ -12,7 +11,7 @@ class _RowReader(nn.Module):
 
     def __init__(self, num_classes, units, width, image_size, gates):
         super().__init__()
-        only_28(image_size)
+        only_size(28, image_size)
         self.units = units = scaled(units, width)
         self.embed = nn.Linear(28, units)
         self.gates = nn.Linear(2 * units, gates * units)

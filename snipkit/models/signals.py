@@ -3,10 +3,10 @@
 import torch.nn.functional as F
 from torch import nn
 
-from snipkit.models.layers import scaled
+from snipkit.models.layers import ThreeLayers, only_size, scaled
 
 
-class MLP1D(nn.Module):
+class MLP1D(ThreeLayers):
     """40-200-200-classes, fully connected, ReLU in between; 50,410 parameters for 10 classes.
 
     Args:
@@ -14,17 +14,9 @@ class MLP1D(nn.Module):
     """
 
     def __init__(self, num_classes=10, width=1.0, image_size=40):
-        super().__init__()
-        only_40(image_size)
+        only_size(40, image_size)
         units = scaled(200, width)
-        self.fc1 = nn.Linear(40, units)
-        self.fc2 = nn.Linear(units, units)
-        self.fc3 = nn.Linear(units, num_classes)
-
-    def forward(self, x):
-        x = F.relu(self.fc1(x.flatten(1)))
-        x = F.relu(self.fc2(x))
-        return self.fc3(x)
+        super().__init__(40, units, units, num_classes)
 
 
 class CNN1D(nn.Module):
@@ -38,7 +30,7 @@ class CNN1D(nn.Module):
 
     def __init__(self, num_classes=10, width=1.0, image_size=40):
         super().__init__()
-        only_40(image_size)
+        only_size(40, image_size)
         channels = scaled(25, width)
         self.conv1 = nn.Conv2d(1, channels, (1, 5), (1, 2), (0, 1))
         self.conv2 = nn.Conv2d(channels, channels, (1, 3), (1, 2), (0, 1))
@@ -49,9 +41,3 @@ class CNN1D(nn.Module):
         for layer in (self.conv1, self.conv2, self.conv3):
             x = F.relu(layer(x))
         return self.last(x.flatten(1))
-
-
-def only_40(image_size) -> None:
-    """Raise ValueError for another length than that of MNIST-1D's signals."""
-    if image_size != 40:
-        raise ValueError(f"this network is for signals of 40 points, not {image_size}")

@@ -181,7 +181,7 @@ def _check_fit(model, data, options):
     defaults = {name: parameter.default for name, parameter in inspect.signature(build).parameters.items()}
     for name, value in options.items():
         default, kind = defaults.get(name, value), type(value)
-        if type(default) is not kind and (type(default), kind) not in ((float, int), (tuple, list)):
+        if type(default) is not kind and (type(default), kind) != (float, int):
             raise ValueError(f"the option {name} of {model} is {value!r}, but it takes {type(default).__name__}")
         if kind in (int, float) and value <= 0:
             raise ValueError(f"the option {name} of {model} is {value}, but it is a size or a rate: greater than 0")

@@ -75,17 +75,14 @@ def value(
     low, high = interval(0.95)
     low, high = low - rounding, high + rounding
     inner_low, inner_high = interval(0.90)
-    if -margin < inner_low - rounding and inner_high + rounding < margin:
-        verdict, reason = EQUIVALENT, ""
-    elif low > 0 or high < 0:
-        verdict, reason = DIFFERS, f"{abs(difference):.2f} {'above' if difference > 0 else 'below'}"
-    elif (high - low) / 2 <= 2 * margin:
-        verdict, reason = CONSISTENT, ""
-    else:
+    verdict, reason = _judged((inner_low - rounding, inner_high + rounding), (low, high), margin), ""
+    if verdict == DIFFERS:
+        reason = f"{abs(difference):.2f} {'above' if difference > 0 else 'below'}"
+    elif verdict == UNDECIDED:
         # Equivalence with 80 % power if there is no difference: z(0.95) + z(0.90) standard errors within the margin.
         wanted = math.ceil((2.93 * sd / max(margin - rounding, margin / 2)) ** 2)
         hours = f", {max(wanted - n, 0) * seconds / 3600:.1f} hours" if seconds else ""
-        verdict, reason = UNDECIDED, f"it takes about {max(wanted, n + 1)} runs{hours}"
+        reason = f"it takes about {max(wanted, n + 1)} runs{hours}"
     own = "" if training == "paper" else "our schedule"
     return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high)
 
@@ -135,12 +132,17 @@ def equivalence(differences: Sequence[float], margin: float, training: str) -> s
         return NOT_RUN
     if np.isnan(differences).any():
         return DIFFERS
-    (_, inner_low, inner_high), (_, low, high) = (statistics.interval(differences, level) for level in (0.90, 0.95))
-    if -margin < inner_low and inner_high < margin:
+    at_90, at_95 = (statistics.interval(differences, level)[1:] for level in (0.90, 0.95))
+    return _judged(at_90, at_95, margin)
+
+
+def _judged(at_90, at_95, margin):
+    """The rule for a difference that should be 0, from its 90 and 95 % intervals (low, high)."""
+    if -margin < at_90[0] and at_90[1] < margin:
         return EQUIVALENT
-    if low > 0 or high < 0:
+    if at_95[0] > 0 or at_95[1] < 0:
         return DIFFERS
-    return CONSISTENT if (high - low) / 2 <= 2 * margin else UNDECIDED
+    return CONSISTENT if (at_95[1] - at_95[0]) / 2 <= 2 * margin else UNDECIDED
 
 
 def fact(claim: str, holds: bool, here: str, n: str | int = "", reason: str = "") -> dict:
