@@ -63,7 +63,7 @@ lint: setup  ## style of code and notebooks, types of the method (seconds)
 test: data lint  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (11 minutes)
 	$(PY) -m pytest -q -n 2 tests
 	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
-	$(PY) -m pytest -q -n 2 tests/lesson.py
+	$(PY) -m pytest -q -n 2 --dist worksteal tests/lesson.py
 
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
 	$(PY) tests/bench.py

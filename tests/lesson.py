@@ -1,5 +1,6 @@
 """Every notebook at lesson scale in an empty home, really training: what holds at any scale. Part of `make test`."""
 
+import os
 import re
 
 import nbformat
@@ -12,8 +13,11 @@ from snipkit.study import notebooks, paths, records
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """An empty home, but for the notebooks."""
+def home(tmp_path_factory, worker_id):
+    """An empty home, but for the notebooks. Of several pages at a time, each has a core for its trainings."""
+    if worker_id != "master" and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker_id.removeprefix("gw")) % len(cores)]})
     folder = tmp_path_factory.mktemp("home")
     (folder / "notebooks").symlink_to(ROOT / "notebooks")
     with pytest.MonkeyPatch.context() as patch:
