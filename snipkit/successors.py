@@ -119,7 +119,7 @@ def synflow(
 
     Cost: ``rounds`` passes forward and back with a single example.
     Source: Tanaka, Kunin, Yamins, Ganguli: Pruning neural networks without any data by iteratively conserving synaptic
-    flow (NeurIPS 2020), equation 3 and algorithm 1.
+    flow (NeurIPS 2020), algorithm 1.
     """
     ones = _ones(batches)
     probe, weights = own_copy(model, to_prune(model, biases=biases, where=where), torch.float64)
@@ -164,7 +164,7 @@ def iterative_snip(
         ValueError: no sparsity, or one out of range; and what ``saliency.snip`` raises.
 
     Cost: ``rounds`` passes forward and back.
-    Source: de Jorge, Sanyal, Behl, Torr, Rogez, Dokania: Progressive Skeletonization (ICLR 2021), section 4.
+    Source: de Jorge, Sanyal, Behl, Torr, Rogez, Dokania: Progressive Skeletonization (ICLR 2021), algorithm 1.
     """
     weights = to_prune(model, biases=biases, where=where)
     return _sensitivity_in_rounds(model, weights, batches, loss, closure, batch_norm, sparsity, rounds, False)
@@ -181,7 +181,7 @@ def force(
     score, too: how much the loss would react if it came back.
 
     Arguments, errors and cost as for ``iterative_snip``. Returns the scores of the last round, none below 0.
-    Source: de Jorge et al. (ICLR 2021), equation 6 and algorithm 1.
+    Source: de Jorge et al. (ICLR 2021), algorithm 1.
     """
     weights = to_prune(model, biases=biases, where=where)
     return _sensitivity_in_rounds(model, weights, batches, loss, closure, batch_norm, sparsity, rounds, True)
