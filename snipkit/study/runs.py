@@ -42,6 +42,7 @@ RECIPES = {
     "paper-labels-momentum-l2": Recipe(steps=30_000, lr=0.01, decay_every=10_000),
     "overnight-lenet-300-100": Recipe(steps=25_000, schedule="onecycle"),
     "overnight-lenet-5-caffe": Recipe(steps=6_000, schedule="onecycle", lr=0.05),
+    "overnight-recurrent": Recipe(steps=3_000, schedule="onecycle"),
     "overnight-mnist-1d": Recipe(steps=2_000, schedule="onecycle", lr=0.3),
     "overnight-resnet-20": Recipe(
         steps=3_510, batch_size=128, lr=0.2, schedule="onecycle", augment="flip-shift", precision="bfloat16"
