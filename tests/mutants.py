@@ -177,7 +177,7 @@ MUTANTS = {
         ("ablation=ablation,", "ablation=\"none\","),
         ("pretrained=pretrained\n", "pretrained=False\n"),
         ("if self.pretrained and not (", "if False and not ("),
-        ("if self.criterion in masking.LAYERWISE and", "if False and"),
+        ("if self.criterion in (*masking.LAYERWISE, \"synflow\", \"iterative-snip\") and", "if False and"),
         ("(self.criterion == \"dense\") != (self.sparsity == 0)", "False"),
         ("if self.same_draw and self.scoring_init", "if False and self.scoring_init"),
         ("scoring_batch: PositiveInt | None = 100", "scoring_batch: int | None = 100"),
@@ -331,7 +331,7 @@ MUTANTS = {
         ("type(default) is not kind and", "False and"),
         ("    if profile not in PROFILES:", "    if False:"),
         ("    namespace |= parameters(name, profile)\n", ""),
-        ("if not (found := sorted(", "if (found := sorted(") ,
+        ("    if not found:", "    if found:"),
     ]),
     "study/__main__.py": (["test_commands.py"], [
         ("not (math.isfinite(budget) and budget >= 0)", "not budget >= 0"),
