@@ -112,8 +112,23 @@ def test_a_data_set_that_cannot_be_had_does_not_stop_the_others(tmp_path, done, 
     assert list(table.id) == [runs[0].id, runs[2].id] and done == [runs[0], runs[2]]
     with pytest.raises(sources.DataError, match="cifar-10: the data set is not here"):
         carry_on(runs[1:2], tmp_path / "a.jsonl")
-    with pytest.warns(UserWarning, match="1 runs are left out"):  # what it is scored on must be here, too
-        assert scheduler.reachable([quick(data="mnist", scoring_data="fashion-mnist"), runs[1]]) != []
+
+
+def test_what_a_run_is_scored_on_must_be_here_too(monkeypatch):
+    def fetch(name):
+        if name == "fashion-mnist":
+            raise sources.DataError(f"{name}: the data set is not here")
+
+    monkeypatch.setattr(sources, "fetch", fetch)
+    runs = [quick(), quick(scoring_data="fashion-mnist", **SNIP)]
+    with pytest.warns(UserWarning, match="1 runs are left out. fashion-mnist: the data set is not here"):
+        assert scheduler.reachable(runs) == runs[:1]
+
+
+def test_runs_that_are_on_record_need_no_data(tmp_path, done, monkeypatch):
+    monkeypatch.setattr(sources, "fetch", lambda name: 1 / 0)
+    records.append(tmp_path / "a.jsonl", record(quick()))
+    assert len(carry_on([quick()], tmp_path / "a.jsonl")) == 1 and not done
 
 
 def test_a_damaged_data_set_stops_the_study(tmp_path, done, monkeypatch):
@@ -147,6 +162,9 @@ def test_after_the_deadline_no_run_is_started(tmp_path, monkeypatch):
 
 def test_a_deadline_that_has_passed(tmp_path, done):
     assert len(carry_on([quick()], tmp_path / "a.jsonl", deadline=0.0)) == 0 and not done
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit = None  # nothing travels to workers, who would only send it back
+        assert scheduler.execute_all({quick(): tmp_path / "a.jsonl"}, executor, deadline=0.0) == {}
     assert not scheduler._passed(None) and not scheduler._passed(time.monotonic() + 60)
 
 

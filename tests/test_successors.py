@@ -197,6 +197,22 @@ def test_a_network_that_comes_apart_on_the_way_still_gives_a_mask():
         assert sum(int(mask.sum()) for mask in masking.keep_top(scores, 0.9998).values()) == 3
 
 
+def test_once_nothing_passes_the_round_before_decides():
+    """A unit's connection in scores as its two out together. So the first round keeps only connections in: no path is left.
+
+    Pruned connections out still have gradients then. They must not pass for a score, or ties would decide.
+    """
+    model = nn.Sequential(nn.Linear(1, 4, bias=False), nn.Linear(4, 2, bias=False))
+    model[0].weight.data[:] = 1
+    model[1].weight.data[:] = torch.tensor([1.0, 1.1, 1.2, 0.1])
+    batch = torch.ones(3, 1), torch.zeros(3)
+    scores = saliency.CRITERIA["iterative-snip"](
+        model, batch, lambda outputs, _: outputs.sum(), sparsity=11 / 12, rounds=2
+    )
+    masks = masking.keep_top(scores, 11 / 12)
+    assert masks["0.weight"].flatten().tolist() == [0, 0, 1, 0] and not masks["1.weight"].any()
+
+
 @pytest.mark.parametrize("criterion", saliency.CRITERIA)
 def test_what_a_criterion_costs(small, criterion):
     model, batch = small
