@@ -198,7 +198,7 @@ def test_a_network_that_comes_apart_on_the_way_still_gives_a_mask():
 
 
 def test_once_nothing_passes_the_round_before_decides():
-    """A unit's connection in scores as its two out together. So the first round keeps only connections in: no path is left.
+    """A unit's connection in scores as its two out together, so the first round keeps only those: no path is left.
 
     Pruned connections out still have gradients then. They must not pass for a score, or ties would decide.
     """
