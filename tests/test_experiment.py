@@ -309,9 +309,13 @@ def test_a_stack_of_runs_comes_to_the_records_of_the_single_ones():
         quick(train_labels="random", scoring_labels="random", **SNIP),
         quick(criterion="magnitude", sparsity=0.9, scoring_init="he", training_init="he", seed=2),
         quick(model="lenet-5-caffe", test_size=50, **SNIP), quick(model="lenet-5-caffe", test_size=50, seed=1),
+        *(
+            quick(data="mnist-1d", model=model, seed=seed, criterion="snip", ablation=ablation, sparsity=0.8)
+            for model in experiment.TINY for seed, ablation in enumerate(("none", "shuffle-units"))
+        ),
     ]  # fmt: skip
     groups = experiment.stacks(runs)
-    assert [len(group) for group in groups] == [5, 2]
+    assert [len(group) for group in groups] == [5, 2, 2, 2]
     for group in groups:
         for run, record in zip(group, experiment.execute_stack(group), strict=True):
             alone = experiment.execute(run)
