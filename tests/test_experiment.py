@@ -170,12 +170,14 @@ def test_ablations_change_what_they_should():
 @pytest.mark.parametrize("criterion", ["snip", "erk"])
 def test_the_rungs_of_the_ladder_are_those_of_masking(criterion):
     """Each is made from the same mask with the run's own generator."""
-    run = quick(criterion=criterion, sparsity=0.95, seed=2)
+    run = quick(model="lenet-5-caffe", criterion=criterion, sparsity=0.95, seed=2)
     dataset = experiment.load(run)
     masks, seed = experiment.find_masks(run, dataset), run.seeds()["ablation"]
     for ablation, keep in {"": "layers", "-inputs": "inputs", "-outputs": "outputs", "-units": "units"}.items():
         found = experiment.find_masks(dataclasses.replace(run, ablation=f"shuffle{ablation}"), dataset)
         assert equal(found, masking.shuffle(masks, torch.Generator().manual_seed(seed), keep)), ablation
+    found = experiment.find_masks(dataclasses.replace(run, ablation="shuffle-channels"), dataset)
+    assert equal(found, masking.shuffle(masks, torch.Generator().manual_seed(seed), "units", positions=False))
     found = experiment.find_masks(dataclasses.replace(run, ablation="relabel"), dataset)
     model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(seed)
     assert equal(found, masking.relabel(model, masks, torch.zeros(1, 1, 28, 28), generator))

@@ -14,7 +14,7 @@ from snipkit import data, masking, models, saliency, training
 from snipkit.study import datasets, provenance
 from snipkit.study.checkpoints import Checkpoint
 from snipkit.study.records import Record
-from snipkit.study.runs import NOISE, Run
+from snipkit.study.runs import NOISE, SHUFFLES, Run
 from snipkit.study.stacking import train_stack
 
 SCORED_AT_ONCE = 1000  # images; the scores are those of the whole batch (law 4)
@@ -90,7 +90,9 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
     generator = torch.Generator().manual_seed(seeds["ablation"])
     if run.ablation == "relabel":
         return masking.relabel(model, masks, dataset.test[:1][0], generator)
-    if run.ablation.startswith("shuffle"):
+    if run.ablation == "shuffle-channels":
+        return masking.shuffle(masks, generator, keep="units", positions=False)
+    if run.ablation in SHUFFLES:
         return masking.shuffle(masks, generator, keep=run.ablation.removeprefix("shuffle").lstrip("-") or "layers")
     return masks
 

@@ -19,7 +19,8 @@ from snipkit.data import AUGMENTATIONS, SAMPLING
 from snipkit.recipe import STRICT, Recipe
 from snipkit.study.datasets import SHAPES
 
-ABLATIONS = ("none", "shuffle", "invert", "shuffle-inputs", "shuffle-outputs", "shuffle-units", "relabel")
+SHUFFLES = ("shuffle", "shuffle-inputs", "shuffle-outputs", "shuffle-units", "shuffle-channels")
+ABLATIONS = ("none", *SHUFFLES, "relabel", "invert")
 LABELS = ("true", "random")
 NOISE = "noise"  # as ``scoring_data``: standard normal pixels under random labels
 # In this order for ever: seeds go by it.
@@ -78,7 +79,8 @@ class Run:
         criterion: a name in ``saliency.CRITERIA`` or in ``masking.LAYERWISE`` (random masks); "dense": no pruning.
         sparsity: share of the prunable parameters removed; 0 with "dense" and only then.
         ablation: "none"; "shuffle" permutes the mask within each layer, "shuffle-inputs", "-outputs" and "-units" keep
-            the units' counts (``masking.shuffle``); "relabel" renames hidden units; "invert" keeps the lowest scores.
+            the units' counts (``masking.shuffle``), "-channels" those of both sides' whole channels; "relabel" renames
+            hidden units; "invert" keeps the lowest scores.
         seed: everything random in the run follows from it. Runs that differ only in criterion, ablation or sparsity
             share split, initialisations, scoring batch and order of examples, so they can be compared in pairs.
         scoring_init, training_init: names in ``models.INITIALISERS``.
