@@ -312,3 +312,15 @@ def test_records_of_two_machines_are_merged_by_cat(tmp_path, instead, monkeypatc
     table = carry_on(runs, here)
     assert list(table.id) == [run.id for run in runs] and len(ids(here.parent)) == 4
     assert records.read(here.parent)[runs[1].id] == first
+
+
+def test_a_script_without_a_main_guard_ends_with_advice(tmp_path):
+    """Its worker would wait for a run that its own parent has claimed."""
+    script = tmp_path / "study.py"
+    script.write_text(
+        "from snipkit.study import Run, run_all\n"
+        "run_all([Run(recipe=dict(steps=2), train_size=200, test_size=20)], 'results/rq1.jsonl')\n"
+    )
+    call = [sys.executable, script]
+    done = subprocess.run(call, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    assert done.returncode and "put its calls under if __name__ == '__main__':" in done.stderr

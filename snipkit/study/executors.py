@@ -75,6 +75,9 @@ class Processes(ProcessPoolExecutor):
     """
 
     def __init__(self, count: int):
+        if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself checks
+            advice = "put its calls under if __name__ == '__main__':"
+            raise RuntimeError(f"workers import the script that starts them: {advice}")
         super().__init__(count, multiprocessing.get_context("spawn"), initializer=_start_worker)
 
     def submit(self, *task):
