@@ -169,16 +169,23 @@ def verdicts(rows, colors):
     for place, row in enumerate(rows.itertuples()):
         color = colors[row.verdict]
         claim = f"{row.where}: {textwrap.shorten(row[2], 64, placeholder=' …')}"
-        ax.text(-1.12, place, claim, ha="right", va="center", fontsize=6.5)
-        ax.text(1.12, place, row.verdict, ha="left", va="center", fontsize=6.5, color=color)
+        beside = dict(va="center", fontsize=6.5, transform=ax.get_yaxis_transform())
+        ax.text(-0.02, place, claim, ha="right", **beside)
+        ax.text(1.02, place, row.verdict, ha="left", color=color, **beside)
         if row[6]:  # "low to high"
             low, high = map(float, row[6].split(" to "))
             ax.barh(place, 2 * float(row.margin), left=-float(row.margin), height=0.8, color="0.88", lw=0)
-            ax.hlines(place, max(low, -1), min(high, 1), color=color, lw=2)
+            ax.hlines(place, low, high, color=color, lw=2)
             ax.plot((low + high) / 2, place, "o", ms=3.5, color=color)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set(xlim=(-1.08, 1.08), ylim=(len(rows) - 0.4, -0.6), yticks=[])
-    ax.set_xlabel("here minus printed, points (grey: the margin)")
+    ends = [float(end) for interval in rows["difference, 95 %"] if interval for end in interval.split(" to ")]
+    widest = 1.1 * max([1, *map(abs, ends)])
+    ax.set_xscale("symlog", linthresh=1)  # most differences are below a point; a few are not
+    ticks = [t for t in (-20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20) if abs(t) <= widest]
+    ax.set(xlim=(-widest, widest), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("here minus printed, points (bar: 95 % interval; grey: the margin)")
     ax.grid(axis="y", visible=False)
     return fig
 
