@@ -152,3 +152,21 @@ def test_the_cost_of_a_new_run_is_measured(monkeypatch):
     assert [recipe.steps for recipe in trained] == [1, 10] and trained[0].batch_size == run.recipe.batch_size
     assert seconds == pytest.approx(1000 * 0.5 / 10 + training.TESTS * 200 * 0.5 / 1000)
     assert torch.get_num_threads() == 2
+
+
+def test_calls_are_timed_in_turns_and_the_shortest_counts(monkeypatch):
+    calls, spent = [], iter([8e-6, 4e-6, 6e-6, 10e-6])  # seconds of two calls each
+
+    class Timer:
+        def __init__(self, call):
+            self.call = call
+
+        def timeit(self, repeats):
+            assert repeats == 2
+            self.call()
+            return next(spent)
+
+    monkeypatch.setattr(estimate, "Timer", Timer)
+    named = {name: lambda name=name: calls.append(name) for name in "ab"}
+    assert estimate.microseconds(named, turns=2, repeats=2) == pytest.approx({"a": 3.0, "b": 2.0})
+    assert calls == ["a", "b", "a", "b"]

@@ -93,7 +93,22 @@ def test_a_band_needs_three_seeds(n, bands):
     figures.lines(ax, statistics.summarise(table, ["method", "kept"]), "kept", {"snip": "SNIP"})
     figures.curves(loss, [[2.0 + seed, 1.0 + seed] for seed in range(n)], "SNIP", "C0")
     assert len(heights(ax)) == len(heights(loss)) == bands
-    assert len(ax.lines) == len(loss.lines) == 1  # the means are there in any case
+    line, *hollow = ax.lines  # the means are there in any case
+    assert list(line.get_ydata()) == [(n + 1) / 2] * 2 and len(loss.lines) == 1
+    assert [dots.get_markerfacecolor() for dots in hollow] == ["white"] * (n < 3)
+
+
+def test_bars_of_several_methods_stand_side_by_side():
+    table = pd.concat([runs(snip={0: 1, 1: 2, 2: 3}, random={0: 4, 1: 5, 2: 7}).assign(kept=kept) for kept in (10, 20)])
+    summary = statistics.summarise(table, ["method", "kept"])
+    _, (ax,) = figures.panels([""])
+    figures.bars(ax, summary, "kept", {"snip": "SNIP", "nothing": "no runs", "random": "random"})
+    snip, random = ax.lines
+    assert list(snip.get_ydata()) == [2, 2] and [line.get_label() for line in ax.lines] == ["SNIP", "random"]
+    assert (snip.get_xdata() < [10, 20]).all() and (random.get_xdata() > [10, 20]).all()
+    low, high = ax.collections[0].get_segments()[0][:, 1]
+    row = summary[(summary.method == "snip") & (summary.kept == 10)].iloc[0]
+    assert (low, high) == pytest.approx((row.low, row.high))
 
 
 def test_a_loss_curve_counts_what_diverged():

@@ -119,9 +119,13 @@ def test_the_report_takes_the_best_evidence(tmp_path, monkeypatch):
     verdicts.save([verdicts.value(CLAIM, around(2.1, 0.05, 6), "paper")], "rq2", "paper")
     row = verdicts.report().loc[CLAIM]
     assert row.verdict == DIFFERS and row.scale == "paper" and row["difference, 95 %"].startswith("+0.")
+    spread = [1.2, 1.6, 2.6]  # says nothing, so what another scale decides counts
+    verdicts.save([verdicts.value(CLAIM, spread, "paper")], "rq2", "paper")
+    assert verdicts.report().loc[CLAIM, ["verdict", "scale"]].tolist() == [EQUIVALENT, "overnight"]
+    verdicts.save([verdicts.value(CLAIM, around(2.1, 0.05, 6), "paper")], "rq2", "paper")
     rows = verdicts.write()
     text = (tmp_path / "REPLICATION.md").read_text()
-    assert f"differs: 1, not run at this scale: {len(rows) - 1}" in text and "Of 1 intervals" in text
+    assert f"differs: 1, not run at this scale: {len(rows) - 1}" in text and "Of the 1 intervals" in text
     with pytest.raises(ValueError, match="unknown claim 'table9'"):
         verdicts.fact("table9", True, "")
 

@@ -1,8 +1,9 @@
-"""How long runs take on this machine."""
+"""How long runs, and single calls, take on this machine."""
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from timeit import Timer
 
 import numpy as np
 import torch
@@ -12,6 +13,19 @@ from snipkit.study import executors, experiment, provenance
 from snipkit.study.datasets import SHAPES
 from snipkit.study.records import Record
 from snipkit.study.runs import Run
+
+
+def microseconds(calls: Mapping[str, Callable], turns: int = 15, repeats: int = 50) -> dict[str, float]:
+    """The shortest time of each of several calls, by name: whatever else the machine does only adds to a time.
+
+    Args:
+        calls: name → a function without arguments. They take turns, so that a slow spell meets all of them.
+        turns: how often each is timed.
+        repeats: calls in a turn, whose mean is the time of that turn.
+    """
+    timers = {name: Timer(call) for name, call in calls.items()}
+    times = [[timer.timeit(repeats) / repeats for timer in timers.values()] for _ in range(turns)]
+    return dict(zip(timers, (1e6 * np.min(times, axis=0)).tolist()))
 
 
 def seconds(runs: Iterable[Run], records: dict[str, Record]) -> dict[Run, float]:

@@ -83,8 +83,9 @@ def grouped(ax, table, x, y, by, style="o-", **more) -> None:
 def layer_sizes(ax, layers) -> None:
     """Typical score against size, one dot a layer, and the law C / √m; columns ``layer, weights, rms``."""
     ax.loglog(layers.weights, layers.rms, "o", ms=4)
-    for row in layers.itertuples():
-        ax.annotate(row.layer, (row.weights, row.rms), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    for place, row in enumerate(layers.sort_values(["weights", "rms"]).itertuples()):
+        beside = (4, 3) if place % 2 else (4, -8)  # neighbours on different sides
+        ax.annotate(row.layer, (row.weights, row.rms), xytext=beside, textcoords="offset points", fontsize=7)
     constant = np.exp(np.log(layers.rms * np.sqrt(layers.weights)).mean())
     ends = np.array([layers.weights.min(), layers.weights.max()])
     ax.plot(ends, constant / np.sqrt(ends), "k--", lw=1, label="C / √m")
@@ -94,7 +95,8 @@ def layer_sizes(ax, layers) -> None:
 def lines(ax, summary, x, labels) -> None:
     """One line a method (method → legend text), with the band of its 95 % interval where n is 3 or more.
 
-    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for its interval.
+    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for its interval. A
+    point of one or two runs is hollow.
     """
     for number, (method, label) in enumerate(labels.items()):
         rows, color = summary[summary.method == method].sort_values(x), f"C{number}"
@@ -102,8 +104,21 @@ def lines(ax, summary, x, labels) -> None:
         if len(rows):
             ax.plot(rows[x], rows["mean"], "o-", ms=3.5, lw=1.3, color=color, label=label)
             ax.fill_between(rows[x], low, high, color=color, alpha=0.2, lw=0)
+            if len(few := rows[rows.n < 3]):
+                ax.plot(few[x], few["mean"], "o", ms=3.5, color=color, mfc="white", zorder=3)
         if len(rows) == 1:
             ax.vlines(rows[x], low, high, color=color, lw=1.3)
+
+
+def bars(ax, summary, x, labels) -> None:
+    """As ``lines``, with bars for the intervals, side by side: for intervals that overlap. Needs a logarithmic axis."""
+    known = [method for method in labels if (summary.method == method).any()]
+    for place, method in enumerate(known):
+        rows = summary[summary.method == method].sort_values(x)
+        shifted = rows[x] * 1.045 ** (place - (len(known) - 1) / 2)
+        color = f"C{list(labels).index(method)}"
+        ax.plot(shifted, rows["mean"], "o", ms=3.5, color=color, label=labels[method])
+        ax.vlines(shifted, rows.low, rows.high, color=color, lw=1.3)
 
 
 def kept_axis(ax, kept) -> None:
@@ -171,7 +186,8 @@ def verdicts(rows, colors):
         claim = f"{row.where}: {textwrap.shorten(row[2], 64, placeholder=' …')}"
         beside = dict(va="center", fontsize=6.5, transform=ax.get_yaxis_transform())
         ax.text(-0.02, place, claim, ha="right", **beside)
-        ax.text(1.02, place, row.verdict, ha="left", color=color, **beside)
+        numbers = f": {row.printed} → {row.here}, n = {row.n}" if row[6] else ""
+        ax.text(1.02, place, row.verdict + numbers, ha="left", color=color, **beside)
         if row[6]:  # "low to high"
             low, high = map(float, row[6].split(" to "))
             ax.barh(place, 2 * float(row.margin), left=-float(row.margin), height=0.8, color="0.88", lw=0)
@@ -186,6 +202,7 @@ def verdicts(rows, colors):
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
     ax.set_xlabel("here minus printed, points (bar: 95 % interval; grey: the margin)")
+    ax.text(1.02, -1.2, "verdict: printed → here", fontsize=6.5, transform=ax.get_yaxis_transform())
     ax.grid(axis="y", visible=False)
     return fig
 

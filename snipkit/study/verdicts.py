@@ -178,12 +178,14 @@ def gather(profile: str) -> pd.DataFrame:
 
 
 def report(profiles: Sequence[str] = PROFILES) -> pd.DataFrame:
-    """One row a claim: from the first of the profiles that has a verdict on it, or else that has run anything."""
+    """One row a claim: from the first of the profiles that decides it, else has a verdict, else has run anything."""
     claims, found, rows = _claims(), {profile: gather(profile) for profile in profiles}, []
     for claim, says in claims.iterrows():
         known = [(profile, own.loc[claim]) for profile, own in found.items() if claim in own.index]
-        judged = [one for one in known if one[1].verdict != NOT_RUN] or [one for one in known if one[1].here] or known
-        profile, row = judged[0] if judged else ("", pd.Series(dict.fromkeys(COLUMNS, ""), dtype=str))
+        judged = [one for one in known if one[1].verdict != NOT_RUN]
+        decided = [one for one in judged if one[1].verdict != UNDECIDED]
+        best = decided or judged or [one for one in known if one[1].here] or known
+        profile, row = best[0] if best else ("", pd.Series(dict.fromkeys(COLUMNS, ""), dtype=str))
         margin = "" if math.isnan(says.margin) else f"{says.margin:g}"
         interval = f"{float(row.low):+.2f} to {float(row.high):+.2f}" if row.low else ""
         ours = [row.here, row.n, interval, margin, row.verdict or NOT_RUN, row.reason, profile]
@@ -222,11 +224,11 @@ def write() -> pd.DataFrame:
 
 One row for each claim, table and figure of *SNIP: single-shot network pruning based on connection sensitivity* (Lee,
 Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)} (of {len(rows)}).
-Of {intervals} intervals of 95 %, about {0.05 * intervals:.0f} miss by chance.
+Of the {intervals} intervals of differences from a printed number, {0.05 * intervals:.1f} miss by chance, on average.
 
-*Scale* says whose runs a row rests on: `paper` (the paper's protocol) where there is a verdict from them, else
-`overnight` (our schedules, trained until little is left to gain), else `laptop` (short trainings). Errors are of the
-final weights, mean ± half a 95 % t-interval over n seeds.
+*Scale* says whose runs a row rests on: `paper` (the paper's protocol) where they decide it, else `overnight` (our
+schedules, trained until little is left to gain), else `laptop` (short trainings). Errors are of the final weights,
+mean ± half a 95 % t-interval over n seeds.
 
 ![All claims: printed number against ours](figures/verdicts.png)
 
