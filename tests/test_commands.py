@@ -13,7 +13,7 @@ import pytest
 from tiny import ENVIRONMENT, ROOT, record
 
 import snipkit
-from snipkit.study import __main__, estimate, executors, experiment, notebooks, paths, scheduler, sources
+from snipkit.study import __main__, estimate, executors, experiment, notebooks, paths, records, scheduler, sources
 from snipkit.study.runs import Run
 
 GRID = """from snipkit import study
@@ -282,6 +282,20 @@ def test_the_report_is_written(toy, command):
     code, out, err = command("report")
     assert code == 0, err
     assert re.search(r"profile laptop, \d+ claims of the paper: ", out) and (toy / "REPLICATION.md").exists()
+
+
+def test_the_report_says_what_is_planned_and_on_record(toy, command):
+    """A run that is on record at both scales counts once; a page that a profile does not name is not planned there."""
+    (toy / "notebooks/profiles/overnight.yml").write_text("toy: {seeds: 3}")
+    first, second, _ = notebooks.grid("toy", "overnight")
+    for folder, runs in (("overnight", [first, second]), ("paper", [first])):
+        for run in runs:
+            (toy / "results" / folder).mkdir(parents=True, exist_ok=True)
+            records.append(toy / "results" / folder / "toy.jsonl", record(run, provenance={"seconds": 3600.0}))
+    code, _, err = command("report")
+    text = (toy / "REPLICATION.md").read_text()
+    assert code == 0 and "2 runs on record (2 MNIST), 3 core-hours." in text, err
+    assert re.search(r"\| toy +\| +3 +\| +2 +\| +\| +\|", text), text[-400:]
 
 
 def test_figures_are_drawn_from_the_records_alone(toy, command, instead, monkeypatch):

@@ -205,8 +205,12 @@ def summary(rows: pd.DataFrame) -> str:
     return ", ".join(f"{verdict}: {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
 
 
-def write() -> pd.DataFrame:
-    """Write ``REPLICATION.md`` and ``figures/verdicts.png`` from what ``figures/`` holds; return the rows."""
+def write(progress: str = "") -> pd.DataFrame:
+    """Write ``REPLICATION.md`` and ``figures/verdicts.png`` from what ``figures/`` holds; return the rows.
+
+    Args:
+        progress: a last section: what is planned, and what is on record.
+    """
     rows, claims = report(), _claims()
     figures.use_style()
     figures.save(figures.verdicts(rows, COLORS), "verdicts", "", rows)
@@ -241,7 +245,7 @@ mean ± half a 95 % t-interval over n seeds.
 ## What makes each table and figure
 
 {items.to_markdown(index=False)}
-"""
+{progress}"""
     (paths.home() / "REPLICATION.md").write_text(text)
     return rows
 
