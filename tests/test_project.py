@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from tiny import ENVIRONMENT, ROOT
 
-from snipkit.study import notebooks
+from snipkit.study import notebooks, verdicts
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -133,6 +133,16 @@ def test_every_profile_fits_every_notebook(name, profile):
     assert notebooks.parameters(name, profile)["profile"] == profile
     runs = notebooks.grid(name, profile)
     assert len({run.id for run in runs}) == len(runs) and (runs or name.startswith("00"))
+
+
+def test_the_numbers_of_the_front_page_are_those_of_the_notebooks():
+    """Prose is not printed from the records, so it is compared with what is."""
+    readme = (ROOT / "README.md").read_text()
+    pages = [json.loads((ROOT / f"notebooks/{name}.ipynb").read_text()) for name in notebooks.names()]
+    shown = json.dumps([cell.get("outputs", []) for page in pages for cell in page["cells"]], ensure_ascii=False)
+    numbers = re.findall(r"-?\d+\.\d+ ± \d+\.\d+", readme)
+    assert len(numbers) > 5 and not [number for number in numbers if number not in shown]
+    assert verdicts.summary(verdicts.report(("paper", "overnight"))) in readme
 
 
 def test_committed_figures_say_where_they_come_from():
