@@ -122,6 +122,12 @@ def test_the_report_takes_the_best_evidence(tmp_path, monkeypatch):
     spread = [1.2, 1.6, 2.6]  # says nothing, so what another scale decides counts
     verdicts.save([verdicts.value(CLAIM, spread, "paper")], "rq2", "paper")
     assert verdicts.report().loc[CLAIM, ["verdict", "scale"]].tolist() == [EQUIVALENT, "overnight"]
+    order = pd.DataFrame([[6, 0.1, 0.5]], columns=["n", "low", "high"])  # of short trainings: it hides nothing longer
+    verdicts.save([verdicts.order("figure3-order", order, "short", "")], "rq5", "laptop")
+    verdicts.save([verdicts.order("figure3-order", order.assign(low=-0.1), "converged", "")], "rq5", "overnight")
+    assert verdicts.report().loc["figure3-order", ["verdict", "scale"]].tolist() == [UNDECIDED, "overnight"]
+    verdicts.save([], "rq5", "overnight")
+    verdicts.save([], "rq5", "laptop")
     verdicts.save([verdicts.value(CLAIM, around(2.1, 0.05, 6), "paper")], "rq2", "paper")
     rows = verdicts.write()
     text = (tmp_path / "REPLICATION.md").read_text()
