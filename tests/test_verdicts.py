@@ -1,5 +1,7 @@
 """The verdicts: never a better word than the numbers allow."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,7 +76,8 @@ def test_the_papers_own_runs_are_compared_by_welch():
 
 
 def settings(*rows):
-    return pd.DataFrame(rows, columns=["n", "low", "high"])
+    rows = pd.DataFrame(rows, columns=["n", "low", "high"])
+    return rows.assign(mean=(rows.low + rows.high) / 2)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,15 @@ def settings(*rows):
 )
 def test_an_order(rows, verdict):
     assert verdicts.order("figure3-order", settings(*rows), "paper", "")["verdict"] == verdict
+
+
+def test_as_many_runs_as_an_undecided_order_asks_for_decide_it_four_times_in_five():
+    seen = around(0.3, 0.5, 6)
+    claim = verdicts.order("figure3-order", pd.DataFrame([statistics.row(seen)]), "paper", "")
+    wanted = int(re.search(r"about (\d+) runs", claim["reason"]).group(1))
+    studies = np.random.default_rng(0).normal(0.3, 0.5, (2000, wanted))
+    decided = np.mean([statistics.interval(study)[1] > 0 for study in studies])
+    assert claim["verdict"] == UNDECIDED and 0.75 < decided < 0.85
 
 
 def test_a_short_training_can_show_an_order_but_no_margin():
@@ -122,7 +134,7 @@ def test_the_report_takes_the_best_evidence(tmp_path, monkeypatch):
     spread = [1.2, 1.6, 2.6]  # says nothing, so what another scale decides counts
     verdicts.save([verdicts.value(CLAIM, spread, "paper")], "rq2", "paper")
     assert verdicts.report().loc[CLAIM, ["verdict", "scale"]].tolist() == [EQUIVALENT, "overnight"]
-    order = pd.DataFrame([[6, 0.1, 0.5]], columns=["n", "low", "high"])  # of short trainings: it hides nothing longer
+    order = settings((6, 0.1, 0.5))  # of short trainings: it hides nothing longer
     verdicts.save([verdicts.order("figure3-order", order, "short", "")], "rq5", "laptop")
     verdicts.save([verdicts.order("figure3-order", order.assign(low=-0.1), "converged", "")], "rq5", "overnight")
     assert verdicts.report().loc["figure3-order", ["verdict", "scale"]].tolist() == [UNDECIDED, "overnight"]

@@ -83,13 +83,15 @@ def grouped(ax, table, x, y, by, style="o-", **more) -> None:
 def layer_sizes(ax, layers) -> None:
     """Typical score against size, one dot a layer, and the law C / √m; columns ``layer, weights, rms``."""
     ax.loglog(layers.weights, layers.rms, "o", ms=4)
-    for place, row in enumerate(layers.sort_values(["weights", "rms"]).itertuples()):
-        beside = (4, 3) if place % 2 else (4, -8)  # neighbours on different sides
-        ax.annotate(row.layer, (row.weights, row.rms), xytext=beside, textcoords="offset points", fontsize=7)
+    for place, row in enumerate(layers.sort_values("rms").itertuples()):
+        beside = 1.03, (place + 0.5) / len(layers)  # names in a column, since dots can lie close together
+        line = dict(arrowstyle="-", lw=0.4, color="0.6")
+        ax.annotate(row.layer, (row.weights, row.rms), beside, "data", "axes fraction", line, fontsize=7, va="center")
     constant = np.exp(np.log(layers.rms * np.sqrt(layers.weights)).mean())
     ends = np.array([layers.weights.min(), layers.weights.max()])
     ax.plot(ends, constant / np.sqrt(ends), "k--", lw=1, label="C / √m")
-    ax.set(xlabel="weights in the layer, m", ylabel="rms of w·∂L/∂w, nats", xlim=(ends[0] / 1.6, ends[1] * 4))
+    ax.set(xlabel="weights in the layer, m", ylabel="rms of w·∂L/∂w, nats")
+    ax.legend(fontsize=7, loc="lower left")
 
 
 def lines(ax, summary, x, labels) -> None:

@@ -10,16 +10,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from snipkit.study import figures, paper, paths, statistics
 
 EQUIVALENT, DIFFERS, CONSISTENT, UNDECIDED = "equivalent", "differs", "consistent", "undecided"  # printed numbers
 CONFIRMED, MIXED, CONTRADICTED = "confirmed", "mixed", "contradicted"  # orders, margins and facts
 NOT_RUN = "not run at this scale"
-COLORS = dict(zip(  # of the picture
-    (EQUIVALENT, CONFIRMED, CONSISTENT, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN),
-    ("#009E73", "#009E73", "#56B4E9", "#E69F00", "#E69F00", "#D55E00", "#D55E00", "0.6"),
-))
+COLORS = dict(
+    zip(  # of the picture
+        (EQUIVALENT, CONFIRMED, CONSISTENT, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN),
+        ("#009E73", "#009E73", "#56B4E9", "#E69F00", "#E69F00", "#D55E00", "#D55E00", "0.6"),
+    )
+)
 VERDICTS = tuple(COLORS)
 PROFILES = ("paper", "overnight", "laptop")  # whose rows are taken first; short trainings only where there is no other
 TRAININGS = ("short", "converged", "paper")  # in rising order of what they can show
@@ -93,7 +96,7 @@ def order(
     """Judge a claim about an order, or about a margin.
 
     Args:
-        differences: one row a setting that was planned, with ``n, low, high`` of a difference that should be positive.
+        differences: one row a planned setting, with ``n, mean, low, high`` of a difference that should be positive.
             A row with too few runs, or without an interval (a run diverged), does not count, and forbids *confirmed*.
         training: the least ``Run.training`` of the runs; "paper" where nothing is trained.
         here: how to show ours.
@@ -116,8 +119,15 @@ def order(
         verdict = CONTRADICTED if wrong else UNDECIDED
     said = [f"{right} of {judged} settings on the claimed side" + (f", {wrong} on the other" if wrong else "")]
     said += [f"{planned - judged} more not judged"] if planned > judged else []
+    said += [f"about {_runs_that_decide(differences):,} runs each would decide"] if verdict == UNDECIDED else []
     said += {"paper": [], "converged": ["our schedule"], "short": ["the training was shortened"]}[training]
     return _row(claim, here, n, verdict, "; ".join(said + [reason] * bool(reason)))
+
+
+def _runs_that_decide(differences) -> int:
+    """Runs for a verdict in every setting with 80 % power at 5 %, if the differences are those seen."""
+    sd = (differences["mean"] - differences.low) / stats.t.ppf(0.975, differences.n - 1) * np.sqrt(differences.n)
+    return math.ceil(((1.96 + 0.84) * sd / differences["mean"]).pow(2).clip(upper=1e6).max())
 
 
 def equivalence(differences: Sequence[float], margin: float, training: str) -> str:
