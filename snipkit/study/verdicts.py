@@ -15,7 +15,7 @@ from scipy import stats
 from snipkit.study import figures, paper, paths, statistics
 
 EQUIVALENT, DIFFERS, CONSISTENT, UNDECIDED = "equivalent", "differs", "consistent", "undecided"  # printed numbers
-CONFIRMED, MIXED, CONTRADICTED = "confirmed", "mixed", "contradicted"  # orders, margins and facts
+CONFIRMED, PARTLY, MIXED, CONTRADICTED = "confirmed", "partly confirmed", "mixed", "contradicted"  # orders, facts
 NOT_RUN = "not run at this scale"
 COLORS = dict(
     zip(  # of the picture
@@ -28,7 +28,7 @@ PROFILES = ("paper", "overnight", "laptop")  # whose rows are taken first; short
 TRAININGS = ("short", "converged", "paper")  # in rising order of what they can show
 SEEDS = 3  # fewer runs than this are no ground for a verdict
 
-COLUMNS = ["claim", "here", "n", "verdict", "reason", "difference", "low", "high"]
+COLUMNS = ["claim", "here", "n", "verdict", "reason", "difference", "low", "high", "intervals"]
 
 
 def least(training: Sequence[str]) -> str:
@@ -87,7 +87,7 @@ def value(
         hours = f", {max(wanted - n, 0) * seconds / 3600:.1f} hours" if seconds else ""
         reason = f"it takes about {max(wanted, n + 1)} runs{hours}"
     own = "" if training == "paper" else "our schedule"
-    return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high)
+    return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high, intervals=1)
 
 
 def order(
@@ -98,6 +98,7 @@ def order(
     Args:
         differences: one row a planned setting, with ``n, mean, low, high`` of a difference that should be positive.
             A row with too few runs, or without an interval (a run diverged), does not count, and forbids *confirmed*.
+            An interval below the claim's margin, if it has one, is on the other side: no such difference that matters.
         training: the least ``Run.training`` of the runs; "paper" where nothing is trained.
         here: how to show ours.
         reason: what else to say.
@@ -110,18 +111,20 @@ def order(
     if not (judged := len(differences)):
         return _row(claim, here, "", NOT_RUN, f"no setting with {SEEDS} runs")
     n = f"{differences.n.min()}" if differences.n.nunique() == 1 else f"{differences.n.min()} to {differences.n.max()}"
-    right, wrong = int((differences.low > 0).sum()), int((differences.high < 0).sum())
+    least = 0.0 if margin else np.nan_to_num(_claims().margin[claim])  # differences below it are none
+    right = int((differences.low > 0).sum())
+    wrong = int(((differences.low <= 0) & (differences.high < least)).sum())
     if right == planned:
         verdict = CONFIRMED
     elif right:
-        verdict = MIXED
+        verdict = MIXED if wrong else PARTLY
     else:
         verdict = CONTRADICTED if wrong else UNDECIDED
     said = [f"{right} of {judged} settings on the claimed side" + (f", {wrong} on the other" if wrong else "")]
     said += [f"{planned - judged} more not judged"] if planned > judged else []
     said += [f"about {_runs_that_decide(differences):,} runs each would decide"] if verdict == UNDECIDED else []
     said += {"paper": [], "converged": ["our schedule"], "short": ["the training was shortened"]}[training]
-    return _row(claim, here, n, verdict, "; ".join(said + [reason] * bool(reason)))
+    return _row(claim, here, n, verdict, "; ".join(said + [reason] * bool(reason)), intervals=judged)
 
 
 def _runs_that_decide(differences) -> int:
@@ -160,10 +163,10 @@ def fact(claim: str, holds: bool, here: str, n: str | int = "", reason: str = ""
     return _row(claim, here, n, CONFIRMED if holds else CONTRADICTED, reason)
 
 
-def _row(claim, here, n, verdict, reason, difference=math.nan, low=math.nan, high=math.nan):
+def _row(claim, here, n, verdict, reason, difference=math.nan, low=math.nan, high=math.nan, intervals=0):
     if claim not in _claims().index:
         raise ValueError(f"unknown claim {claim!r}; known: {', '.join(_claims().index)}")
-    return dict(zip(COLUMNS, (claim, here, n, verdict, reason, difference, low, high)))
+    return dict(zip(COLUMNS, (claim, here, n, verdict, reason, difference, low, high, intervals)))
 
 
 def _claims():
@@ -175,7 +178,7 @@ def save(rows: list[dict], name: str, profile: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=COLUMNS)
     paths.figures(profile).mkdir(parents=True, exist_ok=True)
     frame.to_csv(paths.figures(profile) / f"{name}_claims.csv", index=False, float_format="%.4g")
-    shown = frame.drop(columns=["difference", "low", "high"])
+    shown = frame.drop(columns=["difference", "low", "high", "intervals"])
     return _claims()[["where", "says", "printed"]].merge(shown, left_index=True, right_on="claim").drop(columns="claim")
 
 
@@ -193,20 +196,20 @@ def report(profiles: Sequence[str] = PROFILES) -> pd.DataFrame:
     for claim, says in claims.iterrows():
         known = [(profile, own.loc[claim]) for profile, own in found.items() if claim in own.index]
         judged = [one for one in known if one[1].verdict != NOT_RUN]
-        decided = [one for one in judged if one[1].verdict != UNDECIDED and one[0] != PROFILES[-1]]
+        decided = [one for one in judged if one[1].verdict not in (UNDECIDED, PARTLY) and one[0] != PROFILES[-1]]
         best = decided or judged or [one for one in known if one[1].here] or known
         profile, row = best[0] if best else ("", pd.Series(dict.fromkeys(COLUMNS, ""), dtype=str))
         margin = "" if math.isnan(says.margin) else f"{says.margin:g}"
         interval = f"{float(row.low):+.2f} to {float(row.high):+.2f}" if row.low else ""
-        ours = [row.here, row.n, interval, margin, row.verdict or NOT_RUN, row.reason, profile]
+        ours = [row.here, row.n, interval, margin, row.verdict or NOT_RUN, row.reason, profile, int(row.intervals or 0)]
         rows.append([says["where"], says.says, says.printed, *ours])
-    ours = ["here", "n", "difference, 95 %", "margin", "verdict", "reason", "scale"]
+    ours = ["here", "n", "difference, 95 %", "margin", "verdict", "reason", "scale", "intervals"]
     return pd.DataFrame(rows, columns=["where", "the paper says", "printed", *ours], index=claims.index)
 
 
 def evidence(notebook: str) -> pd.DataFrame:
     """The claims of one notebook as ``REPLICATION.md`` has them: judged by the best runs on record, at any scale."""
-    return report()[_claims().notebook == notebook].reset_index(drop=True)
+    return report()[_claims().notebook == notebook].drop(columns="intervals").reset_index(drop=True)
 
 
 def summary(rows: pd.DataFrame) -> str:
@@ -231,14 +234,15 @@ def write(progress: str = "") -> pd.DataFrame:
     ]
     items = pd.DataFrame(sorted(items), columns=["in the paper", "notebook", "file"])
     items["notebook"] = [f"[`{name}`](notebooks/{name}.ipynb)" for name in items.notebook]
-    bold = rows.assign(verdict="**" + rows.verdict + "**")
+    bold = rows.assign(verdict="**" + rows.verdict + "**").drop(columns="intervals")
     shown = bold.map(lambda text: text.replace("|", "\\|"))  # or it would end a cell
-    intervals = int((rows["difference, 95 %"] != "").sum())
+    intervals, orders = rows.intervals.sum(), rows.intervals[rows["difference, 95 %"] == ""].sum()
     text = f"""# Replication report
 
 One row for each claim, table and figure of *SNIP: single-shot network pruning based on connection sensitivity* (Lee,
 Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)} (of {len(rows)}).
-Of the {intervals} intervals of differences from a printed number, {0.05 * intervals:.1f} miss by chance, on average.
+The verdicts rest on {intervals} intervals ({orders} of them for orders and margins); {0.05 * intervals:.1f} miss by
+chance, on average. None is adjusted for their number.
 
 *Scale* says whose runs a row rests on: `paper` (the paper's protocol) where they decide it, else `overnight` (our
 schedules, trained until little is left to gain), else `laptop` (short trainings). Errors are of the final weights,
