@@ -91,6 +91,7 @@ def layer_sizes(ax, layers) -> None:
     ends = np.array([layers.weights.min(), layers.weights.max()])
     ax.plot(ends, constant / np.sqrt(ends), "k--", lw=1, label="C / √m")
     ax.set(xlabel="weights in the layer, m", ylabel="rms of w·∂L/∂w, nats")
+    ax.xaxis.set_minor_formatter("")  # within a decade or two these labels would overlap
     ax.legend(fontsize=7, loc="lower left")
 
 
