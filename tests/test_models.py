@@ -59,6 +59,11 @@ def test_forward_shapes(name):
         assert models.build(name, image_size=64, width=0.25)(images(name, side=64)).shape == (2, 10)
 
 
+def test_lenet_300_100_takes_other_hidden_layers():
+    narrow = models.build("lenet-300-100", first=6, second=5)
+    assert [tuple(p.shape) for p in narrow.parameters()] == [(6, 784), (6,), (5, 6), (5,), (10, 5), (10,)]
+
+
 @pytest.mark.parametrize("name", ["lenet-5-caffe", "lstm-s", "vgg-d", "resnet-20", "cnn-1d"])
 def test_images_of_the_wrong_size_are_refused(name):
     with pytest.raises(ValueError, match="not 48"):

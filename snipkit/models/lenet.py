@@ -7,11 +7,15 @@ from snipkit.models.layers import ThreeLayers, only_size
 
 
 class LeNet300100(ThreeLayers):
-    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes."""
+    """784-300-100-classes, fully connected, ReLU in between; 266,610 parameters for 10 classes.
 
-    def __init__(self, num_classes=10, image_size=28):
+    Args:
+        first, second: units of the hidden layers.
+    """
+
+    def __init__(self, num_classes=10, first=300, second=100, image_size=28):
         only_size(28, image_size)
-        super().__init__(784, 300, 100, num_classes)
+        super().__init__(784, first, second, num_classes)
 
 
 class LeNet5Caffe(nn.Module):
