@@ -44,8 +44,8 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
         seed: of the draw. The global random state of torch is neither read nor changed.
         **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, 40 for
             MNIST-1D's, else 32, or 64 with twice the stride in the first convolution. All but the LeNets have
-            ``width``, which scales the hidden layers; LeNet-300-100 has ``first`` and ``second``. Those with batch norm have
-            ``bn_momentum``; trainings of a few hundred steps need 0.1.
+            ``width``, which scales the hidden layers; LeNet-300-100 has ``first`` and ``second``. Those with batch norm
+            have ``bn_momentum``; trainings of a few hundred steps need 0.1.
 
     Raises:
         ValueError: an unknown name or initialiser, or a wrong image size.
