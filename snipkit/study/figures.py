@@ -190,6 +190,7 @@ def verdicts(rows, colors):
         beside = dict(va="center", fontsize=6.5, transform=ax.get_yaxis_transform())
         ax.text(-0.02, place, claim, ha="right", **beside)
         numbers = f": {row.printed} → {row.here}, n = {row.n}" if row[6] else ""
+        numbers += ", our schedule" if numbers and "our schedule" in row.reason else ""
         ax.text(1.02, place, row.verdict + numbers, ha="left", color=color, **beside)
         if row[6]:  # "low to high"
             low, high = map(float, row[6].split(" to "))
