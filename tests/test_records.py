@@ -206,7 +206,7 @@ def test_the_table_has_a_row_for_each_run_on_record():
         record(runs[0], kept=kept, effective=25, error=7.0), record(runs[1], outcome=None, diverged="nan"),
         record(runs[3], outcome=Outcome(6.0, 4.0, 0.5, [1.0], [])),
     ]  # fmt: skip
-    table = records.table(runs, {one.id: one for one in made})
+    table = records.table([*runs, runs[0]], {one.id: one for one in made})  # a run that is asked for twice counts once
     assert list(table.id) == [runs[0].id, runs[1].id, runs[3].id] and list(table.seed) == [0, 1, 3]
     assert list(table.method) == ["snip", "dense", "dense"] and list(table.steps) == [5, 5, 5]
     pd.testing.assert_series_equal(table.test_error, pd.Series([7.0, math.nan, 6.0]), check_names=False)

@@ -178,7 +178,7 @@ def _error(record):
 
 
 def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
-    """One row a run that is on record, in the order of ``runs``: what it was, what it came to.
+    """One row a run that is on record, in the order of ``runs`` (doubles once): what it was, what it came to.
 
     Columns: id; method; every field of ``Run`` but the recipe, which stands as its ``steps``; training; test_error and
     best_of_last_five (percent, NaN where training diverged); test_loss; train_loss and train_error (curves: a value
@@ -186,7 +186,7 @@ def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
     (``masking.effective``; NaN where it is not known); seconds.
     """
     rows = []
-    for run in runs:
+    for run in {run.id: run for run in runs}.values():
         if (record := records.get(run.id)) is None:
             continue
         outcome = dataclasses.asdict(record.outcome) if record.outcome else {}

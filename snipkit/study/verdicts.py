@@ -19,8 +19,8 @@ CONFIRMED, PARTLY, MIXED, CONTRADICTED = "confirmed", "partly confirmed", "mixed
 NOT_RUN = "not run at this scale"
 COLORS = dict(
     zip(  # of the picture
-        (EQUIVALENT, CONFIRMED, CONSISTENT, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN),
-        ("#009E73", "#009E73", "#56B4E9", "#E69F00", "#E69F00", "#D55E00", "#D55E00", "0.6"),
+        (EQUIVALENT, CONFIRMED, CONSISTENT, PARTLY, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN),
+        ("#009E73", "#009E73", "#56B4E9", "#56B4E9", "#E69F00", "#E69F00", "#D55E00", "#D55E00", "0.6"),
     )
 )
 VERDICTS = tuple(COLORS)
