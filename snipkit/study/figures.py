@@ -98,12 +98,15 @@ def layer_sizes(ax, layers) -> None:
 def lines(ax, summary, x, labels) -> None:
     """One line a method (method → legend text), with the band of its 95 % interval where n is 3 or more.
 
-    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for its interval. A
-    point of one or two runs is hollow.
+    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for its interval, and
+    an interval that a logarithmic axis cannot hold is a dotted bar. A point of one or two runs is hollow.
     """
     for number, (method, label) in enumerate(labels.items()):
         rows, color = summary[summary.method == method].sort_values(x), f"C{number}"
         low, high = (rows[end].where(rows.n >= 3) for end in ("low", "high"))
+        if ax.get_yscale() == "log" and (below := low <= 0).any():
+            ax.vlines(rows[x][below], 1e-6, high[below], color=color, lw=0.8, ls=":")
+            low = low.mask(below)
         if len(rows):
             ax.plot(rows[x], rows["mean"], "o-", ms=3.5, lw=1.3, color=color, label=label)
             ax.fill_between(rows[x], low, high, color=color, alpha=0.2, lw=0)
@@ -136,11 +139,11 @@ def error_curves(ax, table, methods) -> None:
     """Test error of one network against the per cent kept: a line a method; dense and guessing as levels."""
     rows = table.assign(kept=100 * (1 - table.sparsity))
     pruned, dense = rows[rows.sparsity > 0], rows[rows.sparsity == 0].test_error.mean()
+    ax.set_yscale("log")
     lines(ax, statistics.summarise(pruned, ["method", "kept"]), "kept", methods)
     ax.axhline(dense, color="black", lw=1, ls=":", label="dense")
     ax.axhline(90, color="grey", lw=0.8, ls="--", label="guessing: 90 % wrong")
     kept_axis(ax, pruned.kept)
-    ax.set_yscale("log")
     ax.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
     ax.set_ylim(0.8 * np.nanmin([dense, pruned.test_error.min(), 90]), 110)
     ax.minorticks_off()
