@@ -111,9 +111,9 @@ def order(
     if not (judged := len(differences)):
         return _row(claim, here, "", NOT_RUN, f"no setting with {SEEDS} runs")
     n = f"{differences.n.min()}" if differences.n.nunique() == 1 else f"{differences.n.min()} to {differences.n.max()}"
-    least = 0.0 if margin else np.nan_to_num(_claims().margin[claim])  # differences below it are none
+    matters = 0.0 if margin else np.nan_to_num(_claims().margin[claim])  # differences below it are none
     right = int((differences.low > 0).sum())
-    wrong = int(((differences.low <= 0) & (differences.high < least)).sum())
+    wrong = int(((differences.low <= 0) & (differences.high < matters)).sum())
     if right == planned:
         verdict = CONFIRMED
     elif right:
