@@ -35,7 +35,7 @@ data: setup  ## fetch and verify the data sets, once (under a minute)
 train: data  ## the training of `make paper` alone, without notebooks
 	$(PY) -m snipkit.study train --profile $(PROFILE) $(BUDGET:%=--budget %) $(EXECUTOR:%=--executor %)
 
-paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 9, paper: GPU days; resumable)
+paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 10, paper: GPU days; resumable)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
 	$(PY) -m snipkit.study report --profile $(PROFILE)
@@ -60,7 +60,7 @@ lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
-test: data lint  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (6 minutes)
+test: data lint  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (8 minutes)
 	$(PY) -m pytest -q -n 2 tests
 	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 	$(PY) -m pytest -q -n 2 --dist worksteal tests/lesson.py
