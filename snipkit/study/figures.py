@@ -186,12 +186,13 @@ def verdicts(rows, colors):
 
     ``rows`` is from ``verdicts.report``; ``colors`` has one for each verdict. Returns the figure.
     """
-    fig, ax = plt.subplots(figsize=(8.6, 0.5 + 0.17 * len(rows)))
-    for place, row in enumerate(rows.itertuples()):
+    claims = [textwrap.fill(f"{row.where}: {row[2]}", 80) for row in rows.itertuples()]
+    height = np.array([1 + 0.6 * claim.count("\n") for claim in claims])
+    fig, ax = plt.subplots(figsize=(8.6, 0.5 + 0.17 * height.sum()))
+    for place, claim, row in zip(height.cumsum() - height / 2, claims, rows.itertuples()):
         color = colors[row.verdict]
-        claim = f"{row.where}: {textwrap.shorten(row[2], 64, placeholder=' …')}"
         beside = dict(va="center", fontsize=6.5, transform=ax.get_yaxis_transform())
-        ax.text(-0.02, place, claim, ha="right", **beside)
+        ax.text(-0.02, place, claim, ha="right", linespacing=1.0, **beside)
         numbers = f": {row.printed} → {row.here}, n = {row.n}" if row[6] else ""
         numbers += ", our schedule" if numbers and "our schedule" in row.reason else ""
         ax.text(1.02, place, row.verdict + numbers, ha="left", color=color, **beside)
@@ -205,11 +206,11 @@ def verdicts(rows, colors):
     widest = 1.1 * max([1, *map(abs, ends)])
     ax.set_xscale("symlog", linthresh=1)  # most differences are below a point; a few are not
     ticks = [t for t in (-20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20) if abs(t) <= widest]
-    ax.set(xlim=(-widest, widest), ylim=(len(rows) - 0.4, -0.6), yticks=[])
+    ax.set(xlim=(-widest, widest), ylim=(height.sum(), 0), yticks=[])
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
     ax.set_xlabel("here minus printed, points (bar: 95 % interval; grey: the margin)")
-    ax.text(1.02, -1.2, "verdict: printed → here", fontsize=6.5, transform=ax.get_yaxis_transform())
+    ax.text(1.02, -0.7, "verdict: printed → here", fontsize=6.5, transform=ax.get_yaxis_transform())
     ax.grid(axis="y", visible=False)
     return fig
 
