@@ -57,7 +57,7 @@ def value(
     row, errors = _claims().loc[claim], np.asarray(errors, float)
     n, printed, margin = len(errors), float(row.printed), float(row.margin)
     if not n:
-        return _row(claim, "", 0, NOT_RUN, "")
+        return _row(claim, "", 0, NOT_RUN, "no runs; docs/evidence.md says what they take")
     here = statistics.cell(errors, 2)
     if training == "short":
         return _row(claim, here, n, NOT_RUN, "the training was shortened")
