@@ -43,6 +43,7 @@ def value(
     pool: Sequence = (),
     theirs: Sequence[float] = (),
     seconds: float = 0.0,
+    twice: float = math.nan,
 ) -> dict:
     """Judge a printed number.
 
@@ -53,6 +54,8 @@ def value(
         pool: the numbers of each cell of the same network, for the spread; by default ``errors`` alone.
         theirs: the paper's own runs, where known.
         seconds: of one run, for the hours that would decide.
+        twice: our error after training twice as long minus ours, the mean of pairs. From the margin on, the schedule is
+            too short for a verdict. By default it was not tried.
     """
     row, errors = _claims().loc[claim], np.asarray(errors, float)
     n, printed, margin = len(errors), float(row.printed), float(row.margin)
@@ -87,6 +90,10 @@ def value(
         hours = f", {max(wanted - n, 0) * seconds / 3600:.1f} hours" if seconds else ""
         reason = f"it takes about {max(wanted, n + 1)} runs{hours}"
     own = "" if training == "paper" else "our schedule"
+    if own and not math.isnan(twice):
+        own += f"; twice the time: {twice:+.2f}"
+        if abs(twice) >= margin:
+            verdict = UNDECIDED
     return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high, intervals=1)
 
 
