@@ -3,7 +3,7 @@
 >>> masks = snipkit.prune(model, batch, sparsity=0.95)      # score, select, apply
 
 The way of the data is the order of the modules, and no module imports one to its right:
-``data`` → ``models`` → ``masking`` → ``saliency`` → ``training`` → ``study`` → ``figures``.
+``data`` → ``masking`` → ``saliency`` → ``models`` → ``recipe`` → ``training`` → ``study``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def prune(
 
     Source: SNIP, Algorithm 1, lines 1 to 5.
     """
+    from collections.abc import Mapping
+
     from snipkit import masking, saliency
+    from snipkit.pool import check_keep, to_prune
 
     defaults = dict(loss=None, closure=None, biases=True, where=None, batch_norm="eval", generator=None)
     given: dict[str, Any] = dict(
@@ -64,9 +67,13 @@ def prune(
     if score in saliency.CRITERIA.values():
         options["sparsity"] = sparsity
         if keep is not None:
-            pool = masking.prunable(model, biases=biases, where=where)
-            options["sparsity"] = 1 - keep / max(1, sum(parameter.numel() for parameter in pool.values()))
-    masks = masking.keep_top(score(model, batches, **options), sparsity, keep=keep)
+            total = sum(parameter.numel() for parameter in to_prune(model, biases=biases, where=where).values())
+            check_keep(keep, total)
+            options["sparsity"] = 1 - keep / total
+    scores = score(model, batches, **options)
+    if not isinstance(scores, Mapping) or not scores:
+        raise ValueError(f"the criterion returned {scores!r}; it must return {{parameter name: scores}}")
+    masks = masking.keep_top(scores, sparsity, keep=keep)
     masking.apply_(model, masks)
     return masks
 

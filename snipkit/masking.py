@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from snipkit.export import Masks, apply_, attach, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
 from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
-from snipkit.pool import Where, is_bias, is_norm, kept_count, pool, prunable  # noqa: F401
+from snipkit.pool import Where, check_keep, is_bias, is_norm, kept_count, pool, prunable  # noqa: F401
 
 Sparsity = float | Mapping[str, float] | None
 
@@ -50,8 +50,10 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: i
     if (sparsity is None) == (keep is None):
         raise ValueError("pass sparsity, the share to remove, or keep, the number to keep: one of them")
     total = sum(score.numel() for score in scores.values())
-    if keep is not None and not 1 <= keep <= total:
-        raise ValueError(f"keep is {keep}; it is the number of parameters kept, from 1 to {total}")
+    if keep is not None:
+        check_keep(keep, total)
+    if isinstance(sparsity, Mapping) and not sparsity:
+        raise ValueError("sparsity is an empty dict: name at least one layer")
     masks = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
     groups: list[tuple[Mapping[str, Tensor], Any]] = [(scores, sparsity)]
     ungrouped = dict(scores)
@@ -176,6 +178,8 @@ def compact(model: nn.Module, masks: Masks, inputs: Tensor) -> tuple[nn.Module, 
     on_path = effective(model, masks, inputs)
     small, kept, before = copy.deepcopy(model), dict(masks), None
     layers = [(name, module) for name, module in small.named_modules() if isinstance(module, nn.Linear)]
+    if unknown := [name for name, _ in layers if f"{name}.weight" not in masks]:
+        raise ValueError(f"no mask for the weights of {', '.join(unknown)}: left out by where=, or shared by layers")
     for number, (name, layer) in enumerate(layers):
         path, bias = on_path[f"{name}.weight"], masks.get(f"{name}.bias")
         rows, columns = path.any(1), path.any(0)

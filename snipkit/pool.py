@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from numbers import Integral, Real
 
 import pandas as pd
 from torch import Tensor, nn
@@ -54,7 +55,9 @@ def prunable(model: nn.Module, *, biases: bool = True, where: Where | None = Non
 def to_prune(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> dict[str, nn.Parameter]:
     """``prunable``, of which there must be some: ValueError where there is none."""
     if not (found := prunable(model, biases=biases, where=where)):
-        raise ValueError("the model has no prunable parameter: masking.pool(model) says why, parameter by parameter")
+        why = "masking.pool(model) says why, parameter by parameter"
+        why = why if next(model.parameters(), None) is not None else "it has no parameters at all"
+        raise ValueError(f"the model has no prunable parameter: {why}")
     return found
 
 
@@ -113,6 +116,12 @@ def _role(parameter, name, module):
 
 def kept_count(total: int, sparsity: float) -> int:
     """κ = round(m · (1 − sparsity)), the number kept of m = ``total``. ValueError: a sparsity outside [0, 1)."""
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity is {sparsity}; it is the share of parameters removed, at least 0 and less than 1")
+    if not isinstance(sparsity, Real) or not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity is {sparsity!r}; it is the share of parameters removed, at least 0 and less than 1")
     return round(total * (1 - sparsity))
+
+
+def check_keep(keep: int, total: int) -> None:
+    """ValueError: a number of parameters to keep that is not from 1 to ``total``."""
+    if not isinstance(keep, Integral) or not 1 <= keep <= total:
+        raise ValueError(f"keep is {keep!r}; it is the number of parameters kept, from 1 to {total}")

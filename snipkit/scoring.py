@@ -27,10 +27,16 @@ Derivative = Callable[[Tensor, list[nn.Parameter]], Tensors]
 
 
 def check_labels(targets: Tensor, outputs: Tensor) -> None:
-    """Raise ValueError when integer class labels do not fit the number of outputs (torch's own error is obscure)."""
+    """Raise ValueError when labels are no class numbers that fit the outputs (torch's own errors are obscure)."""
     if not torch.is_tensor(outputs):
         raise ValueError(f"cross-entropy of {type(outputs).__name__}, not of a tensor: pass loss= or closure=")
-    if targets.dtype == torch.long and outputs.dim() >= 2 and targets.dim() == outputs.dim() - 1:
+    if targets.is_floating_point() and targets.shape == outputs.shape:
+        return  # probabilities of the classes
+    found = f"labels of type {str(targets.dtype).removeprefix('torch.')} and shape {tuple(targets.shape)}"
+    if targets.dtype not in (torch.long, torch.uint8) or (outputs.dim() >= 2 and targets.dim() != outputs.dim() - 1):
+        raise ValueError(f"{found} for outputs of shape {tuple(outputs.shape)}: cross-entropy takes class numbers, one "
+                         "for each row of outputs (try labels.long(), labels.squeeze(1)); for another loss pass loss=")
+    if outputs.dim() >= 2:
         labels, classes = targets[targets != IGNORED], outputs.shape[1]
         low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
         if low < 0 or high >= classes:
@@ -98,14 +104,19 @@ def mean_over_examples(
             if not torch.is_tensor(value) or value.numel() != 1:
                 raise ValueError("the loss of a batch must be one number in a tensor, the mean over its examples")
             if not math.isfinite(value.item()):
+                broken = ", ".join(name for name, weight in weights.items() if not weight.isfinite().all())
                 advice = "standardise the inputs, or use a smaller initialisation"
+                advice = f"weights that are not finite: {broken}" if broken else advice
                 raise FloatingPointError(f"the loss on the scoring batch is {value.item()}: {advice}")
+            if not value.requires_grad:
+                raise ValueError("the loss depends on no weight: return it as the model gives it, not detached")
             found = derivative(value, parameters)
             examples += size
             # Not in place: autograd may hand out one tensor for two parameters.
             mean = found if mean is None else torch._foreach_lerp(mean, found, size / examples)
     if mean is None:
-        raise ValueError("no batch to score on: pass one (inputs, targets) pair, or an iterable of such pairs")
+        raise ValueError("no batch to score on: pass one (inputs, targets) pair, or an iterable of such pairs; "
+                         f"not all labels may be {IGNORED}")
     return mean
 
 
@@ -117,6 +128,8 @@ def _losses(model, batches, loss):
         if loss is cross_entropy:
             check_labels(targets, outputs)
             size = size if targets.is_floating_point() else int((targets != IGNORED).sum())
+            if not size:  # its mean is 0 / 0
+                continue
         value = loss(outputs, targets)
         sizes.add(len(targets))
         if len(sizes) == 2 and not _is_mean(loss, outputs, targets, value):

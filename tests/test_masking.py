@@ -93,12 +93,17 @@ def test_a_count_in_place_of_a_sparsity():
     }
     assert sum(int(m.sum()) for m in masking.keep_lowest(scores, keep=2).values()) == 2
     assert all(m.all() for m in masking.keep_top(scores, keep=6).values())
-    for keep in (0, 7, -1):
+    for keep in (0, 7, -1, 2.5):
         with pytest.raises(ValueError, match="the number of parameters kept, from 1 to 6"):
             masking.keep_top(scores, keep=keep)
     for both in ({}, {"sparsity": 0.5, "keep": 3}):
         with pytest.raises(ValueError, match="one of them"):
             masking.keep_top(scores, **both)
+    for sparsity in ("0.9", [0.9], {"a": "0.9"}):
+        with pytest.raises(ValueError, match="share of parameters removed"):
+            masking.keep_top(scores, sparsity)
+    with pytest.raises(ValueError, match="name at least one layer"):
+        masking.keep_top(scores, {})
 
 
 def test_a_sparsity_for_each_layer():
@@ -322,6 +327,23 @@ def test_prune_is_score_select_apply(batch):
         assert torch.equal(masks[name], expected[name])
         assert torch.equal(parameter, before[name] * masks[name])
     assert sum(int(m.sum()) for m in masks.values()) == 13_331  # of 266,610
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"keep": 0, "criterion": "force"}, "keep is 0; it is the number of parameters kept, from 1 to 266610"),
+        ({"keep": 10**6, "criterion": "synflow"}, "keep is 1000000; "),
+        ({"sparsity": 0.5, "criterion": lambda model, batches: None}, "the criterion returned None; it must return"),
+        ({"sparsity": 0.5, "criterion": lambda model, batches: {}}, "the criterion returned {}"),
+    ],
+)
+def test_prune_refuses_before_it_changes_anything(batch, options, message):
+    model = models.build("lenet-300-100")
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    with pytest.raises(ValueError, match=message):
+        snipkit.prune(model, batch, **options)
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
 @pytest.mark.parametrize(
@@ -766,6 +788,11 @@ def half(model):
             lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)),
             lambda masks: masks.pop("0.bias"),
             "0 cannot be made smaller",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5)),
+            lambda masks: masks.pop("1.weight"),
+            "no mask for the weights of 1: ",
         ),
         (lambda: nn.Sequential(nn.LSTM(6, 8)), lambda masks: None, "paths through LSTM"),
     ],

@@ -265,6 +265,11 @@ def test_magnitude_and_random(small):
         (lambda x, y: (x, y), {"loss": cross_entropy, "closure": lambda m, b: 0}, "loss or closure, not both"),
         (lambda x, y: (x, y), {"loss": nn.CrossEntropyLoss(reduction="none")}, "one number in a tensor"),
         (lambda x, y: (x, y), {"closure": lambda m, b: 1.0}, "one number in a tensor"),
+        (lambda x, y: (x, y), {"closure": lambda m, b: m(b[0]).sum().detach()}, "depends on no weight"),
+        (lambda x, y: (x, y.int()), {}, r"labels of type int32 and shape .*try labels.long\(\)"),
+        (lambda x, y: (x, y.float()), {}, "labels of type float32"),
+        (lambda x, y: (x, y[:, None]), {}, "one for each row of outputs"),
+        (lambda x, y: (x, 0 * y - 100), {}, "not all labels may be -100"),
     ],
 )
 def test_bad_batches_get_one_clear_error(small, batches, options, message):
@@ -280,8 +285,25 @@ def test_a_loss_that_is_not_finite_is_named(small):
         saliency.snip(model, (inputs * float("nan"), targets))
 
 
+def test_a_weight_that_is_not_finite_is_named(small):
+    model, batch = small
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("inf")
+    with pytest.raises(FloatingPointError, match="weights that are not finite: 0.weight$"):
+        saliency.snip(model, batch)
+
+
+def test_a_batch_whose_labels_are_all_ignored_does_not_count(small):
+    model, (inputs, targets) = small
+    scores = saliency.snip(model, [(inputs, targets), (inputs + 1, torch.full_like(targets, -100))])
+    alone = saliency.snip(model, (inputs, targets))
+    assert all(torch.equal(scores[name], alone[name]) for name in alone)
+
+
 def test_nothing_to_score():
     labels = torch.zeros(2, dtype=torch.long)
+    with pytest.raises(ValueError, match="no parameters at all"):
+        saliency.snip(nn.ReLU(), (torch.ones(2, 3), labels))
     with pytest.raises(ValueError, match="no prunable parameter"):
         saliency.snip(nn.LayerNorm(3), (torch.ones(2, 3), labels))
     with pytest.raises(

@@ -161,7 +161,8 @@ def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
                 try:
                     record = Record.from_line(line)
                 except ValueError as error:
-                    warnings.warn(f"{path}, line {number} is not a record ({error}): skipped", stacklevel=2)
+                    what = f"{path}, line {number} is not a record ({error})"
+                    warnings.warn(f"{what}: skipped; its run is done again, the line can be deleted", stacklevel=2)
                 else:
                     first = records.setdefault(record.run.id, record)
                     if _error(first) != _error(record):
