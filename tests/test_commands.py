@@ -294,7 +294,7 @@ def test_the_report_says_what_is_planned_and_on_record(toy, command):
             records.append(toy / "results" / folder / "toy.jsonl", record(run, provenance={"seconds": 3600.0}))
     code, _, err = command("report")
     text = (toy / "REPLICATION.md").read_text()
-    assert code == 0 and "2 runs on record (2 MNIST), 3 core-hours." in text, err
+    assert code == 0 and "2 runs on record (2 MNIST), at least 2 core-hours." in text, err
     assert re.search(r"\| toy +\| +3 +\| +2 +\| +\| +\|", text), text[-400:]
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-import matplotlib
+import matplotlib.figure
 import pandas as pd
 import papermill
 import pytest

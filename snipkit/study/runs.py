@@ -45,7 +45,7 @@ RECIPES = {
     "overnight-lenet-5-caffe": Recipe(steps=6_000, schedule="onecycle", lr=0.05),
     "overnight-recurrent": Recipe(steps=12_000, schedule="onecycle"),
     "overnight-mnist-1d": Recipe(steps=2_000, schedule="onecycle", lr=0.3),
-    "overnight-resnet-20": Recipe(
+    "short-resnet-20": Recipe(
         steps=3_510, batch_size=128, lr=0.2, schedule="onecycle", augment="flip-shift", precision="bfloat16"
     ),
     "short-recurrent": Recipe(steps=3_000, schedule="onecycle"),

@@ -88,7 +88,7 @@ def value(
         # Equivalence with 80 % power if there is no difference: z(0.95) + z(0.90) standard errors within the margin.
         wanted = math.ceil((2.93 * sd / max(margin - rounding, margin / 2)) ** 2)
         hours = f", {max(wanted - n, 0) * seconds / 3600:.1f} hours" if seconds else ""
-        reason = f"it takes about {max(wanted, n + 1)} runs{hours}"
+        reason = f"it takes about {max(wanted, n + 1)} runs{hours}, if there is no difference"
     own = "" if training == "paper" else "our schedule"
     if own and not math.isnan(twice):
         own += f"; twice the time: {twice:+.2f}"
@@ -137,7 +137,8 @@ def order(
 def _runs_that_decide(differences) -> int:
     """Runs for a verdict in every setting with 80 % power at 5 %, if the differences are those seen."""
     sd = (differences["mean"] - differences.low) / stats.t.ppf(0.975, differences.n - 1) * np.sqrt(differences.n)
-    return math.ceil(((1.96 + 0.84) * sd / differences["mean"]).pow(2).clip(upper=1e6).max())
+    wanted = ((1.96 + 0.84) * sd / differences["mean"]).pow(2) + 1.96**2 / 2  # the last term for t (Guenther 1981)
+    return math.ceil(max(wanted.clip(upper=1e6).max(), differences.n.max() + 1))
 
 
 def equivalence(differences: Sequence[float], margin: float, training: str) -> str:
@@ -251,9 +252,9 @@ Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)
 The verdicts rest on {intervals} intervals ({orders} of them for orders and margins); {0.05 * intervals:.1f} miss by
 chance, on average. None is adjusted for their number.
 
-*Scale* says whose runs a row rests on: `paper` (the paper's protocol) where they decide it, else `overnight` (our
-schedules, trained until little is left to gain), else `laptop` (short trainings). Errors are of the final weights,
-mean ± half a 95 % t-interval over n seeds.
+*Scale* says whose runs a row rests on: `paper` (the paper's protocol), unless only those of `overnight` (our schedules,
+trained until little is left to gain) decide it or exist; `laptop` (short trainings) where there are no others. Errors
+are of the final weights, mean ± half a 95 % t-interval over n seeds.
 
 ![All claims: printed number against ours](figures/verdicts.png)
 
