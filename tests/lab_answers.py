@@ -6,6 +6,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -20,11 +21,11 @@ from checks.common import Wrong  # noqa: E402
 
 # --- (a) -----------------------------------------------------------------------------------------------------------
 
-RIGHT = dict(d1=[[0, 0], [4, -2]], d2=[0, 2], s1=[[0, 0], [0.5, 0.25]], s2=[0, 0.25])
+RIGHT = dict(d1=[[0, 0], [24, -12]], d2=[0, 12], s1=[[0, 0], [0.5, 0.25]], s2=[0, 0.25])
 
 
 def by_hand(**changes):
-    x, W1, w2 = torch.tensor([1.0, 2.0]), torch.tensor([[-3.0, 1.0], [4.0, -1.0]]), torch.tensor([3.0, 1.0])
+    x, W1, w2 = torch.tensor([1.0, 2.0]), torch.tensor([[-3.0, 1.0], [4.0, -1.0]]), torch.tensor([3.0, 2.0])
     lab1.by_hand(x, W1, w2, 1.0, *(RIGHT | changes).values())
 
 
@@ -35,10 +36,11 @@ def product(w, g):
     return (w * g).abs()
 
 
-def snip_from(score, *, per_layer=False, backward=False):
+def snip_from(score, *, per_layer=False, backward=False, evaluating=False):
     """A ``snip`` that scores by ``score(weight, gradient)``."""
 
     def snip(model, loss, inputs, targets):
+        model.train(not evaluating)
         value = loss(model(inputs), targets)
         weights = dict(model.named_parameters())
         if backward:
@@ -91,6 +93,18 @@ def last_of_equals(flat, sparsity):
     return first(flat.flip(0).argsort(descending=True, stable=True), round(len(flat) * (1 - sparsity))).flip(0)
 
 
+def nudged(flat, sparsity):
+    return by_order(flat - 1e-5 * torch.arange(len(flat)), sparsity)
+
+
+def rounded(flat, sparsity):
+    return by_order(flat.mul(100).round(), sparsity)
+
+
+def unstable(flat, sparsity):
+    return first(torch.from_numpy(np.argsort(-flat.numpy())), round(len(flat) * (1 - sparsity)))
+
+
 def cut_off(flat, sparsity):
     return first(flat.argsort(descending=True, stable=True), int(len(flat) * (1 - sparsity)))
 
@@ -111,8 +125,12 @@ def per_layer(scores, sparsity):
 # --- (d) -----------------------------------------------------------------------------------------------------------
 
 
-def train_from(*, before=True, gradients=True, after=False, fresh=True):
-    """A ``train`` that masks weights before training, gradients, and weights after training; or leaves it."""
+def train_from(*, before=True, gradients=True, after=False, fresh=True, only=None, nonzero=False, look=lambda x: x):
+    """A ``train`` that masks weights before training, gradients, and weights after training; or leaves it.
+
+    It may mask the gradients of ``only`` some, mask those of weights that are not 0 for the masks', or look at other
+    inputs.
+    """
 
     def multiply(model, masks):
         with torch.no_grad():
@@ -125,9 +143,10 @@ def train_from(*, before=True, gradients=True, after=False, fresh=True):
         for inputs, targets in batches:
             if fresh:
                 optimiser.zero_grad()
-            cross_entropy(model(inputs), targets).backward()
+            cross_entropy(model(look(inputs)), targets).backward()
             for name, weight in model.named_parameters():
-                weight.grad *= masks[name] if gradients else 1
+                if gradients and (only is None or name in only):
+                    weight.grad *= weight != 0 if nonzero else masks[name]
             optimiser.step()
         if after:
             multiply(model, masks)
@@ -182,11 +201,13 @@ def your_function(*_):
 #: part, what the student did, the check called on it, what its sentence must hold
 ANSWERS = [
     ("(a)", "blank", lambda: by_hand(d1=...), "derivatives_1 is not filled in yet"),
-    ("(a)", "one number missing", lambda: by_hand(d1=[[0, 0], [4, ...]]), "derivatives_1 is not filled in yet"),
-    ("(a)", "∂L/∂w instead of w · ∂L/∂w", lambda: by_hand(d1=[[0, 0], [1, 2]], d2=[0, 2]), r"these are ∂L/∂w"),
-    ("(a)", "the ReLU forgotten", lambda: by_hand(d1=[[-9, 6], [4, -2]]), "gives 0 after the ReLU"),
-    ("(a)", "no signs", lambda: by_hand(d1=[[0, 0], [4, 2]]), "the derivatives have signs"),
-    ("(a)", "a slip in the second layer", lambda: by_hand(d2=[0, 1]), "derivatives_2 is not w · ∂L/∂w yet"),
+    ("(a)", "one number missing", lambda: by_hand(d1=[[0, 0], [24, ...]]), "derivatives_1 is not filled in yet"),
+    ("(a)", "∂L/∂w instead of w · ∂L/∂w", lambda: by_hand(d1=[[0, 0], [6, 12]], d2=[0, 6]), r"these are ∂L/∂w"),
+    ("(a)", "the ReLU forgotten", lambda: by_hand(d1=[[-27, 18], [24, -12]]), "gives 0 after the ReLU"),
+    ("(a)", "no signs", lambda: by_hand(d1=[[0, 0], [24, 12]]), "the derivatives have signs"),
+    ("(a)", "the error forgotten", lambda: by_hand(d1=[[0, 0], [8, -4]], d2=[0, 4]), "the error o − target is 3"),
+    ("(a)", "w2 forgotten in the first layer", lambda: by_hand(d1=[[0, 0], [12, -6]]), "derivatives_1 is not w ·"),
+    ("(a)", "a slip in the second layer", lambda: by_hand(d2=[0, 6]), "derivatives_2 is not w · ∂L/∂w yet"),
     ("(a)", "scores that sum to 1 in each layer", lambda: by_hand(s1=[[0, 0], [2 / 3, 1 / 3]], s2=[0, 1]),
      "one sum over both layers"),
     ("(a)", "negative scores", lambda: by_hand(s1=[[0, 0], [0.5, -0.25]]), "never negative"),
@@ -200,13 +221,19 @@ ANSWERS = [
     ("(b)", "each layer divided by its own sum", lambda: lab1.snip(snip_from(product, per_layer=True)),
      "layers compete"),
     ("(b)", "backward() on top of old gradients", lambda: lab1.snip(snip_from(product, backward=True)),
-     "on a second batch snip gives other scores"),
+     "snip filled the .grad of the parameters"),
+    ("(b)", "model.eval() left on", lambda: lab1.snip(snip_from(product, evaluating=True)), "leave the model as it"),
     ("(b)", "squares", lambda: lab1.snip(snip_from(lambda w, g: (w * g) ** 2)), "moving each switch a little"),
     ("(c)", "blank", lambda: lab1.keep_top(your_function), "is not filled in yet"),
     ("(c)", "a threshold, score >= lowest kept", lambda: lab1.keep_top(keep_from(threshold)),
      "where scores tie.* A threshold"),
     ("(c)", "ranked within each layer", lambda: lab1.keep_top(per_layer), "Rank all scores of the network together"),
     ("(c)", "an order in which the last of equals wins", lambda: lab1.keep_top(keep_from(last_of_equals)),
+     "the ones that come first must be kept"),
+    ("(c)", "ties broken by a small number", lambda: lab1.keep_top(keep_from(nudged)),
+     "where scores are small|a removed score is higher"),
+    ("(c)", "rounded scores", lambda: lab1.keep_top(keep_from(rounded)), "a removed score is higher"),
+    ("(c)", "an order that is not stable", lambda: lab1.keep_top(keep_from(unstable)),
      "the ones that come first must be kept"),
     ("(c)", "int() in place of round()", lambda: lab1.keep_top(keep_from(cut_off)), "round\\(\\) rounds"),
     ("(c)", "int() of what is removed", lambda: lab1.keep_top(keep_from(rounded_up)), "round the number that is kept"),
@@ -222,6 +249,11 @@ ANSWERS = [
      "the step has revived them. Multiply the gradients"),
     ("(d)", "gradients masked, weights not set to 0", lambda: lab2.train(train_from(before=False)),
      "Multiply the weights by their masks before the first step"),
+    ("(d)", "only the last gradient masked", lambda: lab2.train(train_from(only=("4.bias",))), "has revived them"),
+    ("(d)", "only the biases' gradients masked", lambda: lab2.train(train_from(only=("0.bias", "2.bias", "4.bias"))),
+     "has revived them"),
+    ("(d)", "gradients masked where a weight is 0", lambda: lab2.train(train_from(nonzero=True)), "have left the path"),
+    ("(d)", "the inputs not used", lambda: lab2.train(train_from(look=torch.zeros_like)), "have left the path"),
     ("(d)", "weight *= mask without no_grad", lambda: lab2.train(in_place_with_graph), "inside `with torch.no_grad"),
     ("(d)", "weights masked after training", lambda: lab2.train(train_from(before=False, gradients=False, after=True)),
      "Multiply the weights by their masks before the first step"),
@@ -240,9 +272,9 @@ ANSWERS = [
      "the bias goes \\*into\\* the unit, too"),
     ("(f)", "multiplied on both sides", lambda: lab2.rescale(rescale_from(out=lambda f: f)), "must be divided by 10"),
     ("(f)", "row in place of column", lambda: lab2.rescale(rescale_from(column=False)), "are column 2 of model"),
-    ("(f)", "factors blank", lambda: lab2.factors(rescale_from(), ..., ..., ...), "snip_factor is not filled in yet"),
-    ("(f)", "the gradient grows, too", lambda: lab2.factors(rescale_from(), 1, 10, 10), "a step of the same size"),
-    ("(f)", "the score grows", lambda: lab2.factors(rescale_from(), 10, 10, 0.1), "a product of one factor that grows"),
+    ("(f)", "factors blank", lambda: lab2.factors(..., ..., ...), "snip_factor is not filled in yet"),
+    ("(f)", "the gradient grows, too", lambda: lab2.factors(1, 10, 10), "a step of the same size"),
+    ("(f)", "the score grows", lambda: lab2.factors(10, 10, 0.1), "a product of one factor that grows"),
 ]  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from snipkit.study import datasets
 x = torch.tensor([1.0, 2.0])
 W1 = torch.tensor([[-3.0, 1.0],  # into hidden unit 0
                    [4.0, -1.0]])  # into hidden unit 1
-w2 = torch.tensor([3.0, 1.0])  # from hidden units 0 and 1 to the output
+w2 = torch.tensor([3.0, 2.0])  # from hidden units 0 and 1 to the output
 t = 1.0
 
 # %% [markdown]
@@ -54,8 +54,8 @@ t = 1.0
 # Then the scores: absolute values, divided by the sum over **both** layers.
 
 # %%
-derivatives_1 = [[0, 0], [4, -2]]  # a list of two rows, as W1  # SOLUTION
-derivatives_2 = [0, 2]  # a list of two numbers, as w2  # SOLUTION
+derivatives_1 = [[0, 0], [24, -12]]  # a list of two rows, as W1  # SOLUTION
+derivatives_2 = [0, 12]  # a list of two numbers, as w2  # SOLUTION
 scores_1 = [[0, 0], [0.5, 0.25]]  # SOLUTION
 scores_2 = [0, 0.25]  # SOLUTION
 
@@ -63,10 +63,10 @@ scores_2 = [0, 0.25]  # SOLUTION
 check.by_hand(x, W1, w2, t, derivatives_1, derivatives_2, scores_1, scores_2)
 
 # %% [markdown] tags=["solution"]
-# **Solution.** Forward: $W_1 x = (-1, 2)$, so $h = (0, 2)$: unit 0 is off. Then $o = 2$, and the error is 1. Second
-# layer: $w_2 \cdot \text{error} \cdot h = (0, 2)$. First layer: what comes back to unit 1 is $\text{error} \cdot
-# w_{2,1} = 1$, so $\partial L/\partial c = w \cdot 1 \cdot x = (4 \cdot 1, -1 \cdot 2)$. The absolute values sum to
-# 8.
+# **Solution.** Forward: $W_1 x = (-1, 2)$, so $h = (0, 2)$: unit 0 is off. Then $o = 4$, and the error is 3. Second
+# layer: $w_2 \cdot \text{error} \cdot h = (0, 12)$. First layer: what comes back to unit 1 is $\text{error} \cdot
+# w_{2,1} = 6$, so $\partial L/\partial c = w \cdot 6 \cdot x = (4 \cdot 6 \cdot 1, -1 \cdot 6 \cdot 2) = (24, -12)$.
+# The absolute values sum to 48.
 
 # %% [markdown]
 # <details><summary>▸ <i>think</i>: the signed derivatives of both layers sum to the same number. Why? And do the
@@ -123,7 +123,7 @@ check.snip(snip)
 # many?</summary>
 #
 # When scores tie at the threshold. That is no rare case: all biases start at 0, so all their scores are 0, and so are
-# those of pixels that are always black. In half precision many more are equal.
+# those of connections into or out of units that are off on the whole batch. In half precision many more are equal.
 #
 # </details>
 #

@@ -148,7 +148,7 @@ gradient_factor = 0.1  # of |∂L/∂w|  # SOLUTION
 snip_factor = 1  # of |w · ∂L/∂w|  # SOLUTION
 
 # %%
-check.factors(rescale, snip_factor, magnitude_factor, gradient_factor)
+check.factors(snip_factor, magnitude_factor, gradient_factor)
 
 # %% [markdown] tags=["solution"]
 # **Solution.** $|w|$ grows tenfold. The function has not changed, so a step of the same size is a tenth of the change
