@@ -131,7 +131,7 @@ def augment(images: Tensor, kind: str, generator: torch.Generator | None) -> Ten
 
     Args:
         kind: "none", or "flip-shift": each image is flipped with probability 1/2, and shifted by up to an eighth of its
-            width (4 of 32 pixels) each way, filled with zero, the mean (SNIP, section 5.3).
+            height and width (4 of 32 pixels) each way, filled with zero, the mean (SNIP, section 5.3).
         generator: on the CPU, so that all devices get the same numbers.
     """
     if kind not in AUGMENTATIONS:
@@ -139,12 +139,12 @@ def augment(images: Tensor, kind: str, generator: torch.Generator | None) -> Ten
     if kind == "none":
         return images
     count, _, height, width = images.shape
-    reach = width // 8
+    down, across = height // 8, width // 8
     flip = torch.rand(count, generator=generator) < 0.5
-    shift = torch.randint(-reach, reach + 1, (2, count, 1), generator=generator)
-    rows, columns = torch.arange(height) + reach + shift[0], torch.arange(width) + reach + shift[1]
+    shift = [torch.randint(-reach, reach + 1, (count, 1), generator=generator) for reach in (down, across)]
+    rows, columns = torch.arange(height) + down + shift[0], torch.arange(width) + across + shift[1]
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
     each, rows, columns = (part.to(images.device, non_blocking=True) for part in index)
-    padded = torch.nn.functional.pad(images, (reach,) * 4)
+    padded = torch.nn.functional.pad(images, (across, across, down, down))
     return padded[each, :, rows, columns].permute(0, 3, 1, 2)  # the channels last in memory, as convolutions want them

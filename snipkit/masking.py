@@ -222,6 +222,8 @@ class _AveragePooling(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         options = kwargs or {}
         if function is nn.functional.max_pool2d:
+            if options.get("dilation", 1) not in (1, (1, 1)):
+                raise ValueError("paths through a dilated pooling are not defined here")
             shared = {name: options[name] for name in ("stride", "padding", "ceil_mode") if name in options}
             return nn.functional.avg_pool2d(*args, **shared)
         return function(*args, **options)

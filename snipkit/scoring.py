@@ -99,7 +99,7 @@ def mean_over_examples(
     batches = [] if batches is None else batches
     losses = _closure_losses(model, batches, closure) if closure else _losses(model, batches, loss or cross_entropy)
     mean, examples = None, 0
-    with evaluating(model, batch_norm), torch.enable_grad(), torch.autocast(device, enabled=False):
+    with evaluating(model, batch_norm), torch.enable_grad(), torch.autocast(device, enabled=False), _no_tf32():
         for value, size in losses:
             if not torch.is_tensor(value) or value.numel() != 1:
                 raise ValueError("the loss of a batch must be one number in a tensor, the mean over its examples")
@@ -120,14 +120,24 @@ def mean_over_examples(
     return mean
 
 
+def _no_tf32():
+    """On a GPU, convolutions are in TF32 by default, which has 10 bits: too few for a ranking."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
+
+
 def _losses(model, batches, loss):
     """(loss, its weight in the mean) for each (inputs, targets) pair."""
-    sizes = set()
+    sizes, ignored = set(), getattr(loss, "ignore_index", IGNORED)
+    of_classes = loss is cross_entropy or (
+        isinstance(loss, nn.CrossEntropyLoss) and loss.reduction == "mean" and loss.weight is None
+    )
     for inputs, targets in map(_checked, [batches] if is_pair(batches) else batches):
         outputs, size = model(at_least_float32(inputs)), len(targets)
         if loss is cross_entropy:
             check_labels(targets, outputs)
-            size = size if targets.is_floating_point() else int((targets != IGNORED).sum())
+        if of_classes:
+            size = size if targets.is_floating_point() else int((targets != ignored).sum())
             if not size:  # its mean is 0 / 0
                 continue
         value = loss(outputs, targets)

@@ -149,21 +149,22 @@ def test_shuffled_labels_are_permuted_and_the_images_stay(images, part):
     assert sum(agreement) / 50 == pytest.approx(0.25 + 3 / 36, abs=0.02)  # as for independent labels of these classes
 
 
-@pytest.mark.parametrize("height, width", [(16, 16), (9, 16)])
+@pytest.mark.parametrize("height, width", [(16, 16), (9, 16), (1, 16)])
 def test_augmentation_flips_and_shifts_each_image_by_itself(height, width):
-    """Every result is one of the 50 that are possible, all are equally likely, and what comes in is zero."""
-    picture = torch.randn(2, height, width, generator=seeded())
+    """Every result is one of those that are possible, all are equally likely, and what comes in is zero."""
+    picture, down = torch.randn(2, height, width, generator=seeded()), height // 8
     possible = [
         pad(flipped, (2, 2, 2, 2))[:, 2 + dy : 2 + dy + height, 2 + dx : 2 + dx + width]
-        for flipped in (picture, picture.flip(-1)) for dy in range(-2, 3) for dx in range(-2, 3)
+        for flipped in (picture, picture.flip(-1)) for dy in range(-down, down + 1) for dx in range(-2, 3)
     ]
     changed = data.augment(picture.expand(4000, -1, -1, -1), "flip-shift", seeded(1))
     which = (changed[:, None] == torch.stack(possible)).all(-1).all(-1).all(-1)
     assert (which.sum(1) == 1).all()
     often = which.sum(0)
-    assert len(often) == 50 and often.min() > 40 and often.max() < 130  # each 80 times on average
+    average = 4000 / (10 * (2 * down + 1))  # 80, and 133
+    assert len(often) * average == pytest.approx(4000) and often.min() > average / 2 and often.max() < 1.6 * average
     which = which.int().argmax(1)
-    assert len(set(which[:20].tolist())) > 10  # the images of a batch by numbers of their own
+    assert len(set(which[:20].tolist())) > 5  # the images of a batch by numbers of their own
     assert torch.equal(changed, data.augment(picture.expand(4000, -1, -1, -1), "flip-shift", seeded(1)))
     assert changed.shape == (4000, 2, height, width) and changed.is_contiguous(memory_format=torch.channels_last)
 

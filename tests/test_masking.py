@@ -131,6 +131,11 @@ def test_a_sparsity_for_each_layer():
         masking.keep_top(scores, {"a.0": 1.0})
 
 
+def test_scores_in_double_precision_are_ranked_as_such():
+    scores = {"w": torch.tensor([1.0, 1.0 + 1e-12], dtype=torch.float64)}
+    assert masking.keep_top(scores, keep=1)["w"].tolist() == [False, True]
+
+
 def test_scores_in_half_precision_are_ranked():
     assert masking.keep_top({"w": torch.tensor([1.0, 3.0, 2.0], dtype=torch.bfloat16)}, keep=1)["w"].tolist() == [
         False,
@@ -803,6 +808,12 @@ def test_what_cannot_be_made_smaller_is_refused(build, prepare, message):
     prepare(masks)
     with pytest.raises(ValueError, match=message):
         masking.compact(model, masks, torch.zeros(1, 6))
+
+
+def test_paths_through_a_dilated_pooling_are_refused():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.MaxPool2d(3, dilation=2), nn.Flatten(), nn.Linear(1, 2))
+    with pytest.raises(ValueError, match="dilated pooling"):
+        masking.effective(model, half(model), torch.zeros(1, 1, 5, 5))
 
 
 def test_every_weight_of_a_dense_network_is_effective():

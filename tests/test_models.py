@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from snipkit import masking, models, study
 from snipkit.models import initialisers
@@ -133,6 +134,35 @@ def test_lenet_5_has_no_relu_after_its_convolutions_unless_asked():
     features = plain.conv2(torch.nn.functional.max_pool2d(plain.conv1(x), 2))
     expected = plain.fc2(torch.relu(plain.fc1(torch.nn.functional.max_pool2d(features, 2).flatten(1))))
     torch.testing.assert_close(plain(x), expected)
+
+
+RELUS = {
+    "lenet-300-100": 2, "lenet-5-caffe": 1, "alexnet-s": 7, "alexnet-b": 7, "vgg-c": 15, "vgg-d": 15, "vgg-like": 14,
+    "wrn-16-8": 13, "wrn-16-10": 13, "wrn-22-8": 19, "resnet-20": 19, "mlp-1d": 2, "cnn-1d": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_no_relu_is_missing(name):
+    """One behind each hidden layer (LeNet-5-Caffe's convolutions have none)."""
+
+    class Counting(TorchFunctionMode):
+        relus = 0
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            self.relus += getattr(function, "__name__", "") == "relu"
+            return function(*args, **(kwargs or {}))
+
+    model = models.build(name, **({} if name.startswith("lenet") else {"width": 0.1}))
+    with torch.no_grad(), Counting() as counting:
+        model(images(name, 2))
+    assert counting.relus == RELUS[name]
+
+
+def test_glorot_counts_the_kernel_on_both_sides():
+    """The second convolution of LeNet-5-Caffe: 20 · 25 inputs, 50 · 25 outputs."""
+    glorot, lecun = (models.build("lenet-5-caffe", init=init).conv2.weight.std() for init in ("glorot", "lecun"))
+    assert (glorot / lecun).item() == pytest.approx((2 / (500 + 1250) * 500) ** 0.5, rel=1e-3)
 
 
 def test_a_seed_means_the_same_draw_with_every_torch():

@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from tiny import ENVIRONMENT, ROOT
 
-from snipkit.study import notebooks, verdicts
+from snipkit.study import notebooks, paper, verdicts
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -143,6 +143,7 @@ def test_the_numbers_of_the_front_page_are_those_of_the_notebooks():
     numbers = re.findall(r"-?\d+\.\d+ ± \d+\.\d+", readme)
     assert len(numbers) > 5 and not [number for number in numbers if number not in shown]
     assert verdicts.summary(verdicts.report(("paper", "overnight"))) in readme
+    assert paper.text("rule").strip() in (ROOT / "REPLICATION.md").read_text(), "run `make figures`"
 
 
 def test_committed_figures_say_where_they_come_from():

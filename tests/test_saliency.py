@@ -285,6 +285,34 @@ def test_a_loss_that_is_not_finite_is_named(small):
         saliency.snip(model, (inputs * float("nan"), targets))
 
 
+def test_dropout_is_off_in_every_mode(small):
+    model, batch = small
+    dropping = nn.Sequential(*model[:7], nn.Dropout(0.5), model[7])
+    for mode in saliency.BATCH_NORM_MODES:
+        scores = saliency.snip(model, batch, batch_norm=mode).values()
+        assert all(map(torch.equal, saliency.snip(dropping, batch, batch_norm=mode).values(), scores))
+
+
+def test_scores_do_not_depend_on_the_callers_contexts(small):
+    model, (inputs, targets) = small[0].float(), (small[1][0].float(), small[1][1])
+    expected = saliency.snip(model, (inputs, targets))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = saliency.snip(model, (inputs, targets))
+    assert all(torch.equal(scores[name], expected[name]) for name in expected)
+    halved = saliency.snip(model, (inputs.half(), targets)), saliency.snip(model, (inputs.half().float(), targets))
+    assert all(map(torch.equal, *(scores.values() for scores in halved)))
+
+
+def test_the_class_and_the_function_of_cross_entropy_weigh_batches_alike(small):
+    model, (inputs, targets) = small
+    targets = torch.where(torch.arange(8) < 3, -100, targets)
+    pieces = list(zip(inputs.split(4), targets.split(4)))
+    expected = saliency.snip(model, (inputs, targets))
+    for loss in (None, cross_entropy, nn.CrossEntropyLoss()):
+        for name, score in saliency.snip(model, pieces, loss).items():
+            torch.testing.assert_close(score, expected[name])
+
+
 def test_a_weight_that_is_not_finite_is_named(small):
     model, batch = small
     with torch.no_grad():

@@ -99,6 +99,14 @@ def deep(width=30):
         return nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
 
 
+def test_synflow_sums_over_all_outputs():
+    """In one layer every output depends on its own weights alone: R = Σ|w|, so the scores are the shares of |w|."""
+    model = nn.Linear(3, 2, bias=False)
+    scores = saliency.synflow(model, (torch.ones(1, 3), torch.zeros(1, dtype=torch.long)), sparsity=0.5, rounds=1)
+    size = model.weight.detach().abs().double()
+    torch.testing.assert_close(scores["weight"], size / size.sum())
+
+
 def test_synflow_leaves_no_layer_empty_where_one_shot_criteria_do():
     """33 of 16,290 weights are kept. One round of it is no better than they are."""
     model, batch = deep(), (torch.randn(50, 300), torch.arange(50) % 3)

@@ -281,3 +281,8 @@ def test_what_does_not_fit_is_refused_before_the_first_step(blobs, small_network
     refused("there are no images to evaluate on", test=blobs.val)
     refused("the mask of 1.weight", masks={"1.weight": torch.ones(2, dtype=torch.bool)})
     refused("the batch size is 121, but there are only 120", batch_size=121)
+
+
+def test_when_a_long_training_is_tested_and_logged():
+    assert training._test_steps(100_000) == range(96_000, 100_001, 1_000)  # as the authors keep checkpoints
+    assert training.log_interval(100_000) == 100 and training.log_interval(300) == 10

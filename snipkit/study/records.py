@@ -151,9 +151,12 @@ def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
     """
     records, doubles, seen = {}, [], {} if seen is None else seen
     for path in sorted(Path(folder).glob("*.jsonl")):
-        start, number = seen.get(path, (0, 1))
+        start, number, inode = seen.get(path, (0, 1, 0))
         with open(path, "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH)  # a line that is being written is waited for
+            known = os.fstat(stream.fileno())
+            if known.st_size < start or known.st_ino != inode:  # another file than the one read before
+                start, number = 0, 1
             stream.seek(start)
             lines = stream.readlines()
         for line in lines:
@@ -168,7 +171,7 @@ def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
                     if _error(first) != _error(record):
                         doubles.append(f"{record.run.id} ({_error(first)} and {_error(record)} %)")
             number += line.endswith(b"\n")
-        seen[path] = start + sum(map(len, lines)), number
+        seen[path] = start + sum(map(len, lines)), number, known.st_ino
     if doubles:
         warnings.warn(f"two records that differ, of which the first counts: {', '.join(doubles)}", stacklevel=2)
     return records

@@ -27,6 +27,7 @@ VERDICTS = tuple(COLORS)
 PROFILES = ("paper", "overnight", "laptop")  # whose rows are taken first; short trainings only where there is no other
 TRAININGS = ("short", "converged", "paper")  # in rising order of what they can show
 SEEDS = 3  # fewer runs than this are no ground for a verdict
+OWN_SPREAD = 6  # runs from which on a cell has its own spread, and needs none pooled over others
 
 COLUMNS = ["claim", "here", "n", "verdict", "reason", "difference", "low", "high", "intervals"]
 
@@ -43,7 +44,7 @@ def value(
     pool: Sequence = (),
     theirs: Sequence[float] = (),
     seconds: float = 0.0,
-    twice: float = math.nan,
+    twice: Sequence[float] | None = None,
 ) -> dict:
     """Judge a printed number.
 
@@ -54,8 +55,9 @@ def value(
         pool: the numbers of each cell of the same network, for the spread; by default ``errors`` alone.
         theirs: the paper's own runs, where known.
         seconds: of one run, for the hours that would decide.
-        twice: our error after training twice as long minus ours, the mean of pairs. From the margin on, the schedule is
-            too short for a verdict. By default it was not tried.
+        twice: our errors after training twice as long minus ours, one a pair. A schedule of our own is no ground for a
+            verdict where that changes the error by the margin or more, or fewer than 3 pairs are known. None: not asked
+            for, since the paper's protocol stands beside it.
     """
     row, errors = _claims().loc[claim], np.asarray(errors, float)
     n, printed, margin = len(errors), float(row.printed), float(row.margin)
@@ -69,7 +71,7 @@ def value(
     if n < SEEDS:
         return _row(claim, here, n, NOT_RUN, f"too few runs for a verdict (it takes {SEEDS})")
     rounding = 0.0 if len(theirs) else 0.5 * 10.0 ** -len(str(row.printed).partition(".")[2])
-    sd, freedom = statistics.pooled_sd(pool if len(pool) else [errors])
+    sd, freedom = statistics.pooled_sd(pool if len(pool) and n < OWN_SPREAD else [errors])
 
     def interval(level):
         if len(theirs):
@@ -90,9 +92,10 @@ def value(
         hours = f", {max(wanted - n, 0) * seconds / 3600:.1f} hours" if seconds else ""
         reason = f"it takes about {max(wanted, n + 1)} runs{hours}, if there is no difference"
     own = "" if training == "paper" else "our schedule"
-    if own and not math.isnan(twice):
-        own += f"; twice the time: {twice:+.2f}"
-        if abs(twice) >= margin:
+    if own and twice is not None:
+        change = np.mean(twice) if len(twice) >= SEEDS else math.nan
+        own += f"; twice the time: {change:+.2f}" if len(twice) >= SEEDS else "; twice the time is not tried"
+        if not abs(change) < margin:
             verdict = UNDECIDED
     return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high, intervals=1)
 
@@ -138,7 +141,7 @@ def _runs_that_decide(differences) -> int:
     """Runs for a verdict in every setting with 80 % power at 5 %, if the differences are those seen."""
     sd = (differences["mean"] - differences.low) / stats.t.ppf(0.975, differences.n - 1) * np.sqrt(differences.n)
     wanted = ((1.96 + 0.84) * sd / differences["mean"]).pow(2) + 1.96**2 / 2  # the last term for t (Guenther 1981)
-    return math.ceil(max(wanted.clip(upper=1e6).max(), differences.n.max() + 1))
+    return math.ceil(max(wanted.fillna(1e6).clip(upper=1e6).max(), differences.n.max() + 1))  # no difference: no end
 
 
 def equivalence(differences: Sequence[float], margin: float, training: str) -> str:
