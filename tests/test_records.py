@@ -149,6 +149,20 @@ def test_a_second_reading_reads_what_was_added(tmp_path):
         records.read(tmp_path, seen)
 
 
+def test_a_file_from_which_lines_were_deleted_is_read_anew(tmp_path):
+    """By an editor, which writes another file, or in place."""
+    path, seen, made = tmp_path / "a.jsonl", {}, [record(quick(seed=seed)) for seed in range(4)]
+    lines = [one.to_line() + "\n" for one in made]
+    path.write_text(lines[0] + lines[1])
+    records.read(tmp_path, seen)
+    other = tmp_path / "other"
+    other.write_text(lines[0] + lines[2])
+    other.replace(path)
+    assert made[2].id in records.read(tmp_path, seen)
+    path.write_text(lines[3])
+    assert made[3].id in records.read(tmp_path, seen)
+
+
 class Slow:
     """A file of a slow disk: a line goes out in pieces."""
 
