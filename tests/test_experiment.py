@@ -9,7 +9,7 @@ from tiny import QUICK, quick
 
 from snipkit import data, masking, saliency, training
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints, experiment
+from snipkit.study import checkpoints, experiment, records
 from snipkit.study.runs import LABELS, Run, pruning
 
 SNIP = {"criterion": "snip", "sparsity": 0.9}
@@ -351,3 +351,11 @@ def test_a_run_or_a_stack_that_was_stopped_carries_on(tmp_path, count):
     records = execute(checkpoints.Checkpoint(path))
     assert [record.outcome for record in records] == [record.outcome for record in execute()]
     assert all(record.provenance["resumed"] for record in records) and not path.exists()
+
+
+def test_a_dense_training_that_diverges_before_the_masks_is_a_result():
+    wild = Recipe(steps=60, lr=1e6)
+    run, other = (quick(**pruning(method, 0.9), seed=4, recipe=wild) for method in ("magnitude, rewound", "random"))
+    for found in (experiment.execute(run), *experiment.execute_stack([run]), experiment.execute_stack([run, other])[0]):
+        assert found.run == run and found.outcome is None and "is nan by step" in found.diverged and not found.kept
+        assert records.Record.from_line(found.to_line()) == found

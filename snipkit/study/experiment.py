@@ -117,9 +117,10 @@ def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None)
         checkpoints.Interrupted: it was stopped; the checkpoint has its state.
     """
     start, resumed = time.perf_counter(), _resumed(checkpoint)
-    model, masks, dataset = _prepare(run, load(run, device), device)
-    network, own_masks = _compact(run, model, masks, dataset)
+    model, masks, dataset = None, {}, load(run, device)
     try:
+        model, masks, dataset = _prepare(run, dataset, device)
+        network, own_masks = _compact(run, model, masks, dataset)
         outcome = training.train(
             network, own_masks, dataset, run.recipe, seed=run.seeds()["order"], checkpoint=checkpoint
         )
@@ -149,13 +150,20 @@ def execute_stack(
             dataset = load(run, device)
             test = test or dataset.test  # it does not depend on the split: held, and gone through, once for all
             loaded[split] = dataclasses.replace(dataset, test=test)
-    prepared = [_prepare(run, loaded[run.seeds()["split"]], device) for run in runs]
-    networks, masks, sets = map(list, zip(*prepared))
-    seeds = [run.seeds()["order"] for run in runs]
-    outcomes = train_stack(networks, masks, sets, runs[0].recipe, seeds=seeds, checkpoint=checkpoint)
+    prepared, outcomes = {}, {}
+    for run in runs:
+        try:
+            prepared[run] = _prepare(run, loaded[run.seeds()["split"]], device)
+        except training.DivergedError as error:  # the dense training of a pretrained run
+            outcomes[run] = error
+    if prepared:
+        networks, masks, sets = map(list, zip(*prepared.values()))
+        seeds = [run.seeds()["order"] for run in prepared]
+        trained = train_stack(networks, masks, sets, runs[0].recipe, seeds=seeds, checkpoint=checkpoint)
+        outcomes |= zip(prepared, trained)
     seconds = round((time.perf_counter() - start) / len(runs), 2)
     origin = {"seconds": seconds, "stack": len(runs)} | resumed | provenance.here(device)
-    return [_record(*done, dict(origin)) for done in zip(runs, networks, masks, sets, outcomes)]
+    return [_record(run, *prepared.get(run, (None, {}, None)), outcomes[run], dict(origin)) for run in runs]
 
 
 def stacks(runs: Sequence[Run], on_gpu: bool = True, limit: int = 64) -> list[list[Run]]:

@@ -66,7 +66,8 @@ class Record:
             raise ValueError("it takes an outcome, or the reason why there is none")
         if (one := self.outcome) and not (0 <= one.best_of_last_five <= one.test_error <= 100 and one.test_loss >= 0):
             raise ValueError(f"a test error of {one.test_error} % (best {one.best_of_last_five}), loss {one.test_loss}")
-        if bool(self.kept) != bool(self.run.sparsity) or not all(0 <= k <= total for k, total in self.kept.values()):
+        masked = self.run.sparsity and not (self.diverged and self.run.pretrained and not self.kept)  # before the masks
+        if bool(self.kept) != bool(masked) or not all(0 <= k <= total for k, total in self.kept.values()):
             raise ValueError(f"the masks are {self.kept}, the sparsity is {self.run.sparsity}")
         kept, total = (sum(counts) for counts in zip((0, 0), *self.kept.values()))
         if kept != (masking.kept_count(total, self.run.sparsity) if self.kept else 0):
