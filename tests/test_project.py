@@ -142,7 +142,14 @@ def test_the_numbers_of_the_front_page_are_those_of_the_notebooks():
     shown = json.dumps([cell.get("outputs", []) for page in pages for cell in page["cells"]], ensure_ascii=False)
     numbers = re.findall(r"-?\d+\.\d+ ± \d+\.\d+", readme)
     assert len(numbers) > 5 and not [number for number in numbers if number not in shown]
-    assert verdicts.summary(verdicts.report(("paper", "overnight"))) in readme
+    rows = verdicts.report(("paper", "overnight"))
+    assert verdicts.summary(rows) in readme
+    confirmed = rows[rows.verdict == verdicts.CONFIRMED]
+    pictures = confirmed["where"].str.fullmatch("Figure (2[ab]|5|6)").sum()
+    built = confirmed.index.isin(["table2-counts", "table5", "table6"]).sum()
+    words = "none one two three four five six seven eight nine ten".split()
+    trained, pictures, built = (words[n] for n in (len(confirmed) - pictures - built, pictures, built))
+    assert f"{trained} rest on training, {pictures} on pictures of masks, {built} on counts" in readme
     assert paper.text("rule").strip() in (ROOT / "REPLICATION.md").read_text(), "run `make figures`"
 
 
