@@ -150,7 +150,8 @@ def test_a_study_that_is_told_to_stop(start):
     study.until(in_training(study))
     before = set(study.workers())
     study.stop(signal.SIGINT, signal.SIGINT)
-    study.until(lambda: study.ended(4) and not before & set(study.workers()))
+    # On a fast machine it has ended politely before the second signal, which then ends its next round: twice ended.
+    study.until(lambda: (study.ended(4) or study.ended(5)) and not before & set(study.workers()))
     study.stop(signal.SIGKILL)
     assert not ids(folder) and [path.name for path in state.parent.iterdir() if path.suffix == ".pt"] == [state.name]
 
