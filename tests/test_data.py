@@ -164,7 +164,7 @@ def test_augmentation_flips_and_shifts_each_image_by_itself(height, width):
     average = 4000 / (10 * (2 * down + 1))  # 80, and 133
     assert len(often) * average == pytest.approx(4000) and often.min() > average / 2 and often.max() < 1.6 * average
     which = which.int().argmax(1)
-    assert len(set(which[:20].tolist())) > 5  # the images of a batch by numbers of their own
+    assert len(set(which[:20].tolist())) > min(10, len(possible) / 3)  # the images of a batch by numbers of their own
     assert torch.equal(changed, data.augment(picture.expand(4000, -1, -1, -1), "flip-shift", seeded(1)))
     assert changed.shape == (4000, 2, height, width) and changed.is_contiguous(memory_format=torch.channels_last)
 

@@ -94,7 +94,8 @@ def value(
     own = "" if training == "paper" else "our schedule"
     if own and twice is not None:
         change = np.mean(twice) if len(twice) >= SEEDS else math.nan
-        own += f"; twice the time: {change:+.2f}" if len(twice) >= SEEDS else "; twice the time is not tried"
+        unknown = "is not tried" if len(twice) < SEEDS else "diverged"
+        own += f"; twice the time {unknown}" if math.isnan(change) else f"; twice the time: {change:+.2f}"
         if not abs(change) < margin:
             verdict = UNDECIDED
     return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high, intervals=1)
