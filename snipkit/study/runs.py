@@ -50,7 +50,7 @@ RECIPES = {
     ),
     "short-recurrent": Recipe(steps=3_000, schedule="onecycle"),
     "short-recurrent-adam": Recipe(steps=3_000, optimiser="adam", lr=0.006, weight_decay=0.0, schedule="onecycle"),
-    "short-cifar": Recipe(
+    "overnight-cifar": Recipe(
         steps=10_500, batch_size=128, schedule="onecycle", augment="flip-shift", precision="bfloat16"
     ),
 }
