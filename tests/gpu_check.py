@@ -177,8 +177,10 @@ def compiled(device):
             assert not any(model.get_parameter(name)[~mask].any() for name, mask in masks.items()), "law 6"
     finally:
         training.COMPILED_FROM = before
-    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    counters = torch._dynamo.utils.counters
+    graphs, skips = counters["stats"]["unique_graphs"], counters["inductor"]["cudagraph_skips"]
     assert device == "cpu" or graphs == 1, f"{graphs} compiled graphs: it ran uncompiled, or compiled again and again"
+    assert device == "cpu" or not skips, f"{skips} times without CUDA graphs (TORCH_LOGS=cudagraphs says why)"
     pairs = zip(results[0].train_loss[:10], results[1].train_loss[:10])
     difference = max(abs(a / b - 1) for a, b in pairs)
     assert difference < 0.05, f"the losses of a compiled training differ by {difference:.1%}"

@@ -310,7 +310,9 @@ MUTANTS = {
         ("checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)", "pass"),
         ("if found[\"code\"] != ours[\"code\"]:", "if False:"),
         ("for k in ours if found[k] != ours[k]]", "for k in ()]"),
-        ("    if on_gpu():\n        return 1\n", ""),
+        ("    if on_gpu():\n        return max", "    if False:\n        return max"),
+        ("max(1, min(cores // 2", "max(0, min(cores // 2"),
+        ("int(_gpu_memory() // GPU_SHARE), ", ""),
     ]),
     "study/estimate.py": (["test_executors.py"], [
         ("and not record.provenance.get(\"resumed\") ", ""),

@@ -288,13 +288,16 @@ def test_the_report_says_what_is_planned_and_on_record(toy, command):
     """A run that is on record at both scales counts once; a page that a profile does not name is not planned there."""
     (toy / "notebooks/profiles/overnight.yml").write_text("toy: {seeds: 3}")
     first, second, _ = notebooks.grid("toy", "overnight")
+    devices = {first: "AMD EPYC", second: "NVIDIA H100"}
     for folder, runs in (("overnight", [first, second]), ("paper", [first])):
         for run in runs:
             (toy / "results" / folder).mkdir(parents=True, exist_ok=True)
-            records.append(toy / "results" / folder / "toy.jsonl", record(run, provenance={"seconds": 3600.0}))
+            origin = {"seconds": 3600.0, "device": devices[run]}
+            records.append(toy / "results" / folder / "toy.jsonl", record(run, provenance=origin))
     code, _, err = command("report")
     text = (toy / "REPLICATION.md").read_text()
-    assert code == 0 and "2 runs on record (2 MNIST), at least 2 core-hours." in text, err
+    said = "2 runs on record (2 MNIST), 1 of them on a GPU, the others in at least 1 core-hours."
+    assert code == 0 and said in text, err
     assert re.search(r"\| toy +\| +3 +\| +2 +\| +\| +\|", text), text[-400:]
 
 

@@ -73,7 +73,8 @@ def test_pruning_by_a_method_gives_runs_of_that_method(method):
 def test_a_verdict_counts_on_the_recipe_not_on_the_profile():
     assert Run("paper-mnist").training == Run({"steps": 100_000}).training == "paper"
     assert Run({"steps": 25_000, "schedule": "onecycle"}).training == "converged"
-    assert Run("overnight-cifar", data="cifar-10", model="vgg-d").training == Run(QUICK).training == "short"
+    assert Run("overnight-cifar", data="cifar-10", model="vgg-d").training == "converged"
+    assert Run("short-resnet-20", data="cifar-10", model="resnet-20").training == Run(QUICK).training == "short"
     assert Run({"steps": 100_000, "lr": 0.2}).training == "short"
     assert Run("paper-mnist", train_size=5000).training == Run("paper-mnist", test_size=50).training == "short"
 

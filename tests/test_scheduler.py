@@ -329,6 +329,7 @@ def gpu(monkeypatch):
     """The way of a GPU's runs, with a CPU doing the work."""
     monkeypatch.setattr(executors, "Processes", lambda count: ThreadPoolExecutor(count))
     monkeypatch.setattr(executors, "on_gpu", lambda: True)
+    monkeypatch.setattr(executors, "_gpu_memory", lambda: 6)
     monkeypatch.setattr(executors, "device", lambda: "cpu")
 
 

@@ -29,10 +29,13 @@ def has_its_own(page: str, scale: str) -> bool:
 def sentence() -> str:
     """How many runs are on record, on what data, in how many core-hours. A run in both folders counts once.
 
-    They took longer than that: a training that was stopped and resumed is on record with its last part's time.
+    They took longer than that: a training that was stopped and resumed is on record with its last part's time. Runs on
+    a GPU are counted only: several share it, and each has its own seconds.
     """
     found = {record.run.id: record for scale in SCALES for record in records.read(paths.results(scale)).values()}
-    hours = sum(record.provenance["seconds"] for record in found.values()) / 3600
+    on_gpu = [one for one in found.values() if str(one.provenance.get("device")).startswith("NVIDIA")]
+    hours = sum(one.provenance["seconds"] for one in found.values() if one not in on_gpu) / 3600
     kinds = [f"{sum(one.run.data == name for one in found.values()):,} {label}" for name, label in SETS.items()]
     kinds = [kind for kind in kinds if not kind.startswith("0 ")]
-    return f"{len(found):,} runs on record ({', '.join(kinds)}), at least {hours:.0f} core-hours"
+    rest = f"{len(on_gpu)} of them on a GPU, the others in at least" if on_gpu else "in at least"
+    return f"{len(found):,} runs on record ({', '.join(kinds)}), {rest} {hours:.0f} core-hours"

@@ -59,8 +59,8 @@ def execute_all(
 
     Args:
         files: run → the ``.jsonl`` file for its record; all files lie in one folder.
-        executor: any ``concurrent.futures.Executor``. By default one process a core with one thread each (on a GPU: one
-            process), which is what small networks are fastest with.
+        executor: any ``concurrent.futures.Executor``. By default one process a core with one thread each (on a GPU:
+            one for every second core, ``executors.workers``), which is what small networks are fastest with.
         deadline: a ``time.monotonic()`` after which no run is started, and those under way stop at a checkpoint.
 
     Returns:
