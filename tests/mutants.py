@@ -312,6 +312,8 @@ MUTANTS = {
         ("for k in ours if found[k] != ours[k]]", "for k in ()]"),
         ("    if on_gpu():\n        return max", "    if False:\n        return max"),
         ("max(1, min(cores // 2", "max(0, min(cores // 2"),
+        ("min(cores // 2, ", "min(cores, "),
+        (", GPU_WORKERS))", "))"),
         ("int(_gpu_memory() // GPU_SHARE), ", ""),
     ]),
     "study/estimate.py": (["test_executors.py"], [

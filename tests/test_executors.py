@@ -22,12 +22,10 @@ def test_how_many_runs_go_on_at_a_time(monkeypatch):
     assert executors.capacity() == executors.workers() == len(os.sched_getaffinity(0))
     assert executors.capacity(ThreadPoolExecutor(3)) == 3 and executors.capacity(Executor()) == math.inf
     monkeypatch.setattr(executors, "on_gpu", lambda: True)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
-    for gib, workers in ((4, 1), (24, 4), (80, 8)):
+    for cores, gib, workers in ((16, 4, 1), (16, 24, 4), (32, 80, 8), (6, 80, 3), (1, 80, 1)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
         monkeypatch.setattr(executors, "_gpu_memory", lambda gib=gib: gib)
         assert executors.capacity() == workers and executors.device() == "cuda"
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    assert executors.capacity() == 1
 
 
 def test_versions_are_compared():
