@@ -316,6 +316,11 @@ MUTANTS = {
         (", GPU_WORKERS))", "))"),
         ("int(_gpu_memory() // GPU_SHARE), ", ""),
     ]),
+    "study/progress.py": (["test_commands.py"], [
+        ("if one not in on_gpu)", "if one in on_gpu)"),
+        ('.startswith("NVIDIA")', '.startswith("AMD")'),
+        ("if on_gpu else", "if not on_gpu else"),
+    ]),
     "study/estimate.py": (["test_executors.py"], [
         ("and not record.provenance.get(\"resumed\") ", ""),
         (" and record.provenance.get(\"device\") == here", ""),

@@ -288,11 +288,11 @@ def test_the_report_says_what_is_planned_and_on_record(toy, command):
     """A run that is on record at both scales counts once; a page that a profile does not name is not planned there."""
     (toy / "notebooks/profiles/overnight.yml").write_text("toy: {seeds: 3}")
     first, second, _ = notebooks.grid("toy", "overnight")
-    devices = {first: "AMD EPYC", second: "NVIDIA H100"}
+    origins = {first: (3600.0, "AMD EPYC"), second: (7200.0, "NVIDIA H100")}
     for folder, runs in (("overnight", [first, second]), ("paper", [first])):
         for run in runs:
             (toy / "results" / folder).mkdir(parents=True, exist_ok=True)
-            origin = {"seconds": 3600.0, "device": devices[run]}
+            origin = dict(zip(("seconds", "device"), origins[run]))
             records.append(toy / "results" / folder / "toy.jsonl", record(run, provenance=origin))
     code, _, err = command("report")
     text = (toy / "REPLICATION.md").read_text()

@@ -75,6 +75,8 @@ def train(
     else:
         with executors.dask(executor) if executor else contextlib.nullcontext() as workers:
             seconds, capacity = estimate.seconds(todo, found), max(1, executors.capacity(workers))
+            if not executor and executors.on_gpu():
+                capacity = 1  # a large network fills the GPU alone
             where = f"with {capacity} workers as fast as this machine" if executor else "here"
             shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]
             print(

@@ -256,9 +256,9 @@ Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)
 The verdicts rest on {intervals} intervals ({orders} of them for orders and margins); {0.05 * intervals:.1f} miss by
 chance, on average. None is adjusted for their number.
 
-*Scale* says whose runs a row rests on: `paper` (the paper's protocol), unless only those of `overnight` (our schedules,
-trained until little is left to gain) decide it or exist; `laptop` (short trainings) where there are no others. Errors
-are of the final weights, mean ± half a 95 % t-interval over n seeds.
+*Scale* says whose runs a row rests on: `paper` (the paper's protocol), unless only those of `overnight` (our schedules;
+for a printed number the reason says what twice the time changes) decide it or exist; `laptop` (short trainings) where
+there are no others. Errors are of the final weights, mean ± half a 95 % t-interval over n seeds.
 
 ![All claims: printed number against ours](figures/verdicts.png)
 
