@@ -317,7 +317,7 @@ MUTANTS = {
         ("int(_gpu_memory() // GPU_SHARE), ", ""),
     ]),
     "study/progress.py": (["test_commands.py"], [
-        ("if one not in on_gpu)", "if one in on_gpu)"),
+        ("if name not in on_gpu)", "if name in on_gpu)"),
         ('.startswith("NVIDIA")', '.startswith("AMD")'),
         ("if on_gpu else", "if not on_gpu else"),
     ]),

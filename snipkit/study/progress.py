@@ -33,8 +33,8 @@ def sentence() -> str:
     a GPU are counted only: several share it, and each has its own seconds.
     """
     found = {record.run.id: record for scale in SCALES for record in records.read(paths.results(scale)).values()}
-    on_gpu = [one for one in found.values() if str(one.provenance.get("device")).startswith("NVIDIA")]
-    hours = sum(one.provenance["seconds"] for one in found.values() if one not in on_gpu) / 3600
+    on_gpu = {name for name, one in found.items() if str(one.provenance.get("device")).startswith("NVIDIA")}
+    hours = sum(one.provenance["seconds"] for name, one in found.items() if name not in on_gpu) / 3600
     kinds = [f"{sum(one.run.data == name for one in found.values()):,} {label}" for name, label in SETS.items()]
     kinds = [kind for kind in kinds if not kind.startswith("0 ")]
     rest = f"{len(on_gpu)} of them on a GPU, the others in at least" if on_gpu else "in at least"
