@@ -60,11 +60,11 @@ def test_more_runs_decide_what_few_do_not():
 @pytest.mark.parametrize(
     "twice, verdict, said",
     [
-        ([-0.2, -0.1, 0.0], EQUIVALENT, "our schedule; twice the time: -0.10"),
-        ([-0.2, -0.2, -0.2], UNDECIDED, "our schedule; twice the time: -0.20"),  # the margin
-        ([0.2, 0.3, 0.4], UNDECIDED, "our schedule; twice the time: +0.30"),  # longer is worse: not at its end, either
-        ([-0.1, -0.1], UNDECIDED, "our schedule; twice the time is not tried"),  # not in enough pairs
-        ([-0.1, float("nan"), -0.1], UNDECIDED, "our schedule; twice the time diverged"),  # one of three
+        ([-0.2, -0.1, 0.0], EQUIVALENT, "our schedule; twice the time: -0.10 ± 0.25"),
+        ([-0.2, -0.2, -0.2], UNDECIDED, "our schedule; twice the time: -0.20 ± 0.00"),  # the margin
+        ([0.2, 0.3, 0.4], UNDECIDED, "our schedule; twice the time: 0.30 ± 0.25"),  # longer is worse: not at its end
+        ([-0.1, -0.1], UNDECIDED, "our schedule; twice the time: not tried"),  # not in enough pairs
+        ([-0.1, float("nan"), -0.1], UNDECIDED, "our schedule; twice the time: diverged"),  # one of three
         (None, EQUIVALENT, "our schedule"),
     ],
 )
@@ -72,6 +72,9 @@ def test_a_schedule_that_twice_the_time_improves_decides_nothing(twice, verdict,
     row = verdicts.value(CLAIM, around(1.6, 0.05, 6), "converged", twice=twice)
     assert row["verdict"] == verdict and row["reason"] == said
     assert verdicts.value(CLAIM, around(1.6, 0.05, 6), "paper", twice=twice)["verdict"] == EQUIVALENT
+    if twice:
+        row = verdicts.value(CLAIM, around(1.6, 0.05, 6), "converged", twice=twice, twice_at="at 98 %")
+        assert row["reason"] == said.replace("time:", "time (at 98 %):")
 
 
 def test_equivalence_is_tested_at_five_per_cent_a_side():

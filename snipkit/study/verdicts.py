@@ -45,6 +45,7 @@ def value(
     theirs: Sequence[float] = (),
     seconds: float = 0.0,
     twice: Sequence[float] | None = None,
+    twice_at: str = "",
 ) -> dict:
     """Judge a printed number.
 
@@ -58,6 +59,7 @@ def value(
         twice: our errors after training twice as long minus ours, one a pair. A schedule of our own is no ground for a
             verdict where that changes the error by the margin or more, or fewer than 3 pairs are known. None: not asked
             for, since the paper's protocol stands beside it.
+        twice_at: where that was tried, if not at the claim's own setting.
     """
     row, errors = _claims().loc[claim], np.asarray(errors, float)
     n, printed, margin = len(errors), float(row.printed), float(row.margin)
@@ -94,8 +96,8 @@ def value(
     own = "" if training == "paper" else "our schedule"
     if own and twice is not None:
         change = np.mean(twice) if len(twice) >= SEEDS else math.nan
-        unknown = "is not tried" if len(twice) < SEEDS else "diverged"
-        own += f"; twice the time {unknown}" if math.isnan(change) else f"; twice the time: {change:+.2f}"
+        said = "not tried" if len(twice) < SEEDS else "diverged" if math.isnan(change) else statistics.cell(twice, 2)
+        own += f"; twice the time{twice_at and f' ({twice_at})'}: {said}"
         if not abs(change) < margin:
             verdict = UNDECIDED
     return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high, intervals=1)
