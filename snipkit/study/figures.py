@@ -191,11 +191,12 @@ def verdicts(rows, colors):
     fig, ax = plt.subplots(figsize=(8.6, 0.5 + 0.17 * height.sum()))
     for place, claim, row in zip(height.cumsum() - height / 2, claims, rows.itertuples()):
         color = colors[row.verdict]
-        beside = dict(va="center", fontsize=6.5, transform=ax.get_yaxis_transform())
+        beside = dict(va="center_baseline", fontsize=6.5, transform=ax.get_yaxis_transform())
         ax.text(-0.02, place, claim, ha="right", linespacing=1.0, **beside)
         numbers = f": {row.printed} → {row.here}, n = {row.n}" if row[6] else ""
         numbers += ", our schedule" if numbers and "our schedule" in row.reason else ""
-        ax.text(1.02, place, row.verdict + numbers, ha="left", color=color, **beside)
+        ax.text(1.02, place, "■", ha="left", color=color, **beside)  # the text itself in black: yellow is hard to read
+        ax.text(1.07, place, row.verdict + numbers, ha="left", **beside)
         if row[6]:  # "low to high"
             low, high = map(float, row[6].split(" to "))
             ax.barh(place, 2 * float(row.margin), left=-float(row.margin), height=0.8, color="0.88", lw=0)
@@ -210,7 +211,7 @@ def verdicts(rows, colors):
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
     ax.set_xlabel("here minus printed, points (bar: 95 % interval; grey: the margin)")
-    ax.text(1.02, -0.7, "verdict: printed → here", fontsize=6.5, transform=ax.get_yaxis_transform())
+    ax.text(1.07, -0.7, "verdict: printed → here", fontsize=6.5, transform=ax.get_yaxis_transform())
     ax.grid(axis="y", visible=False)
     return fig
 
