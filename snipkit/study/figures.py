@@ -7,6 +7,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from PIL import Image, PngImagePlugin
 
 import snipkit
 from snipkit.study import paths, statistics
@@ -264,7 +265,15 @@ def save(figure, name, profile, source) -> None:
     digest = hashlib.sha256(source.to_csv(index=False, float_format="%.6g").encode()).hexdigest()
     note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"
     software = f"snipkit {snipkit.__version__}, matplotlib {mpl.__version__}"
-    figure.savefig(target / f"{name}.png", metadata={"Title": name, "Description": note, "Software": software})
+    png = target / f"{name}.png"
+    figure.savefig(png, metadata={"Title": name, "Description": note, "Software": software})
+    if png.stat().st_size > 150_000:  # mostly text: a palette takes a third of the space
+        with Image.open(png) as image:
+            text = PngImagePlugin.PngInfo()
+            for key, value in image.text.items():
+                text.add_text(key, value)
+            small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        small.save(png, pnginfo=text, optimize=True)
     figure.savefig(
         target / f"{name}.svg", metadata={"Title": name, "Description": note, "Creator": software, "Date": None}
     )
