@@ -172,13 +172,14 @@ def test_a_picture_says_what_it_was_drawn_from(folder):
 def test_a_picture_full_of_text_stays_small(folder):
     with plt.rc_context():
         figures.use_style()
-        figure, axes = plt.subplots(figsize=(9, 9))
+        figure = plt.figure(figsize=(9, 9))
         for row in range(60):
-            axes.text(0, row / 60, "connection sensitivity " * 7, fontsize=8)
+            figure.text(0, row / 60, "connection sensitivity " * 7, fontsize=8)
         figures.save(figure, "text", "lesson", runs(snip={0: 1.0}))
     picture = folder / "lesson/text.png"
     assert picture.stat().st_size < 150_000
-    assert Image.open(picture).text["Description"].startswith("text, profile lesson: drawn from 1 rows")
+    with Image.open(picture) as stored:
+        assert stored.text["Description"].startswith("text, profile lesson: drawn from 1 rows")
 
 
 def test_a_table_is_written_for_programs_and_for_readers(folder):

@@ -267,12 +267,13 @@ def save(figure, name, profile, source) -> None:
     software = f"snipkit {snipkit.__version__}, matplotlib {mpl.__version__}"
     png = target / f"{name}.png"
     figure.savefig(png, metadata={"Title": name, "Description": note, "Software": software})
-    if png.stat().st_size > 150_000:  # mostly text: a palette takes a third of the space
+    if png.stat().st_size > 150_000:  # mostly text: a palette takes a quarter of the space
         with Image.open(png) as image:
             text = PngImagePlugin.PngInfo()
             for key, value in image.text.items():
                 text.add_text(key, value)
-            small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            # median cut, the default, would shift a colour that only one small mark has
+            small = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         small.save(png, pnginfo=text, optimize=True)
     figure.savefig(
         target / f"{name}.svg", metadata={"Title": name, "Description": note, "Creator": software, "Date": None}
