@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 
-import matplotlib.figure
+import matplotlib
 import pandas as pd
 import papermill
 import pytest
 from test_commands import NOTEBOOK, toy, write_notebook  # noqa: F401
 from tiny import ENVIRONMENT, ROOT, carry_on
 
-from snipkit.study import notebooks, paths, records
+from snipkit.study import figures, notebooks, paths, records
 
 
 @pytest.mark.usefixtures("toy")
@@ -62,7 +62,7 @@ def test_the_committed_figures_are_those_of_the_committed_records(profile, tmp_p
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
     monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "none"))
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda *_, **__: None)  # only the numbers are compared
+    monkeypatch.setattr(figures, "save", lambda *_: None)  # only the numbers are compared
     found = records.read(paths.results(profile))
     for name in [name for name in notebooks.names() if (paths.results(profile) / f"{name}.jsonl").exists()]:
         assert notebooks.draw(name, profile, found)

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from snipkit.study import paper, statistics, verdicts
 from snipkit.study.verdicts import (
@@ -85,6 +86,40 @@ def test_equivalence_is_tested_at_five_per_cent_a_side():
     assert verdicts.equivalence(gap, (at_90 + at_95) / 2, "paper") == EQUIVALENT
 
 
+@pytest.mark.parametrize("mean, sd, verdict, tested, tails", [
+    (1.9, 0.05, DIFFERS, 1.65, 2),  # against the printed 1.6, as far as its rounding reaches
+    (1.5, 0.02, EQUIVALENT, 1.45, 1),  # against the margin of 0.2, less the rounding
+    (1.6, 0.155, EQUIVALENT, 1.75, 1),
+])  # fmt: skip
+def test_a_decided_number_has_the_p_value_of_the_textbook_test(mean, sd, verdict, tested, tails):
+    row = verdicts.value(CLAIM, errors := around(mean, sd, 6), "paper")
+    assert row["verdict"] == verdict
+    assert row["p"] == pytest.approx(stats.ttest_1samp(errors, tested).pvalue * tails / 2)
+    assert np.isnan(verdicts.value(CLAIM, around(1.6, 0.5, 4), "paper")["p"])  # undecided
+    assert np.isnan(verdicts.value(CLAIM, errors, "converged", twice=[1, 1, 1])["p"])
+
+
+def test_an_order_has_the_p_value_of_its_weakest_setting_or_counts_how_many_could_contradict():
+    near, far = around(0.3, 0.2, 6), around(0.9, 0.2, 6)
+    order = pd.DataFrame([statistics.row(near), statistics.row(far)])
+    p_near, p_far = (stats.ttest_1samp(gaps, 0).pvalue for gaps in (near, far))
+    confirmed = verdicts.order("figure3-order", order, "paper", "")
+    assert confirmed["verdict"] == CONFIRMED and confirmed["p"] == pytest.approx(p_near)
+    flipped = -order.rename(columns={"low": "high", "high": "low"}).assign(n=-order.n)
+    contradicted = verdicts.order("figure3-order", flipped, "paper", "")
+    assert contradicted["verdict"] == CONTRADICTED and contradicted["p"] == pytest.approx(2 * p_far)
+
+
+def test_a_mean_outside_its_interval_is_a_mistake():
+    with pytest.raises(ValueError, match="'figure3-order': a mean lies outside its interval"):
+        verdicts.order("figure3-order", settings((6, 0.1, 0.5)).assign(mean=0.6), "paper", "")
+
+
+def test_holms_adjustment_by_hand():
+    np.testing.assert_allclose(statistics.holm([0.04, 0.01, 0.03, 0.9]), [0.09, 0.04, 0.09, 0.9])
+    assert statistics.holm([0.5, 0.6]).tolist() == [1, 1] and len(statistics.holm([])) == 0
+
+
 def test_no_difference_at_all_asks_for_runs_without_end():
     row = verdicts.order("figure3-order", pd.DataFrame([statistics.row([0.0, 0.0, 0.0])]), "paper", "")
     assert row["verdict"] == UNDECIDED and "about 1,000,000 runs" in row["reason"]
@@ -103,7 +138,6 @@ def test_the_spread_is_pooled_over_the_cells_of_a_network():
     assert verdicts.value(CLAIM, lucky, "paper", pool)["verdict"] == CONSISTENT
     sd, freedom = statistics.pooled_sd(pool)
     assert freedom == 20 and sd == pytest.approx(np.sqrt((2 * 0.01**2 + 18 * 0.3**2) / 20))
-    assert statistics.half_width(1.0, 4, 3) == pytest.approx(3.1824 / 2, rel=1e-4)
 
 
 def test_statistics_by_hand():
@@ -218,6 +252,13 @@ def test_the_report_takes_the_best_evidence(tmp_path, monkeypatch):
     rows = verdicts.write()
     text = (tmp_path / "REPLICATION.md").read_text()
     assert f"differs: 1, not run at this scale: {len(rows) - 1}" in text and "rest on 1 intervals (0 of" in text
+    assert "all 1 rows with intervals (Holm's method), 0 of the 1 decided rows would be undecided.\n" in text
+    row = verdicts.order("figure3-order", settings((3, 0.05, 0.5)), "paper", "")
+    assert row["verdict"] == CONFIRMED and 0.025 < row["p"] < 0.05  # would stay, but for the undecided row beside it
+    verdicts.save([row, verdicts.order("figure4-task", settings((3, -0.3, 0.3)), "paper", "")], "rq5", "paper")
+    verdicts.write()
+    text = " ".join((tmp_path / "REPLICATION.md").read_text().split())
+    assert "1 of the 2 decided rows would be undecided: Figure 3, A larger scoring batch" in text
     with pytest.raises(ValueError, match="unknown claim 'table9'"):
         verdicts.fact("table9", True, "")
 

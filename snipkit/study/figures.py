@@ -265,19 +265,16 @@ def save(figure, name, profile, source) -> None:
     digest = hashlib.sha256(source.to_csv(index=False, float_format="%.6g").encode()).hexdigest()
     note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"
     software = f"snipkit {snipkit.__version__}, matplotlib {mpl.__version__}"
-    png = target / f"{name}.png"
-    figure.savefig(png, metadata={"Title": name, "Description": note, "Software": software})
+    says, png = {"Title": name, "Description": note}, target / f"{name}.png"
+    figure.savefig(png, metadata=says | {"Software": software})
+    figure.savefig(target / f"{name}.svg", metadata=says | {"Creator": software, "Date": None})
     if png.stat().st_size > 150_000:  # mostly text: a palette takes a quarter of the space
-        with Image.open(png) as image:
-            text = PngImagePlugin.PngInfo()
-            for key, value in image.text.items():
-                text.add_text(key, value)
-            # median cut, the default, would shift a colour that only one small mark has
+        text = PngImagePlugin.PngInfo()
+        for key, value in (says | {"Software": software}).items():
+            text.add_text(key, value)
+        with Image.open(png) as image:  # median cut, the default, would shift a colour that only one small mark has
             small = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         small.save(png, pnginfo=text, optimize=True)
-    figure.savefig(
-        target / f"{name}.svg", metadata={"Title": name, "Description": note, "Creator": software, "Date": None}
-    )
 
 
 def save_runs(table, name, profile) -> None:

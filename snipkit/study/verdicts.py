@@ -17,19 +17,17 @@ from snipkit.study import figures, paper, paths, statistics
 EQUIVALENT, DIFFERS, CONSISTENT, UNDECIDED = "equivalent", "differs", "consistent", "undecided"  # printed numbers
 CONFIRMED, PARTLY, MIXED, CONTRADICTED = "confirmed", "partly confirmed", "mixed", "contradicted"  # orders, facts
 NOT_RUN = "not run at this scale"
-COLORS = dict(
-    zip(  # of the picture
-        (EQUIVALENT, CONFIRMED, CONSISTENT, PARTLY, MIXED, UNDECIDED, DIFFERS, CONTRADICTED, NOT_RUN),
-        ("#009E73", "#009E73", "#56B4E9", "#56B4E9", "#E69F00", "#E69F00", "#D55E00", "#D55E00", "0.6"),
-    )
-)
+COLORS = {  # of the picture
+    EQUIVALENT: "#009E73", CONFIRMED: "#009E73", CONSISTENT: "#56B4E9", PARTLY: "#56B4E9", MIXED: "#E69F00",
+    UNDECIDED: "#E69F00", DIFFERS: "#D55E00", CONTRADICTED: "#D55E00", NOT_RUN: "0.6",
+}  # fmt: skip
 VERDICTS = tuple(COLORS)
 PROFILES = ("paper", "overnight", "laptop")  # whose rows are taken first; short trainings only where there is no other
 TRAININGS = ("short", "converged", "paper")  # in rising order of what they can show
 SEEDS = 3  # fewer runs than this are no ground for a verdict
 OWN_SPREAD = 6  # runs from which on a cell has its own spread, and needs none pooled over others
 
-COLUMNS = ["claim", "here", "n", "verdict", "reason", "difference", "low", "high", "intervals"]
+COLUMNS = ["claim", "here", "n", "verdict", "reason", "difference", "low", "high", "intervals", "p"]
 
 
 def least(training: Sequence[str]) -> str:
@@ -74,18 +72,15 @@ def value(
         return _row(claim, here, n, NOT_RUN, f"too few runs for a verdict (it takes {SEEDS})")
     rounding = 0.0 if len(theirs) else 0.5 * 10.0 ** -len(str(row.printed).partition(".")[2])
     sd, freedom = statistics.pooled_sd(pool if len(pool) and n < OWN_SPREAD else [errors])
-
-    def interval(level):
-        if len(theirs):
-            return statistics.welch(errors, theirs, level)
-        half = statistics.half_width(sd, n, freedom, level)
-        return errors.mean() - printed - half, errors.mean() - printed + half
-
-    difference = errors.mean() - (np.mean(theirs) if len(theirs) else printed)
-    low, high = interval(0.95)
-    low, high = low - rounding, high + rounding
-    inner_low, inner_high = interval(0.90)
-    verdict, reason = _judged((inner_low - rounding, inner_high + rounding), (low, high), margin), ""
+    difference, error = errors.mean() - (np.mean(theirs) if len(theirs) else printed), sd / n**0.5
+    if len(theirs):
+        error = np.hypot(stats.sem(errors), stats.sem(theirs))
+        freedom = stats.ttest_ind(errors, theirs, equal_var=False).df
+    at_90, at_95 = (stats.t.ppf(quantile, freedom) * error + rounding for quantile in (0.95, 0.975))
+    low, high = difference - at_95, difference + at_95
+    verdict, reason = _judged((difference - at_90, difference + at_90), (low, high), margin), ""
+    away = {DIFFERS: abs(difference), EQUIVALENT: margin - abs(difference)}.get(verdict, math.nan) - rounding
+    p = (1 + (verdict == DIFFERS)) * stats.t.sf(away / max(error, 1e-300), freedom)  # equivalence: one side each
     if verdict == DIFFERS:
         reason = f"{abs(difference):.2f} {'above' if difference > 0 else 'below'}"
     elif verdict == UNDECIDED:
@@ -99,8 +94,8 @@ def value(
         said = "not tried" if len(twice) < SEEDS else "diverged" if math.isnan(change) else statistics.cell(twice, 2)
         own += f"; twice the time{twice_at and f' ({twice_at})'}: {said}"
         if not abs(change) < margin:
-            verdict = UNDECIDED
-    return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high, intervals=1)
+            verdict, p = UNDECIDED, math.nan
+    return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high, 1, p)
 
 
 def order(
@@ -116,28 +111,35 @@ def order(
         here: how to show ours.
         reason: what else to say.
         margin: the claim is that errors agree within a margin; a short training can say nothing about that.
+
+    Raises:
+        ValueError: a mean lies outside its interval.
     """
     if margin and training == "short":
         return _row(claim, here, "", NOT_RUN, "the training was shortened")
     planned = len(differences)
     differences = differences[differences.low.notna() & (differences.n >= SEEDS)]
+    if not differences["mean"].between(differences.low, differences.high).all():
+        raise ValueError(f"claim {claim!r}: a mean lies outside its interval:\n{differences}")
     if not (judged := len(differences)):
         return _row(claim, here, "", NOT_RUN, f"no setting with {SEEDS} runs")
     n = f"{differences.n.min()}" if differences.n.nunique() == 1 else f"{differences.n.min()} to {differences.n.max()}"
     matters = 0.0 if margin else np.nan_to_num(_claims().margin[claim])  # differences below it are none
-    right = int((differences.low > 0).sum())
-    wrong = int(((differences.low <= 0) & (differences.high < matters)).sum())
+    against = differences[(differences.low <= 0) & (differences.high < matters)]
+    right, wrong, p = int((differences.low > 0).sum()), len(against), math.nan
     if right == planned:
-        verdict = CONFIRMED
+        verdict, p = CONFIRMED, statistics.p_values(differences).max()  # all must hold
     elif right:
         verdict = MIXED if wrong else PARTLY
+    elif wrong:
+        verdict, p = CONTRADICTED, judged * statistics.p_values(against, matters).min()  # one is enough (Bonferroni)
     else:
-        verdict = CONTRADICTED if wrong else UNDECIDED
+        verdict = UNDECIDED
     said = [f"{right} of {judged} settings on the claimed side" + (f", {wrong} on the other" if wrong else "")]
     said += [f"{planned - judged} more not judged"] if planned > judged else []
     said += [f"about {_runs_that_decide(differences):,} runs each would decide"] if verdict == UNDECIDED else []
     said += {"paper": [], "converged": ["our schedule"], "short": ["the training was shortened"]}[training]
-    return _row(claim, here, n, verdict, "; ".join(said + [reason] * bool(reason)), intervals=judged)
+    return _row(claim, here, n, verdict, "; ".join(said + [reason] * bool(reason)), intervals=judged, p=p)
 
 
 def _runs_that_decide(differences) -> int:
@@ -177,10 +179,10 @@ def fact(claim: str, holds: bool, here: str, n: str | int = "", reason: str = ""
     return _row(claim, here, n, CONFIRMED if holds else CONTRADICTED, reason)
 
 
-def _row(claim, here, n, verdict, reason, difference=math.nan, low=math.nan, high=math.nan, intervals=0):
+def _row(claim, here, n, verdict, reason, difference=math.nan, low=math.nan, high=math.nan, intervals=0, p=math.nan):
     if claim not in _claims().index:
         raise ValueError(f"unknown claim {claim!r}; known: {', '.join(_claims().index)}")
-    return dict(zip(COLUMNS, (claim, here, n, verdict, reason, difference, low, high, intervals)))
+    return dict(zip(COLUMNS, (claim, here, n, verdict, reason, difference, low, high, intervals, p)))
 
 
 def _claims():
@@ -192,7 +194,7 @@ def save(rows: list[dict], name: str, profile: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=COLUMNS)
     paths.figures(profile).mkdir(parents=True, exist_ok=True)
     frame.to_csv(paths.figures(profile) / f"{name}_claims.csv", index=False, float_format="%.4g")
-    shown = frame.drop(columns=["difference", "low", "high", "intervals"])
+    shown = frame.drop(columns=["difference", "low", "high", "intervals", "p"])
     return _claims()[["where", "says", "printed"]].merge(shown, left_index=True, right_on="claim").drop(columns="claim")
 
 
@@ -216,14 +218,14 @@ def report(profiles: Sequence[str] = PROFILES) -> pd.DataFrame:
         margin = "" if math.isnan(says.margin) else f"{says.margin:g}"
         interval = f"{float(row.low):+.2f} to {float(row.high):+.2f}" if row.low else ""
         ours = [row.here, row.n, interval, margin, row.verdict or NOT_RUN, row.reason, profile, int(row.intervals or 0)]
-        rows.append([says["where"], says.says, says.printed, *ours])
-    ours = ["here", "n", "difference, 95 %", "margin", "verdict", "reason", "scale", "intervals"]
+        rows.append([says["where"], says.says, says.printed, *ours, float(row.p or "nan")])
+    ours = ["here", "n", "difference, 95 %", "margin", "verdict", "reason", "scale", "intervals", "p"]
     return pd.DataFrame(rows, columns=["where", "the paper says", "printed", *ours], index=claims.index)
 
 
 def evidence(notebook: str) -> pd.DataFrame:
     """The claims of one notebook as ``REPLICATION.md`` has them: judged by the best runs on record, at any scale."""
-    return report()[_claims().notebook == notebook].drop(columns="intervals").reset_index(drop=True)
+    return report()[_claims().notebook == notebook].drop(columns=["intervals", "p"]).reset_index(drop=True)
 
 
 def summary(rows: pd.DataFrame) -> str:
@@ -243,20 +245,19 @@ def write(progress: str = "") -> pd.DataFrame:
     figures.save(figures.verdicts(rows, COLORS), "verdicts", "", rows)
     made = claims.assign(item=claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)).groupby("item", sort=False)
     links = {claim: _link(file, rows.scale[claim]) for claim, file in claims.file.items()}
-    items = [
-        [item, own.notebook.iloc[0], ", ".join(dict.fromkeys(links[one] for one in own.index))] for item, own in made
-    ]
-    items = pd.DataFrame(sorted(items), columns=["in the paper", "notebook", "file"])
+    files = {item: ", ".join(dict.fromkeys(links[one] for one in own.index)) for item, own in made}
+    items = sorted((item, own.notebook.iloc[0], files[item]) for item, own in made)
+    items = pd.DataFrame(items, columns=["in the paper", "notebook", "file"])
     items["notebook"] = [f"[`{name}`](notebooks/{name}.ipynb)" for name in items.notebook]
-    bold = rows.assign(verdict="**" + rows.verdict + "**").drop(columns="intervals")
-    shown = bold.map(lambda text: text.replace("|", "\\|"))  # or it would end a cell
+    shown = rows.assign(verdict="**" + rows.verdict + "**").drop(columns=["intervals", "p"])
+    shown = shown.map(lambda text: text.replace("|", "\\|"))  # or it would end a cell
     intervals, orders = rows.intervals.sum(), rows.intervals[rows["difference, 95 %"] == ""].sum()
     text = f"""# Replication report
 
 One row for each claim, table and figure of *SNIP: single-shot network pruning based on connection sensitivity* (Lee,
 Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)} (of {len(rows)}).
 The verdicts rest on {intervals} intervals ({orders} of them for orders and margins); {0.05 * intervals:.1f} miss by
-chance, on average. None is adjusted for their number.
+chance, on average. {_together(rows)}
 
 *Scale* says whose runs a row rests on: `paper` (the paper's protocol), unless only those of `overnight` (our schedules;
 for a printed number the reason says what twice the time changes) decide it or exist; `laptop` (short trainings) where
@@ -276,6 +277,16 @@ there are no others. Errors are of the final weights, mean ± half a 95 % t-inte
 {progress}"""
     (paths.home() / "REPLICATION.md").write_text(text)
     return rows
+
+
+def _together(rows):
+    """Which verdicts are left if the whole report is to have no false one, at 5 % (Holm), as a sentence."""
+    tested = rows[rows.intervals > 0]
+    lost = tested[tested.p.notna() & (statistics.holm(tested.p.fillna(1)) >= 0.05)]
+    names = lost["where"] + ", " + lost["the paper says"].str.replace(":.*", "", regex=True)
+    said = f"{len(lost)} of the {tested.p.count()} decided rows would be undecided{': ' * bool(len(lost))}"
+    wish = f"at most 5 % for one false decision or more among all {len(tested)} rows with intervals (Holm's method)"
+    return f"The verdicts below are not adjusted for that. With {wish}, {said}{'; '.join(names)}."
 
 
 def _link(file, scale):
