@@ -78,6 +78,17 @@ def test_a_schedule_that_twice_the_time_improves_decides_nothing(twice, verdict,
         assert row["reason"] == said.replace("time:", "time (at 98 %):")
 
 
+@pytest.mark.parametrize("twice, verdict", [
+    ([-0.1, -0.1, -0.1], DIFFERS),  # 0.3 become 0.2
+    ([0.1, 0.1, 0.1], DIFFERS),
+    ([-0.4, -0.1, 0.2], UNDECIDED),  # by 0.1 ± 0.75: could be all of it
+])  # fmt: skip
+def test_a_difference_that_more_time_could_make_up_for_is_none(twice, verdict):
+    row = verdicts.value(CLAIM, around(1.9, 0.05, 6), "converged", twice=twice)
+    assert row["verdict"] == verdict and np.isnan(row["p"]) == (verdict == UNDECIDED)
+    assert verdicts.value(CLAIM, around(1.6, 0.05, 6), "converged", twice=twice)["verdict"] == EQUIVALENT
+
+
 def test_equivalence_is_tested_at_five_per_cent_a_side():
     """The 90 % interval decides: here the 95 % one reaches beyond the margin."""
     assert verdicts.value(CLAIM, around(1.6, 0.155, 6), "paper")["verdict"] == EQUIVALENT
@@ -246,13 +257,18 @@ def test_the_report_takes_the_best_evidence(tmp_path, monkeypatch):
     verdicts.save([verdicts.order("figure3-order", mostly, "paper", "")], "rq5", "paper")
     verdicts.save([verdicts.order("figure3-order", order, "converged", "")], "rq5", "overnight")
     assert verdicts.report().loc["figure3-order", ["verdict", "scale"]].tolist() == [CONFIRMED, "overnight"]
+    against = verdicts.order("figure3-order", settings((6, -0.4, -0.2)), "converged", "")
+    verdicts.save([against], "rq5", "overnight")  # our schedule must not hide what the paper's protocol says for it
+    row = verdicts.report().loc["figure3-order"]
+    assert row.verdict == MIXED and "paper: 1 of 2 settings on the claimed" in row.reason and np.isnan(row.p)
+    assert "overnight: 0 of 1" in row.reason
     for profile in ("laptop", "overnight", "paper"):
         verdicts.save([], "rq5", profile)
     verdicts.save([verdicts.value(CLAIM, around(2.1, 0.05, 6), "paper")], "rq2", "paper")
     rows = verdicts.write()
     text = (tmp_path / "REPLICATION.md").read_text()
     assert f"differs: 1, not run at this scale: {len(rows) - 1}" in text and "rest on 1 intervals (0 of" in text
-    assert "all 1 rows with intervals (Holm's method), 0 of the 1 decided rows would be undecided.\n" in text
+    assert "all 1 rows with intervals (Holm's method), 0 of the 1 decided rows would be undecided: none." in text
     row = verdicts.order("figure3-order", settings((3, 0.05, 0.5)), "paper", "")
     assert row["verdict"] == CONFIRMED and 0.025 < row["p"] < 0.05  # would stay, but for the undecided row beside it
     verdicts.save([row, verdicts.order("figure4-task", settings((3, -0.3, 0.3)), "paper", "")], "rq5", "paper")

@@ -44,7 +44,7 @@ def p_values(rows, value=0.0) -> np.ndarray:
 
 
 def holm(values) -> np.ndarray:
-    """p-values adjusted by Holm's step-down method: those below 0.05 have, all together, at most 5 % false ones."""
+    """p-values adjusted by Holm's step-down method: with those below 0.05, any is false in at most 5 %."""
     values = np.asarray(values, float)
     order, adjusted = np.argsort(values), np.empty(len(values))
     adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
@@ -111,10 +111,7 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
     Returns:
         DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both; NaN if one diverged.
     """
-    rows = []
-    for first, second in pairs:
-        gap = difference(*(table[chosen].set_index("seed")[value] for chosen in (first, second)))
-        rows.append(row(gap))
+    rows = [row(difference(*(table[chosen].set_index("seed")[value] for chosen in pair))) for pair in pairs]
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
 
 

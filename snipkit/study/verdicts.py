@@ -55,8 +55,9 @@ def value(
         theirs: the paper's own runs, where known.
         seconds: of one run, for the hours that would decide.
         twice: our errors after training twice as long minus ours, one a pair. A schedule of our own is no ground for a
-            verdict where that changes the error by the margin or more, or fewer than 3 pairs are known. None: not asked
-            for, since the paper's protocol stands beside it.
+            verdict where that changes the error by the margin or more, or fewer than 3 pairs are known; nor for
+            *differs* where the change, with its interval, could make up for the difference. None: not asked for, since
+            the paper's protocol stands beside it.
         twice_at: where that was tried, if not at the claim's own setting.
     """
     row, errors = _claims().loc[claim], np.asarray(errors, float)
@@ -74,8 +75,8 @@ def value(
     sd, freedom = statistics.pooled_sd(pool if len(pool) and n < OWN_SPREAD else [errors])
     difference, error = errors.mean() - (np.mean(theirs) if len(theirs) else printed), sd / n**0.5
     if len(theirs):
+        freedom = stats.ttest_ind(errors, theirs, equal_var=False).df  # Welch's
         error = np.hypot(stats.sem(errors), stats.sem(theirs))
-        freedom = stats.ttest_ind(errors, theirs, equal_var=False).df
     at_90, at_95 = (stats.t.ppf(quantile, freedom) * error + rounding for quantile in (0.95, 0.975))
     low, high = difference - at_95, difference + at_95
     verdict, reason = _judged((difference - at_90, difference + at_90), (low, high), margin), ""
@@ -90,10 +91,11 @@ def value(
         reason = f"it takes about {max(wanted, n + 1)} runs{hours}, if there is no difference"
     own = "" if training == "paper" else "our schedule"
     if own and twice is not None:
-        change = np.mean(twice) if len(twice) >= SEEDS else math.nan
+        change, _, most = statistics.interval(twice) if len(twice) >= SEEDS else 3 * [math.nan]
         said = "not tried" if len(twice) < SEEDS else "diverged" if math.isnan(change) else statistics.cell(twice, 2)
         own += f"; twice the time{twice_at and f' ({twice_at})'}: {said}"
-        if not abs(change) < margin:
+        stays = verdict != DIFFERS or abs(difference + change) > np.hypot(at_95, most - change)
+        if not (abs(change) < margin and stays):
             verdict, p = UNDECIDED, math.nan
     return _row(claim, here, n, verdict, "; ".join(filter(None, (reason, own))), difference, low, high, 1, p)
 
@@ -117,8 +119,7 @@ def order(
     """
     if margin and training == "short":
         return _row(claim, here, "", NOT_RUN, "the training was shortened")
-    planned = len(differences)
-    differences = differences[differences.low.notna() & (differences.n >= SEEDS)]
+    planned, differences = len(differences), differences[differences.low.notna() & (differences.n >= SEEDS)]
     if not differences["mean"].between(differences.low, differences.high).all():
         raise ValueError(f"claim {claim!r}: a mean lies outside its interval:\n{differences}")
     if not (judged := len(differences)):
@@ -201,9 +202,8 @@ def save(rows: list[dict], name: str, profile: str) -> pd.DataFrame:
 def gather(profile: str) -> pd.DataFrame:
     """All rows that the notebooks saved in a profile, by claim."""
     files = sorted(paths.figures(profile).glob("*_claims.csv"))
-    frames = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in files]
-    rows = pd.concat([pd.DataFrame(columns=COLUMNS, dtype=str), *frames]).fillna("")
-    return rows.drop_duplicates("claim", keep="last").set_index("claim")
+    rows = [pd.DataFrame(columns=COLUMNS), *(pd.read_csv(path, dtype=str, keep_default_na=False) for path in files)]
+    return pd.concat(rows).fillna("").drop_duplicates("claim", keep="last").set_index("claim")
 
 
 def report(profiles: Sequence[str] = PROFILES) -> pd.DataFrame:
@@ -212,9 +212,13 @@ def report(profiles: Sequence[str] = PROFILES) -> pd.DataFrame:
     for claim, says in claims.iterrows():
         known = [(profile, own.loc[claim]) for profile, own in found.items() if claim in own.index]
         judged = [one for one in known if one[1].verdict != NOT_RUN]
-        decided = [one for one in judged if one[1].verdict not in (UNDECIDED, PARTLY) and one[0] != PROFILES[-1]]
+        long = [one for one in judged if one[0] != PROFILES[-1]]
+        decided = [one for one in long if one[1].verdict not in (UNDECIDED, PARTLY)]
         best = decided or judged or [one for one in known if one[1].here] or known
         profile, row = best[0] if best else ("", pd.Series(dict.fromkeys(COLUMNS, ""), dtype=str))
+        if (sides := {own.verdict for _, own in long}) & {CONFIRMED, PARTLY} and CONTRADICTED in sides:
+            both = {name: "; ".join(f"{scale}: {own[name]}" for scale, own in long) for name in ("here", "reason")}
+            row = pd.Series({**row, **both, "verdict": MIXED, "p": ""})  # our schedule alone would hide the paper's
         margin = "" if math.isnan(says.margin) else f"{says.margin:g}"
         interval = f"{float(row.low):+.2f} to {float(row.high):+.2f}" if row.low else ""
         ours = [row.here, row.n, interval, margin, row.verdict or NOT_RUN, row.reason, profile, int(row.intervals or 0)]
@@ -257,7 +261,9 @@ def write(progress: str = "") -> pd.DataFrame:
 One row for each claim, table and figure of *SNIP: single-shot network pruning based on connection sensitivity* (Lee,
 Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)} (of {len(rows)}).
 The verdicts rest on {intervals} intervals ({orders} of them for orders and margins); {0.05 * intervals:.1f} miss by
-chance, on average. {_together(rows)}
+chance, on average. The verdicts below are not adjusted for that;
+{_together(rows)}
+This does not count that a row can rest on either of two scales, and that a few got more seeds after a look.
 
 *Scale* says whose runs a row rests on: `paper` (the paper's protocol), unless only those of `overnight` (our schedules;
 for a printed number the reason says what twice the time changes) decide it or exist; `laptop` (short trainings) where
@@ -280,13 +286,12 @@ there are no others. Errors are of the final weights, mean ± half a 95 % t-inte
 
 
 def _together(rows):
-    """Which verdicts are left if the whole report is to have no false one, at 5 % (Holm), as a sentence."""
+    """Which verdicts are left if the whole report is to have no false one, at 5 % (Holm), as the end of a sentence."""
     tested = rows[rows.intervals > 0]
     lost = tested[tested.p.notna() & (statistics.holm(tested.p.fillna(1)) >= 0.05)]
     names = lost["where"] + ", " + lost["the paper says"].str.replace(":.*", "", regex=True)
-    said = f"{len(lost)} of the {tested.p.count()} decided rows would be undecided{': ' * bool(len(lost))}"
-    wish = f"at most 5 % for one false decision or more among all {len(tested)} rows with intervals (Holm's method)"
-    return f"The verdicts below are not adjusted for that. With {wish}, {said}{'; '.join(names)}."
+    among = f"all {len(tested)} rows with intervals (Holm's method), {len(lost)} of the {tested.p.count()} decided rows"
+    return f"at 5 % for one false decision or more among {among} would be undecided: {'; '.join(names) or 'none'}."
 
 
 def _link(file, scale):
