@@ -173,8 +173,8 @@ def test_a_picture_full_of_text_stays_small(folder):
     with plt.rc_context():
         figures.use_style()
         figure = plt.figure(figsize=(9, 9))
-        for row in range(60):
-            figure.text(0, row / 60, "connection sensitivity " * 7, fontsize=8)
+        for row in range(100):
+            figure.text(0, row / 100, f"{row} connection sensitivity " * 9, fontsize=7 + 0.01 * row)
         figures.save(figure, "text", "lesson", runs(snip={0: 1.0}))
     picture = folder / "lesson/text.png"
     assert picture.stat().st_size < 150_000
