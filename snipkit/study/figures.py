@@ -270,8 +270,8 @@ def save(figure, name, profile, source) -> None:
     figure.savefig(target / f"{name}.svg", metadata=says | {"Creator": software, "Date": None})
     if png.stat().st_size > 150_000:  # mostly text: a palette takes a quarter of the space
         text = PngImagePlugin.PngInfo()
-        for key, value in (says | {"Software": software}).items():
-            text.add_text(key, value)
+        for item in (says | {"Software": software}).items():
+            text.add_text(*item)
         with Image.open(png) as image:  # median cut, the default, would shift a colour that only one small mark has
             small = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         small.save(png, pnginfo=text, optimize=True)

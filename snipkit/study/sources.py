@@ -259,8 +259,7 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def _checksums(name: str) -> dict[str, str]:
-    rows = pd.read_csv(Path(__file__).with_name("checksums.csv")).query("set == @name")
-    return dict(zip(rows.file, rows.sha256))
+    return pd.read_csv(Path(__file__).with_name("checksums.csv"), index_col=["set", "file"]).sha256[name].to_dict()
 
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -37,10 +37,14 @@ def welch(ours, theirs, level: float = 0.95) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def standard_error(rows) -> pd.Series:
+    """Standard errors of the means in rows of ``differences``, back from the lower ends of their 95 % intervals."""
+    return (rows["mean"] - rows.low).clip(lower=1e-300) / stats.t.ppf(0.975, rows.n - 1)
+
+
 def p_values(rows, value=0.0) -> np.ndarray:
     """Two-sided p-values, one a row of ``differences``, that the mean is ``value`` (t-tests)."""
-    error = (rows["mean"] - rows.low).clip(lower=1e-300) / stats.t.ppf(0.975, rows.n - 1)
-    return 2 * stats.t.sf((rows["mean"] - value).abs() / error, rows.n - 1)
+    return 2 * stats.t.sf((rows["mean"] - value).abs() / standard_error(rows), rows.n - 1)
 
 
 def holm(values) -> np.ndarray:

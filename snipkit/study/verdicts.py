@@ -145,8 +145,8 @@ def order(
 
 def _runs_that_decide(differences) -> int:
     """Runs for a verdict in every setting with 80 % power at 5 %, if the differences are those seen."""
-    sd = (differences["mean"] - differences.low) / stats.t.ppf(0.975, differences.n - 1) * np.sqrt(differences.n)
-    wanted = ((1.96 + 0.84) * sd / differences["mean"]).pow(2) + 1.96**2 / 2  # the last term for t (Guenther 1981)
+    error = statistics.standard_error(differences) / differences["mean"]
+    wanted = differences.n * ((1.96 + 0.84) * error).pow(2) + 1.96**2 / 2  # the last term for t (Guenther 1981)
     return math.ceil(max(wanted.fillna(1e6).clip(upper=1e6).max(), differences.n.max() + 1))  # no difference: no end
 
 
