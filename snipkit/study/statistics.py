@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+FEWEST = 3  # seeds of an interval that is drawn: for two, Student's t is 12.7, and a bar would span the picture
+
 
 def interval(values, level=0.95) -> tuple[float, float, float]:
     """Mean and Student's t confidence interval of the mean.
@@ -21,6 +23,23 @@ def interval(values, level=0.95) -> tuple[float, float, float]:
         return mean, np.nan, np.nan
     half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
     return mean, mean - half, mean + half
+
+
+def errorbar(values) -> tuple[float, float]:
+    """The ends of ``interval``, as seaborn's ``errorbar=`` takes them; NaN, no bar, for fewer than ``FEWEST`` seeds.
+
+    seaborn leaves out NaN before it asks: ``blank_diverged`` (``report.labelled`` and ``report.gaps`` do that) keeps a
+    run that diverged from being averaged away. And on an axis that is logarithmic already it takes the mean of
+    logarithms: draw first, then ``ax.set(yscale="log")``.
+    """
+    _, low, high = interval(values)
+    return (low, high) if len(values) >= FEWEST else (np.nan, np.nan)
+
+
+def blank_diverged(table, by, value="test_error") -> pd.DataFrame:
+    """The table with ``value`` NaN for all seeds of a group (of the columns ``by``) in which one is NaN."""
+    diverged = table[value].isna().groupby([table[column].map(str) for column in by]).transform("any")
+    return table.assign(**{value: table[value].mask(diverged)})
 
 
 def pooled_sd(cells) -> tuple[float, int]:

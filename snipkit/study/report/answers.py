@@ -1,0 +1,106 @@
+"""A page's answers: Markdown with named placeholders, in ``notebooks/answers/<name>.md``, filled from the records.
+
+    At 98 %, random masks are {{ random_98 }} points worse than SNIP's (n = {{ random_98.n }}).
+
+The sentence is written for a reader; every number that was measured is a placeholder. A name that is not filled, and a
+value that no sentence uses, are errors, so that neither can be forgotten.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import jinja2.meta
+import numpy as np
+import pandas as pd
+
+from snipkit.study import notebooks, paths, statistics
+
+ABSENT = "(not on record)"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval, as sentences show it: ``{{ gap }}`` is "2.4 ± 0.3" (the mean alone for one seed).
+
+    Attributes:
+        values: one number a seed, such as ``report.errors`` or ``report.gap`` gives; NaN where training diverged.
+        digits: decimals.
+    """
+
+    values: pd.Series
+    digits: int = 1
+
+    def __str__(self):
+        return statistics.cell(self.values, self.digits, ABSENT)
+
+    @property
+    def size(self) -> str:
+        """The same without the sign of the mean, for "better by 2.4 ± 0.3"."""
+        return str(self).removeprefix("-")
+
+    @property
+    def mean(self) -> str:
+        """The mean alone."""
+        return str(self).partition(" ±")[0]
+
+    @property
+    def n(self) -> int:
+        """The number of seeds."""
+        return len(self.values)
+
+
+def folder() -> Path:
+    """Where the templates lie: ``notebooks/answers/`` in the project's folder."""
+    return paths.home() / "notebooks" / "answers"
+
+
+def fill(name: str, values: Mapping[str, object]) -> str:
+    """The text of a template.
+
+    Args:
+        name: of the file, without ``.md``.
+        values: placeholder → a text, a whole number, an ``Estimate``, or numbers by seed (an ``Estimate`` with one
+            decimal). Another number comes as a text, ``f"{slope:.2f}"``, since it does not say its digits.
+
+    Raises:
+        FileNotFoundError: there is no such template.
+        TypeError: a value of another kind, such as a float.
+        ValueError: placeholders without a value, or values without a placeholder.
+    """
+    path = folder() / f"{name}.md"
+    if not path.exists():
+        raise FileNotFoundError(f"no template {path}: write the answer there, with {{{{ names }}}} for its numbers")
+    source = path.read_text(encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    placeholders = jinja2.meta.find_undeclared_variables(environment.parse(source))
+    if missing := sorted(placeholders - values.keys()):
+        raise ValueError(f"{path.name} has placeholders without a value: {', '.join(missing)}")
+    if unused := sorted(values.keys() - placeholders):
+        raise ValueError(f"{path.name} has no placeholder for: {', '.join(unused)}")
+    shown = {placeholder: _shown(placeholder, value) for placeholder, value in values.items()}
+    try:
+        return environment.from_string(source).render(shown).strip()
+    except jinja2.UndefinedError as error:  # a misspelt {{ gap.hight }}
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def render(name: str, values: Mapping[str, object], profile: str = notebooks.WRITTEN):
+    """``fill``, as Markdown for a notebook. At a scale that the sentences were not written for, it says so."""
+    from IPython.display import Markdown
+
+    text = fill(name, values)
+    if profile != notebooks.WRITTEN:
+        text = f"*The numbers are of the profile {profile}, the words of {notebooks.WRITTEN}.*\n\n{text}"
+    return Markdown(text)
+
+
+def _shown(placeholder, value):
+    """The value of a placeholder as templates take it."""
+    if isinstance(value, pd.Series):
+        return Estimate(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | np.integer | Estimate):
+        kind = type(value).__name__
+        raise TypeError(f"{placeholder} is a {kind}: pass its text with as many digits as it has, or numbers by seed")
+    return value

@@ -1,0 +1,61 @@
+"""What a mask costs: parameters, multiply-adds and bytes."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from snipkit import masking
+
+FLOAT = INDEX = 4  # bytes of a weight, and of an index in a sparse format
+
+
+@torch.no_grad()
+def mask_costs(model: nn.Module, masks: dict[str, Tensor], inputs: Tensor) -> dict[str, float]:
+    """Parameters, multiply-adds of one forward pass and bytes, of the dense network and with the mask.
+
+    Args:
+        model: the network; its mode is left as it is.
+        masks: name → bool tensor, such as ``masking.keep_top`` gives. Layers without a mask are not counted.
+        inputs: what goes through the network, such as one image of shape (1, 1, 28, 28).
+
+    Returns:
+        "parameters" and "kept", biases included; "multiply-adds" and "multiply-adds kept", in which every layer costs
+        its share of kept weights; "bytes", dense; "bytes, CSR": a value and a column for each one that is kept, and a
+        pointer a row; "bytes, bit mask": the kept values and a bit for each parameter. All in float32.
+
+    Raises:
+        ValueError: for a masked weight no multiply-add was counted, so that a sum would leave it out.
+    """
+    was_training = model.training
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(inputs)
+    model.train(was_training)
+
+    multiply_adds = {}  # layer → its multiply-adds
+    for path, operations in counter.get_flop_counts().items():
+        _, _, layer = path.partition(".")  # the first part is the model's class
+        multiply_adds[layer] = sum(operations.values()) // 2
+
+    dense_operations, kept_operations = 0, 0.0
+    rows = 0
+    for name, mask in masks.items():
+        if masking.is_bias(name):
+            continue
+        layer = name.rpartition(".")[0]
+        if not multiply_adds.get(layer):
+            raise ValueError(f"no multiply-add was counted for {name}: its layer does not do them by torch's own kernels")
+        dense_operations += multiply_adds[layer]
+        kept_operations += multiply_adds[layer] * mask.double().mean().item()
+        rows += len(mask) + 1
+
+    parameters = sum(mask.numel() for mask in masks.values())
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    return {
+        "parameters": parameters,
+        "kept": kept,
+        "multiply-adds": dense_operations,
+        "multiply-adds kept": kept_operations,
+        "bytes": FLOAT * parameters,
+        "bytes, CSR": (FLOAT + INDEX) * kept + INDEX * rows,
+        "bytes, bit mask": FLOAT * kept + -(-parameters // 8),  # rounded up
+    }

@@ -1,0 +1,110 @@
+"""One label, one colour and one marker for every method, on all pages."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from snipkit.study import figures, statistics
+from snipkit.study.report import comparisons
+
+
+class Method(NamedTuple):
+    """How a method is shown."""
+
+    label: str
+    color: str
+    marker: str
+
+
+#: ``Run.method`` → how it is shown, in drawing order. Colours of methods that stand in one picture can be told apart
+#: by colour-blind readers too (``TOGETHER``, tested); where two methods share a colour, no picture has both.
+METHODS = {
+    "dense": Method("dense", "#000000", "s"),
+    "dense, smaller": Method("smaller dense network", "#949494", "s"),
+    "snip": Method("SNIP", "#0173B2", "o"),
+    "snip, all": Method("SNIP, all examples", "#661100", "p"),
+    "iterative-snip": Method("iterative SNIP", "#D4B000", "*"),
+    "force": Method("FORCE", "#CA9161", "d"),
+    "grasp": Method("GraSP", "#56B4E9", "v"),
+    "synflow": Method("SynFlow", "#332288", "P"),
+    "gradient": Method("gradient", "#00C2A0", "d"),
+    "signed-gradient": Method("signed gradient", "#332288", "<"),
+    "magnitude, rewound": Method("magnitude after training", "#117733", ">"),
+    "magnitude": Method("magnitude at init", "#CC78BC", "^"),
+    "snip, invert": Method("SNIP inverted", "#882255", "v"),
+    "snip, relabel": Method("SNIP, units renamed", "#CC78BC", "P"),
+    "snip, shuffle-channels": Method("SNIP's channel counts", "#661100", "h"),
+    "snip, shuffle-units": Method("SNIP's unit counts", "#332288", "D"),
+    "snip, shuffle-outputs": Method("SNIP's output counts", "#882255", ">"),
+    "snip, shuffle-inputs": Method("SNIP's input counts", "#D4B000", "<"),
+    "snip, shuffle": Method("SNIP's layer counts", "#029E73", "s"),
+    "erk": Method("ERK", "#999933", "H"),
+    "smart-ratio": Method("smart ratio", "#882255", "h"),
+    "random": Method("random", "#D55E00", "X"),
+}
+#: the methods that pictures show side by side
+TOGETHER = {
+    "baselines": ("dense", "snip", "snip, shuffle", "magnitude", "random", "snip, invert"),
+    "ladder": (
+        "dense", "snip", "snip, relabel", "snip, shuffle-channels", "snip, shuffle-units", "snip, shuffle-outputs",
+        "snip, shuffle-inputs", "snip, shuffle", "erk", "random",
+    ),
+    "later methods": (
+        "dense, smaller", "snip", "snip, all", "iterative-snip", "force", "grasp", "synflow", "magnitude, rewound",
+        "magnitude", "erk", "smart-ratio", "random",
+    ),
+    "scores": ("snip", "gradient", "signed-gradient", "random"),
+}  # fmt: skip
+
+#: for seaborn's ``hue_order=``, ``palette=`` and ``markers=``; the latter two by method and by label
+ORDER = list(METHODS)
+LABELS = {name: method.label for name, method in METHODS.items()}
+PALETTE = {key: method.color for name, method in METHODS.items() for key in (name, method.label)}
+MARKERS = {key: method.marker for name, method in METHODS.items() for key in (name, method.label)}
+
+
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs with columns that a reader can read, so that axes and legends need no words of their own.
+
+    Choose the rows first: a category that occurs here has its place in a legend.
+
+    Args:
+        table: what ``records.table`` or ``comparisons.gaps`` gives, or a part of it.
+
+    Returns:
+        The table and, where it has what they are made from, the columns "network", "mask" (the method's label; one
+        that ``METHODS`` does not have keeps its name), "removed, %", "kept, %", "setting" (network and % removed) and
+        "test error, %". Network, mask and setting are categories in drawing order. Where one seed of a setting
+        diverged, the error of all of its seeds is NaN.
+    """
+    columns = {}
+    if "model" in table:
+        columns["network"] = _categories(table.model, figures.NETWORKS)
+    if "method" in table:
+        columns["mask"] = _categories(table.method, LABELS)
+    if "sparsity" in table:
+        columns["removed, %"] = (100 * table.sparsity).round(2)
+        columns["kept, %"] = (100 * (1 - table.sparsity)).round(2)
+    if "model" in table and "sparsity" in table:
+        columns["setting"] = _settings(columns["network"], columns["removed, %"])
+    if "test_error" in table:
+        complete = statistics.blank_diverged(table, comparisons.settings(table))
+        columns["test error, %"] = complete.test_error
+    return table.assign(**columns)
+
+
+def _categories(values, labels):
+    """A column in words, as the categories that occur, in the order of ``labels`` (value → word), then the others."""
+    occurring = set(values)
+    words = {value: word for value, word in labels.items() if value in occurring}
+    words |= {value: value for value in values if value not in labels}
+    return pd.Categorical(values.map(words), list(words.values()), ordered=True)
+
+
+def _settings(networks, removed):
+    """Such as "LeNet-300-100, 98 % removed", as categories in the order of networks and sparsities."""
+    words = {}
+    for network, percent in sorted(set(zip(networks.codes, removed))):
+        words[network, percent] = f"{networks.categories[network]}, {percent:g} % removed"
+    values = [words[key] for key in zip(networks.codes, removed)]
+    return pd.Categorical(values, list(words.values()), ordered=True)
