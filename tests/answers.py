@@ -1,4 +1,4 @@
-"""What the tests of the pages' answers share: numbers on a page against numbers from the records."""
+"""What tests of the pages' answers share: numbers on a page against those of the records."""
 
 import json
 import re
@@ -13,12 +13,16 @@ def shown(page):
     """The texts that a committed notebook's cells show as Markdown, in order."""
     cells = json.loads((notebooks.folder() / f"{page}.ipynb").read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    texts = [output["data"]["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+    texts = [
+        output["data"]["text/markdown"]
+        for output in outputs
+        if "text/markdown" in output.get("data", {})
+    ]
     return ["".join(text) for text in texts]
 
 
 def differences(text, name, values):
-    """One line for each number of a rendered text that is not what the template gives with these values."""
+    """One line for each number of a text that is not what the template gives with these values."""
     expected = answers.fill(name, values)
     shown_numbers, expected_numbers = list(NUMBER.finditer(text)), list(NUMBER.finditer(expected))
     if len(shown_numbers) != len(expected_numbers):
@@ -27,11 +31,13 @@ def differences(text, name, values):
     for on_page, from_records in zip(shown_numbers, expected_numbers):
         if on_page.group() != from_records.group():
             before = expected[max(0, from_records.start() - 30) : from_records.start()]
-            lines.append(f"…{before}: {on_page.group()} on the page, {from_records.group()} by the records")
+            lines.append(
+                f"…{before}: {on_page.group()} on the page, {from_records.group()} by the records"
+            )
     return lines
 
 
 def literal_numbers(name):
-    """The numbers written into a template by hand: settings (98 %) may be, what was measured may not."""
+    """The numbers written into a template by hand: settings such as 98 %, nothing measured."""
     source = (answers.folder() / f"{name}.md").read_text(encoding="utf-8")
     return NUMBER.findall(re.sub(r"\{\{.*?\}\}|\{%.*?%\}", " ", source))

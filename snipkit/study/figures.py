@@ -13,14 +13,16 @@ from PIL import Image, PngImagePlugin
 import snipkit
 from snipkit.study import paths, statistics
 
-#: on top of seaborn's theme: nine points everywhere, one font on every machine, files that are the same each time
+#: on top of seaborn's theme: nine points, one font on every machine, the same files each time
 STYLE = {
     "axes.labelsize": 9,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 9,
     "figure.dpi": 100,
-    "font.sans-serif": ["DejaVu Sans"],  # seaborn's first choice is Arial, which not every machine has
+    "font.sans-serif": [
+        "DejaVu Sans"
+    ],  # seaborn's first choice is Arial, which not every machine has
     "font.size": 9,
     "legend.fontsize": 9,
     "legend.frameon": False,
@@ -33,8 +35,9 @@ STYLE = {
 #: network → its name in legends
 NETWORKS = {
     "lenet-300-100": "LeNet-300-100", "lenet-5-caffe": "LeNet-5-Caffe",
-    "alexnet-s": "AlexNet-s", "alexnet-b": "AlexNet-b", "vgg-c": "VGG-C", "vgg-d": "VGG-D", "vgg-like": "VGG-like",
-    "resnet-20": "ResNet-20", "wrn-16-8": "WRN-16-8", "wrn-16-10": "WRN-16-10", "wrn-22-8": "WRN-22-8",
+    "alexnet-s": "AlexNet-s", "alexnet-b": "AlexNet-b", "vgg-c": "VGG-C", "vgg-d": "VGG-D",
+    "vgg-like": "VGG-like", "resnet-20": "ResNet-20", "wrn-16-8": "WRN-16-8",
+    "wrn-16-10": "WRN-16-10", "wrn-22-8": "WRN-22-8",
     "mlp-1d": "MLP, MNIST-1D", "cnn-1d": "CNN, MNIST-1D",
     "lstm-s": "LSTM-s", "lstm-b": "LSTM-b", "gru-s": "GRU-s", "gru-b": "GRU-b",
 }  # fmt: skip
@@ -54,9 +57,11 @@ def use_style() -> None:
 
 
 def panels(titles, width=3.6, height=3.0, **options):
-    """A figure with one panel a title, side by side, and room for a legend; returns it and the list of its axes."""
+    """A figure with one panel a title, side by side, and room for a legend; and its axes."""
     size = 1.6 + width * len(titles), height
-    figure, axes = plt.subplots(1, len(titles), figsize=size, squeeze=False, layout="constrained", **options)
+    figure, axes = plt.subplots(
+        1, len(titles), figsize=size, squeeze=False, layout="constrained", **options
+    )
     for ax, title in zip(axes[0], titles):
         ax.set_title(title)
     return figure, list(axes[0])
@@ -64,7 +69,9 @@ def panels(titles, width=3.6, height=3.0, **options):
 
 def legend(axes) -> None:
     """One legend of all the panels, to the right of the last."""
-    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+    handles = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())
+    }
     axes[-1].legend(handles.values(), handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
@@ -81,18 +88,34 @@ def counted(counts) -> str:
 
 
 def grouped(ax, table, x, y, by, style="o-", **more) -> None:
-    """One line for each value of the column ``by``, which is its label: column ``y`` against column ``x``."""
+    """Column ``y`` against column ``x``: a line for each value of ``by``, which is its label."""
     for label, rows in table.groupby(by, sort=False):
         ax.plot(rows[x], rows[y], style, **{"ms": 3, "lw": 1.2, "label": label} | more)
 
 
 def layer_sizes(ax, layers) -> None:
-    """Typical score against size, one dot a layer, and the law C / √m; columns ``layer, weights, rms``."""
+    """Typical score against size, a dot a layer, and the law C / √m.
+
+    Args:
+        layers: DataFrame with ``layer, weights, rms``.
+    """
     ax.loglog(layers.weights, layers.rms, "o", ms=4)
     for place, row in enumerate(layers.sort_values("rms").itertuples()):
-        beside = 1.03, (place + 0.5) / len(layers)  # names in a column, since dots can lie close together
+        beside = (
+            1.03,
+            (place + 0.5) / len(layers),
+        )  # names in a column, since dots can lie close together
         line = dict(arrowstyle="-", lw=0.4, color="0.6")
-        ax.annotate(row.layer, (row.weights, row.rms), beside, "data", "axes fraction", line, fontsize=7, va="center")
+        ax.annotate(
+            row.layer,
+            (row.weights, row.rms),
+            beside,
+            "data",
+            "axes fraction",
+            line,
+            fontsize=7,
+            va="center",
+        )
     constant = np.exp(np.log(layers.rms * np.sqrt(layers.weights)).mean())
     ends = np.array([layers.weights.min(), layers.weights.max()])
     ax.plot(ends, constant / np.sqrt(ends), "k--", lw=1, label="C / √m")
@@ -102,10 +125,11 @@ def layer_sizes(ax, layers) -> None:
 
 
 def lines(ax, summary, x, labels) -> None:
-    """One line a method (method → legend text), with the band of its 95 % interval where n is 3 or more.
+    """One line a method (method → legend text), with the band of its 95 % interval if n ≥ 3.
 
-    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for its interval, and
-    an interval that a logarithmic axis cannot hold is a dotted bar. A point of one or two runs is hollow.
+    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for
+    its interval, and an interval that a logarithmic axis cannot hold is a dotted bar. A point of
+    one or two runs is hollow.
     """
     for number, (method, label) in enumerate(labels.items()):
         rows, color = summary[summary.method == method].sort_values(x), f"C{number}"
@@ -123,7 +147,7 @@ def lines(ax, summary, x, labels) -> None:
 
 
 def bars(ax, summary, x, labels) -> None:
-    """As ``lines``, with bars for the intervals, side by side: for intervals that overlap. Needs a logarithmic axis."""
+    """As ``lines``, with bars side by side, for intervals that overlap; on a logarithmic axis."""
     known = [method for method in labels if (summary.method == method).any()]
     for place, method in enumerate(known):
         rows = summary[summary.method == method].sort_values(x)
@@ -134,7 +158,7 @@ def bars(ax, summary, x, labels) -> None:
 
 
 def kept_axis(ax, kept) -> None:
-    """A logarithmic axis of the per cent kept, most on the left, with a tick at each value; for two and more values."""
+    """A logarithmic axis of the per cent kept, most on the left, with a tick at each value."""
     ticks = sorted({round(value, 3) for value in kept}, reverse=True)
     ax.set(xscale="log", xlabel="% of parameters kept", xlim=(1.15 * ticks[0], 0.85 * ticks[-1]))
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -142,7 +166,7 @@ def kept_axis(ax, kept) -> None:
 
 
 def error_curves(ax, table, methods) -> None:
-    """Test error of one network against the per cent kept: a line a method; dense and guessing as levels."""
+    """Test error of one network against the per cent kept, with dense and guessing as levels."""
     rows = table.assign(kept=100 * (1 - table.sparsity))
     pruned, dense = rows[rows.sparsity > 0], rows[rows.sparsity == 0].test_error.mean()
     ax.set_yscale("log")
@@ -156,7 +180,11 @@ def error_curves(ax, table, methods) -> None:
 
 
 def dots(ax, x, values, spread, **style) -> None:
-    """One dot a value at ``x``, spread sideways (a share of x on a logarithmic axis) so that equal ones can be seen."""
+    """One dot a value at ``x``, spread sideways so that equal ones can be seen.
+
+    Args:
+        spread: to either side; on a logarithmic axis a share of x.
+    """
     places = np.linspace(-spread, spread, len(values)) if len(values) > 1 else np.zeros(len(values))
     shift = np.random.default_rng(0).permutation(places)  # sorted values would look like a trend
     at = x * np.exp(shift) if ax.get_xscale() == "log" else x + shift
@@ -164,18 +192,20 @@ def dots(ax, x, values, spread, **style) -> None:
 
 
 def seeds(ax, table, x, spread, line="-") -> None:
-    """Test error against the column ``x``: one dot a seed; the mean, with a bar of its 95 % interval where n ≥ 3."""
+    """Test error against the column ``x``: a dot a seed, the mean, its 95 % interval if n ≥ 3."""
     summary = statistics.summarise(table, [x]).sort_values(x)
     for number, value in enumerate(summary[x]):
         label = "here, one seed each" if number == 0 else None
         dots(ax, value, table[table[x] == value].test_error, spread, color="C1", label=label)
     half = ((summary.high - summary.low) / 2).where(summary.n >= 3)
     label = "here, mean and 95 % interval" if half.notna().any() else "here, mean"
-    ax.errorbar(summary[x], summary["mean"], half, fmt=f"_{line}", ms=9, lw=1.2, color="C0", label=label)
+    ax.errorbar(
+        summary[x], summary["mean"], half, fmt=f"_{line}", ms=9, lw=1.2, color="C0", label=label
+    )
 
 
 def differences(ax, gaps) -> None:
-    """A row a label of ``gaps`` (label → a difference a seed): dots, the mean, a bar of its 95 % interval if n ≥ 3."""
+    """A row a label of ``gaps`` (label → a difference a seed): dots, mean, interval if n ≥ 3."""
     for row, values in enumerate(gaps.values()):
         mean, low, high = statistics.interval(values)
         ax.plot(values, row + np.linspace(-0.2, 0.2, len(values)), ".", ms=6, alpha=0.8, color="C1")
@@ -183,12 +213,14 @@ def differences(ax, gaps) -> None:
         if len(values) >= 3:
             ax.hlines(row, low, high, color="C0", lw=1.5)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(range(len(gaps)), [f"{label} (n = {len(values)})" for label, values in gaps.items()])
+    ax.set_yticks(
+        range(len(gaps)), [f"{label} (n = {len(values)})" for label, values in gaps.items()]
+    )
     ax.set_ylim(len(gaps) - 0.4, -0.6)
 
 
 def verdicts(rows, colors):
-    """One line a claim: where the paper makes it, the 95 % interval of our difference, the margin, the verdict.
+    """One line a claim: its place in the paper, our difference's 95 % interval, margin, verdict.
 
     ``rows`` is from ``verdicts.report``; ``colors`` has one for each verdict. Returns the figure.
     """
@@ -201,15 +233,29 @@ def verdicts(rows, colors):
         ax.text(-0.02, place, claim, ha="right", linespacing=1.0, **beside)
         numbers = f": {row.printed} → {row.here}, n = {row.n}" if row[6] else ""
         numbers += ", our schedule" if numbers and "our schedule" in row.reason else ""
-        ax.text(1.02, place, "■", ha="left", color=color, **beside)  # the text itself in black: yellow is hard to read
+        ax.text(
+            1.02, place, "■", ha="left", color=color, **beside
+        )  # the text itself in black: yellow is hard to read
         ax.text(1.07, place, row.verdict + numbers, ha="left", **beside)
         if row[6]:  # "low to high"
             low, high = map(float, row[6].split(" to "))
-            ax.barh(place, 2 * float(row.margin), left=-float(row.margin), height=0.8, color="0.88", lw=0)
+            ax.barh(
+                place,
+                2 * float(row.margin),
+                left=-float(row.margin),
+                height=0.8,
+                color="0.88",
+                lw=0,
+            )
             ax.hlines(place, low, high, color=color, lw=2)
             ax.plot((low + high) / 2, place, "o", ms=3.5, color=color)
     ax.axvline(0, color="black", lw=0.8)
-    ends = [float(end) for interval in rows["difference, 95 %"] if interval for end in interval.split(" to ")]
+    ends = [
+        float(end)
+        for interval in rows["difference, 95 %"]
+        if interval
+        for end in interval.split(" to ")
+    ]
     widest = 1.1 * max([1, *map(abs, ends)])
     ax.set_xscale("symlog", linthresh=1)  # most differences are below a point; a few are not
     ticks = [t for t in (-20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20) if abs(t) <= widest]
@@ -222,7 +268,7 @@ def verdicts(rows, colors):
 
 
 def curves(ax, runs, label, color) -> None:
-    """Training-loss curves of some runs against the share of the training: mean, and a 95 % band where n is 3 or more.
+    """Training losses of some runs against the share of the training: mean, 95 % band if n ≥ 3.
 
     The interval of a loss may reach below 0 or beyond guessing; the band is cut there.
     """
@@ -237,22 +283,26 @@ def curves(ax, runs, label, color) -> None:
 
 
 def image(ax, pixels, title="", top=1.0):
-    """Pixels as a grey picture, 0 black and ``top`` white, without axes; returns it, for a colour bar."""
+    """Pixels as a grey picture, 0 black and ``top`` white, without axes; for a colour bar."""
     ax.set(xticks=[], yticks=[])
     ax.set_title(title)
     return ax.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
 
 
 def cells(summary, methods, digits=1) -> pd.DataFrame:
-    """A row a network and sparsity, a column a method (method → column), "mean ± half the 95 % interval" in the cells.
+    """A table of "mean ± half the 95 % interval": a row a setting, a column a method.
 
-    ``summary`` is from ``summarise`` or ``paired`` over ``model``, ``sparsity`` and ``method``, or has ``cell``.
+    ``summary`` is from ``summarise`` or ``paired`` over ``model``, ``sparsity`` and ``method``, or
+    has ``cell``.
     """
     rows = summary.assign(
         cell=summary.get("cell", summary.apply(statistics.with_interval, axis=1, digits=digits)),
-        network=summary.model.map(NETWORKS), percent=(100 * summary.sparsity).round(2),
+        network=summary.model.map(NETWORKS),
+        percent=(100 * summary.sparsity).round(2),
     )
-    wide = rows.pivot(index=["network", "percent"], columns="method", values="cell").rename(columns=methods)
+    wide = rows.pivot(index=["network", "percent"], columns="method", values="cell").rename(
+        columns=methods
+    )
     n = rows.groupby(["network", "percent"]).n.agg(counted).str.removeprefix("n = ")
     wide.insert(0, "n", n)
     shown = [column for column in ("n", *methods.values()) if column in wide]
@@ -275,21 +325,32 @@ def save(figure, name, profile, source) -> None:
         text = PngImagePlugin.PngInfo()
         for item in (says | {"Software": software}).items():
             text.add_text(*item)
-        with Image.open(png) as image:  # median cut, the default, would shift a colour that only one small mark has
-            small = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        with Image.open(
+            png
+        ) as image:  # median cut, the default, would shift a colour that only one small mark has
+            small = image.convert("RGB").quantize(
+                256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+            )
         small.save(png, pnginfo=text, optimize=True)
 
 
 def save_runs(table, name, profile) -> None:
-    """Write ``study.table`` as ``<name>_runs.csv``, one row a run, so that every mean can be computed again.
+    """Write ``study.table`` as ``<name>_runs.csv``, a row a run: every mean can be made again.
 
-    Left out are the curves, the seconds (they differ from machine to machine), and columns that are the same for all.
+    Left out are the curves, the seconds (they differ from machine to machine), and columns that are
+    the same for all.
     """
-    plain = table.drop(columns=["train_loss", "train_error", "seconds", "training"], errors="ignore")
+    plain = table.drop(
+        columns=["train_loss", "train_error", "seconds", "training"], errors="ignore"
+    )
     always = ("id", "seed", "test_error")
-    varying = [column for column in plain if column in always or plain[column].astype(str).nunique() > 1]
+    varying = [
+        column for column in plain if column in always or plain[column].astype(str).nunique() > 1
+    ]
     paths.figures(profile).mkdir(parents=True, exist_ok=True)
-    plain[varying].to_csv(paths.figures(profile) / f"{name}_runs.csv", index=False, float_format="%.6g")
+    plain[varying].to_csv(
+        paths.figures(profile) / f"{name}_runs.csv", index=False, float_format="%.6g"
+    )
 
 
 def save_table(frame, name, profile) -> None:
@@ -297,4 +358,6 @@ def save_table(frame, name, profile) -> None:
     (target := paths.figures(profile)).mkdir(parents=True, exist_ok=True)
     frame.to_csv(target / f"{name}.csv", index=False, float_format="%.6g")
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
-    (target / f"{name}.md").write_text(f"{text}\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n")
+    (target / f"{name}.md").write_text(
+        f"{text}\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n"
+    )

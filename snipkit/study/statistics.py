@@ -4,14 +4,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-FEWEST = 3  # seeds of an interval that is drawn: for two, Student's t is 12.7, and a bar would span the picture
+#: seeds of an interval that is drawn; for two, Student's t is 12.7: a bar would span the picture
+FEWEST = 3
 
 
 def interval(values, level=0.95) -> tuple[float, float, float]:
     """Mean and Student's t confidence interval of the mean.
 
     Args:
-        values: one number a seed; NaN (a run that diverged) makes all three NaN, so that it is not averaged away.
+        values: one number a seed; NaN (a run that diverged) makes all three NaN, so that it is not
+            averaged away.
         level: coverage.
 
     Returns:
@@ -26,38 +28,49 @@ def interval(values, level=0.95) -> tuple[float, float, float]:
 
 
 def errorbar(values) -> tuple[float, float]:
-    """The ends of ``interval``, as seaborn's ``errorbar=`` takes them; NaN, no bar, for fewer than ``FEWEST`` seeds.
+    """The ends of ``interval``, for seaborn's ``errorbar=``; NaN below ``FEWEST`` seeds: no bar.
 
-    seaborn leaves out NaN before it asks: ``blank_diverged`` (``report.labelled`` and ``report.gaps`` do that) keeps a
-    run that diverged from being averaged away. And on an axis that is logarithmic already it takes the mean of
-    logarithms: draw first, then ``ax.set(yscale="log")``.
+    Two traps of seaborn. It leaves out NaN before it asks; ``blank_diverged``, which
+    ``report.labelled`` and ``report.gaps`` call, keeps a run that diverged from being averaged
+    away. And where an axis is logarithmic already it takes the mean of the logarithms: draw first,
+    then ``ax.set(yscale="log")``.
     """
     _, low, high = interval(values)
     return (low, high) if len(values) >= FEWEST else (np.nan, np.nan)
 
 
 def blank_diverged(table, by, value="test_error") -> pd.DataFrame:
-    """The table with ``value`` NaN for all seeds of a group (of the columns ``by``) in which one is NaN."""
-    diverged = table[value].isna().groupby([table[column].map(str) for column in by]).transform("any")
+    """The table with ``value`` NaN for all seeds of a group in which one is NaN.
+
+    Args:
+        by: the columns that make a group.
+    """
+    diverged = (
+        table[value].isna().groupby([table[column].map(str) for column in by]).transform("any")
+    )
     return table.assign(**{value: table[value].mask(diverged)})
 
 
 def pooled_sd(cells) -> tuple[float, int]:
-    """Standard deviation within cells (sequences of numbers, one a seed), pooled, and its degrees of freedom."""
+    """Standard deviation within cells, pooled, and its degrees of freedom.
+
+    Args:
+        cells: sequences of numbers, one a seed.
+    """
     cells = [np.asarray(cell, float) for cell in cells if len(cell) > 1 and np.isfinite(cell).all()]
     freedom = sum(len(cell) - 1 for cell in cells)
     squares = sum(((cell - cell.mean()) ** 2).sum() for cell in cells)
     return (float(np.sqrt(squares / freedom)) if freedom else float("nan")), freedom
 
 
-def welch(ours, theirs, level: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of the difference of two means (ours minus theirs) whose spreads may differ (Welch)."""
-    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(level)
+def welch(first, second, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a mean minus another one, whose spreads may differ (Welch)."""
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
     return float(interval.low), float(interval.high)
 
 
 def standard_error(rows) -> pd.Series:
-    """Standard errors of the means in rows of ``differences``, back from the lower ends of their 95 % intervals."""
+    """Standard errors of the means in rows of ``differences``, from the ends of their intervals."""
     return (rows["mean"] - rows.low).clip(lower=1e-300) / stats.t.ppf(0.975, rows.n - 1)
 
 
@@ -67,7 +80,10 @@ def p_values(rows, value=0.0) -> np.ndarray:
 
 
 def holm(values) -> np.ndarray:
-    """p-values adjusted by Holm's step-down method: with those below 0.05, any is false in at most 5 %."""
+    """p-values adjusted by Holm's step-down method.
+
+    Of those below 0.05 then, one or more is false in at most 5 %.
+    """
     values = np.asarray(values, float)
     order, adjusted = np.argsort(values), np.empty(len(values))
     adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
@@ -75,13 +91,17 @@ def holm(values) -> np.ndarray:
 
 
 def summarise(table, by, value="test_error") -> pd.DataFrame:
-    """Mean, 95 % interval, standard deviation, best and n of ``value`` for each combination of the columns ``by``.
+    """Mean, 95 % interval, standard deviation, best and n of ``value`` in each group.
+
+    Args:
+        by: the columns that make a group.
 
     Returns:
-        DataFrame with the columns of ``by`` and ``n, mean, low, high, sd, best`` (best is the lowest).
+        DataFrame with the columns of ``by`` and ``n, mean, low, high, sd, best`` (best is the
+        lowest).
     """
     rows = []
-    for key, group in table.groupby(by, sort=False, dropna=False):
+    for key, group in table.groupby(by, sort=False, dropna=False, observed=True):
         mean, low, high = interval(group[value])
         sd = group[value].std()
         rows.append([*key, len(group), mean, low, high, sd, group[value].min()])
@@ -89,7 +109,7 @@ def summarise(table, by, value="test_error") -> pd.DataFrame:
 
 
 def paired(table, baseline, by, value="test_error") -> pd.DataFrame:
-    """Differences of ``value`` to the method ``baseline``, seed by seed, with mean and 95 % interval.
+    """Differences to the method ``baseline``, seed by seed: their mean and 95 % interval.
 
     Args:
         table: one row a run, with the columns ``method``, ``seed`` and those of ``by``.
@@ -97,20 +117,23 @@ def paired(table, baseline, by, value="test_error") -> pd.DataFrame:
         by: further columns to pair within, such as ``["model", "sparsity"]``.
 
     Returns:
-        DataFrame with the columns of ``by``, ``method``, ``n, mean, low, high`` and ``share``, the share of seeds in
-        which the difference is positive.
+        DataFrame with the columns of ``by``, ``method``, ``n, mean, low, high`` and ``share``, the
+        share of seeds in which the difference is positive.
     """
     rows = []
-    for method in [m for m in table.method.unique() if m != baseline]:
+    for method in table.method.unique():
+        if method == baseline:
+            continue
         for key, group in table.groupby(by, sort=False):
-            ours, theirs = (group[group.method == m].set_index("seed")[value] for m in (method, baseline))
-            if len(gap := difference(ours, theirs)):
+            of_method = group[group.method == method].set_index("seed")[value]
+            of_baseline = group[group.method == baseline].set_index("seed")[value]
+            if len(gap := difference(of_method, of_baseline)):
                 rows.append([*key, method, len(gap), *interval(gap), (gap > 0).mean()])
     return pd.DataFrame(rows, columns=[*by, "method", "n", "mean", "low", "high", "share"])
 
 
 def difference(first, second) -> pd.Series:
-    """First minus second, seed by seed, for the seeds that both have; NaN where one diverged: ``interval`` says so.
+    """First minus second, for each seed that both have; NaN where one diverged.
 
     Args:
         first, second: Series of numbers by seed.
@@ -132,21 +155,27 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
         pairs: (minuend, subtrahend) pairs of boolean masks over ``table``.
 
     Returns:
-        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both; NaN if one diverged.
+        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both;
+        NaN if one diverged.
     """
-    rows = [row(difference(*(table[chosen].set_index("seed")[value] for chosen in pair))) for pair in pairs]
+    rows = [
+        row(difference(*(table[chosen].set_index("seed")[value] for chosen in pair)))
+        for pair in pairs
+    ]
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
 
 
 def within(differences, margin) -> pd.DataFrame:
-    """How far differences stay inside ``±margin``, for ``order``: ``margin - |difference|`` with its interval."""
+    """How far differences stay inside a margin: ``margin - |difference|`` with its interval."""
     beyond = np.maximum(differences.high, -differences.low)
-    nearest = np.maximum(np.maximum(differences.low, -differences.high), 0)  # 0 if the interval has both signs
-    return differences.assign(mean=margin - differences["mean"].abs(), low=margin - beyond, high=margin - nearest)
+    nearest = np.maximum(differences.low, -differences.high).clip(lower=0)  # 0 inside the interval
+    return differences.assign(
+        mean=margin - differences["mean"].abs(), low=margin - beyond, high=margin - nearest
+    )
 
 
 def with_interval(row, digits=1) -> str:
-    """``2.4 ± 0.3`` from a row of ``summarise`` or ``paired``: the mean and half the width of its interval."""
+    """``2.4 ± 0.3`` from a row of ``summarise`` or ``paired``: mean and half the interval."""
     if np.isnan(row["mean"]):
         return "diverged"
     if np.isnan(row["low"]):
@@ -155,12 +184,12 @@ def with_interval(row, digits=1) -> str:
 
 
 def cell(values, digits=1, missing="") -> str:
-    """``2.4 ± 0.3`` from one number a seed: ``with_interval`` of their ``interval``; ``missing`` if there are none."""
-    return with_interval(dict(zip(("mean", "low", "high"), interval(values))), digits) if len(values) else missing
+    """``2.4 ± 0.3`` from one number a seed; ``missing`` if there are none."""
+    return with_interval(row(values), digits) if len(values) else missing
 
 
 def phrase(gap, more="worse", less="better", digits=1) -> str:
-    """What a difference shows, in words: "worse by 1.3 ± 0.2 points (n = 6)", or that it is undecided.
+    """What a difference shows, in words, such as "worse by 1.3 ± 0.2 points (n = 6)".
 
     Args:
         gap: a row of ``paired`` or ``differences``, or None.

@@ -1,8 +1,9 @@
-"""What the pages share, so that a page is left with its question: grids, comparisons, pictures, costs and answers.
+"""What the pages share: grids of runs, comparisons, pictures, costs and answers in words.
 
-``grids`` plans runs, ``comparisons`` picks them from a table and pairs them by seed, ``methods`` gives every method one
-label, colour and marker, ``pictures`` shows masks as images, ``costs`` counts what a mask saves, and ``answers`` writes
-a page's sentences from templates. seaborn draws the statistics. The names that pages use are here.
+``grids`` plans runs, ``comparisons`` picks them from a table and pairs them by seed, ``methods``
+gives every method one label, colour and marker, ``pictures`` shows masks as images, ``costs``
+counts what a mask saves, and ``answers`` writes a page's sentences from templates. seaborn draws
+the statistics. The names that pages use are here.
 """
 
 import importlib

@@ -1,9 +1,9 @@
-"""A page's answers: Markdown with named placeholders, in ``notebooks/answers/<name>.md``, filled from the records.
+"""A page's answers: Markdown templates, ``notebooks/answers/<name>.md``, filled from the records.
 
     At 98 %, random masks are {{ random_98 }} points worse than SNIP's (n = {{ random_98.n }}).
 
-The sentence is written for a reader; every number that was measured is a placeholder. A name that is not filled, and a
-value that no sentence uses, are errors, so that neither can be forgotten.
+The sentence is written for a reader; every number that was measured is a placeholder. A name that
+is not filled, and a value that no sentence uses, are errors, so that neither can be forgotten.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,13 @@ ABSENT = "(not on record)"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval, as sentences show it: ``{{ gap }}`` is "2.4 ± 0.3" (the mean alone for one seed).
+    """A mean with its 95 % interval, as sentences show it.
+
+    ``{{ gap }}`` is "2.4 ± 0.3", or "2.4" for one seed.
 
     Attributes:
-        values: one number a seed, such as ``report.errors`` or ``report.gap`` gives; NaN where training diverged.
+        values: one number a seed, such as ``report.errors`` or ``report.gap`` gives; NaN where
+            training diverged.
         digits: decimals.
     """
 
@@ -61,8 +64,9 @@ def fill(name: str, values: Mapping[str, object]) -> str:
 
     Args:
         name: of the file, without ``.md``.
-        values: placeholder → a text, a whole number, an ``Estimate``, or numbers by seed (an ``Estimate`` with one
-            decimal). Another number comes as a text, ``f"{slope:.2f}"``, since it does not say its digits.
+        values: placeholder → a text, a whole number, an ``Estimate``, or numbers by seed (an
+            ``Estimate`` with one decimal). Another number comes as a text, ``f"{slope:.2f}"``,
+            since it does not say its digits.
 
     Raises:
         FileNotFoundError: there is no such template.
@@ -71,7 +75,9 @@ def fill(name: str, values: Mapping[str, object]) -> str:
     """
     path = folder() / f"{name}.md"
     if not path.exists():
-        raise FileNotFoundError(f"no template {path}: write the answer there, with {{{{ names }}}} for its numbers")
+        raise FileNotFoundError(
+            f"no template {path}: write the answer there, with {{{{ names }}}} for its numbers"
+        )
     source = path.read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     placeholders = jinja2.meta.find_undeclared_variables(environment.parse(source))
@@ -87,12 +93,17 @@ def fill(name: str, values: Mapping[str, object]) -> str:
 
 
 def render(name: str, values: Mapping[str, object], profile: str = notebooks.WRITTEN):
-    """``fill``, as Markdown for a notebook. At a scale that the sentences were not written for, it says so."""
+    """``fill``, as Markdown for a notebook.
+
+    Args:
+        profile: the scale of the records; where the sentences were written for another, it says so.
+    """
     from IPython.display import Markdown
 
     text = fill(name, values)
     if profile != notebooks.WRITTEN:
-        text = f"*The numbers are of the profile {profile}, the words of {notebooks.WRITTEN}.*\n\n{text}"
+        scales = f"*The numbers are of the profile {profile}, the words of {notebooks.WRITTEN}.*"
+        text = f"{scales}\n\n{text}"
     return Markdown(text)
 
 
@@ -102,5 +113,7 @@ def _shown(placeholder, value):
         return Estimate(value)
     if isinstance(value, bool) or not isinstance(value, str | int | np.integer | Estimate):
         kind = type(value).__name__
-        raise TypeError(f"{placeholder} is a {kind}: pass its text with as many digits as it has, or numbers by seed")
+        raise TypeError(
+            f"{placeholder} is a {kind}: pass a text with the digits it has, or numbers by seed"
+        )
     return value

@@ -8,8 +8,8 @@ from snipkit.study import statistics
 from snipkit.study.runs import Run
 
 _OUTCOMES = {
-    "id", "seed", "training", "test_error", "best_of_last_five", "test_loss", "train_loss", "train_error",
-    "empty_layers", "effective_sparsity", "seconds",
+    "id", "seed", "training", "test_error", "best_of_last_five", "test_loss", "train_loss",
+    "train_error", "empty_layers", "effective_sparsity", "seconds",
 }  # fmt: skip
 
 Chosen = str | Mapping | Sequence[Run]
@@ -34,7 +34,9 @@ def rows(table: pd.DataFrame, runs: Iterable[Run] | None = None, **fields) -> pd
         chosen &= table["id"].isin({run.id for run in runs})
     for column, value in fields.items():
         if column not in table:
-            raise ValueError(f"the table has no column {column!r}; it has {', '.join(map(str, table))}")
+            raise ValueError(
+                f"the table has no column {column!r}; it has {', '.join(map(str, table))}"
+            )
         values = value if isinstance(value, list | tuple | set) else [value]
         equal = table[column].isin([item for item in values if item is not None])
         if None in values:
@@ -46,7 +48,7 @@ def rows(table: pd.DataFrame, runs: Iterable[Run] | None = None, **fields) -> pd
 def errors(
     table: pd.DataFrame, runs: Iterable[Run] | None = None, value: str = "test_error", **fields
 ) -> pd.Series:
-    """One number a seed, of runs that differ in nothing else: what statistics and differences are made from.
+    """One number a seed, of runs that differ in nothing else.
 
     Args:
         table, runs, fields: see ``rows``.
@@ -56,7 +58,8 @@ def errors(
         ``value`` by seed, NaN where training diverged; empty where nothing is on record.
 
     Raises:
-        ValueError: two runs have one seed, so that more than one setting was meant. It says in what they differ.
+        ValueError: two runs have one seed, so that more than one setting was meant. It says in what
+            they differ.
     """
     chosen = rows(table, runs, **fields)
     if not len(chosen):
@@ -64,19 +67,21 @@ def errors(
     by_seed = chosen.set_index("seed")
     if not by_seed.index.is_unique:
         apart = [column for column in settings(chosen) if chosen[column].astype(str).nunique() > 1]
-        raise ValueError(f"several runs have one seed; choose among them by {' or '.join(apart) or 'id'}")
+        raise ValueError(
+            f"several runs have one seed; choose among them by {' or '.join(apart) or 'id'}"
+        )
     return by_seed[value]
 
 
 def gap(
     table: pd.DataFrame, first: Chosen, second: Chosen, value: str = "test_error", **fields
 ) -> pd.Series:
-    """``first`` minus ``second``, seed by seed, for the seeds that both have; NaN where one diverged.
+    """``first`` minus ``second``, for each seed that both have; NaN where one diverged.
 
     Args:
         table, value: see ``errors``.
-        first, second: a method, or columns and their values, or a part of the grid: ``gap(table, "random", "snip",
-            sparsity=0.98)``, ``gap(table, parts["longer"], parts["usual"])``.
+        first, second: a method, or columns and their values, or a part of the grid: ``gap(table,
+            "random", "snip", sparsity=0.98)``, ``gap(table, parts["longer"], parts["usual"])``.
         fields: columns and values that both have.
     """
     sides = []
@@ -97,31 +102,37 @@ def gaps(
     of: str = "method",
     value: str = "test_error",
 ) -> pd.DataFrame:
-    """Differences seed by seed in every setting: a row a pair of runs, for seaborn and for ``statistics.summarise``.
+    """Differences seed by seed, in every setting: a row a pair of runs.
+
+    That is what seaborn draws, and what ``statistics.summarise`` takes.
 
     Args:
         table: one row a run.
-        pairs: the label of a difference → (minuend, subtrahend), two values of the column ``of``; or one value, which
-            is then subtracted from each of the others, and their own names are the labels.
+        pairs: the label of a difference → (minuend, subtrahend), two values of the column ``of``;
+            or one value, which is then subtracted from each of the others, and their own names are
+            the labels.
         by: columns that make a setting.
         of: the column that tells the two apart.
         value: the column whose differences are taken.
 
     Returns:
-        DataFrame with the columns of ``by``, ``of`` (the label), ``seed`` and ``gap``. Where one seed of a difference
-        diverged all of its rows are NaN, so that no mean is taken over the others.
+        DataFrame with the columns of ``by``, ``of`` (the label), ``seed`` and ``gap``. Where one
+        seed of a difference diverged all of its rows are NaN, so that no mean is taken over the
+        others.
     """
     by = list(by)
+    columns = [*by, of, "seed", "gap"]
+    if not len(table):
+        return pd.DataFrame(columns=columns)
     if isinstance(pairs, str):
         baseline = pairs
-        pairs = {name: (name, baseline) for name in table[of].unique() if name != baseline} if len(table) else {}
+        pairs = {name: (name, baseline) for name in table[of].unique() if name != baseline}
     parts = []
-    for setting, group in table.groupby(by, sort=False) if len(table) else ():
+    for setting, group in table.groupby(by, sort=False):
         for label, (first, second) in pairs.items():
             difference = gap(group, {of: first}, {of: second}, value)
             part = pd.DataFrame({"seed": difference.index, "gap": difference.to_numpy()})
             parts.append(part.assign(**dict(zip(by, setting)), **{of: label}))
-    columns = [*by, of, "seed", "gap"]
     if not parts:
         return pd.DataFrame(columns=columns)
     return statistics.blank_diverged(pd.concat(parts, ignore_index=True)[columns], [*by, of], "gap")

@@ -11,20 +11,23 @@ FLOAT = INDEX = 4  # bytes of a weight, and of an index in a sparse format
 
 @torch.no_grad()
 def mask_costs(model: nn.Module, masks: dict[str, Tensor], inputs: Tensor) -> dict[str, float]:
-    """Parameters, multiply-adds of one forward pass and bytes, of the dense network and with the mask.
+    """Parameters, multiply-adds and bytes of a network, dense and with a mask.
 
     Args:
         model: the network; its mode is left as it is.
-        masks: name → bool tensor, such as ``masking.keep_top`` gives. Layers without a mask are not counted.
+        masks: name → bool tensor, such as ``masking.keep_top`` gives. Layers without a mask are not
+            counted.
         inputs: what goes through the network, such as one image of shape (1, 1, 28, 28).
 
     Returns:
-        "parameters" and "kept", biases included; "multiply-adds" and "multiply-adds kept", in which every layer costs
-        its share of kept weights; "bytes", dense; "bytes, CSR": a value and a column for each one that is kept, and a
-        pointer a row; "bytes, bit mask": the kept values and a bit for each parameter. All in float32.
+        "parameters" and "kept", biases included; "multiply-adds" and "multiply-adds kept", in which
+        every layer costs its share of kept weights; "bytes", dense; "bytes, CSR": a value and a
+        column for each one that is kept, and a pointer a row; "bytes, bit mask": the kept values
+        and a bit for each parameter. All in float32.
 
     Raises:
-        ValueError: for a masked weight no multiply-add was counted, so that a sum would leave it out.
+        ValueError: for a masked weight no multiply-add was counted, so that a sum would leave it
+            out.
     """
     was_training = model.training
     with FlopCounterMode(display=False) as counter:
@@ -43,7 +46,10 @@ def mask_costs(model: nn.Module, masks: dict[str, Tensor], inputs: Tensor) -> di
             continue
         layer = name.rpartition(".")[0]
         if not multiply_adds.get(layer):
-            raise ValueError(f"no multiply-add was counted for {name}: its layer does not do them by torch's own kernels")
+            raise ValueError(
+                f"no multiply-add was counted in {name}'s module, so a sum would leave it out: "
+                "what is no plain linear layer or convolution has to be counted by hand"
+            )
         dense_operations += multiply_adds[layer]
         kept_operations += multiply_adds[layer] * mask.double().mean().item()
         rows += len(mask) + 1

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from snipkit.study.runs import Run, pruning, seeded
 
 DENSE = "dense"
-SAID_BY_METHOD = ("criterion", "ablation", "sparsity", "pretrained", "seed")  # and by sparsities and seeds
+# what methods, sparsities and seeds set, so that no field may
+SET_BY_GRID = ("criterion", "ablation", "sparsity", "pretrained", "seed")
 
 
 def planned(
@@ -16,39 +17,44 @@ def planned(
     *,
     vary: Iterable[Mapping] = ({},),
 ) -> list[Run]:
-    """The runs of every method at every sparsity, a seed each; the dense network, if it is among the methods, once.
+    """The runs of every method at every sparsity, a seed each.
 
-    Whatever belongs to one sparsity stands together, so that a page cut short by the clock has whole comparisons.
+    The dense network, if it is among the methods, stands once. What belongs to one sparsity stands
+    together, so that a page cut short by the clock has whole comparisons.
 
     Args:
-        common: fields of ``Run`` that all have. It may hold ``methods``, ``sparsities`` and ``seeds`` too, as the
-            settings in a page's parameters do; an argument comes before what it holds.
-        methods: values of ``Run.method``, such as "dense", "snip" or "snip, shuffle" (``runs.pruning`` reads them).
-        sparsities: shares of the parameters removed, in [0, 1); not needed for "dense" alone. At 0 nothing is removed,
-            so that every method is the dense network there.
+        common: fields of ``Run`` that all have. It may hold ``methods``, ``sparsities`` and
+            ``seeds`` too, as the settings in a page's parameters do; an argument comes before what
+            it holds.
+        methods: values of ``Run.method``, such as "dense", "snip" or "snip, shuffle"
+            (``runs.pruning`` reads them).
+        sparsities: shares of the parameters removed, in [0, 1); not needed for "dense" alone. At 0
+            nothing is removed, so that every method is the dense network there.
         seeds: how many runs a setting; seeds count from 0.
         vary: the grid is repeated for each of these changes to the fields.
 
     Raises:
-        ValueError: methods, sparsities or seeds are missing; fields that say again what a method or sparsity says; and
-            what ``Run`` raises (an unknown field or name).
+        ValueError: methods, sparsities or seeds are missing; fields that say again what a method or
+            sparsity says; and what ``Run`` raises (an unknown field or name).
     """
     fields, vary = dict(common), list(vary)
-    given = {"methods": methods, "sparsities": sparsities, "seeds": seeds}
-    for name, value in given.items():
-        stored = fields.pop(name, None)
-        given[name] = stored if value is None else value
-    methods, sparsities, seeds = _several(given["methods"]), _several(given["sparsities"]), given["seeds"]
+    stored = {name: fields.pop(name, None) for name in ("methods", "sparsities", "seeds")}
+    methods = _several(stored["methods"] if methods is None else methods)
+    sparsities = _several(stored["sparsities"] if sparsities is None else sparsities)
+    seeds = stored["seeds"] if seeds is None else seeds
     if methods is None:
         raise ValueError("a grid of no methods: pass methods, such as ['dense', 'snip']")
     if seeds is None:
         raise ValueError("a grid without seeds: pass seeds, the number of runs of each setting")
     if sparsities is None and set(methods) != {DENSE}:
-        raise ValueError("a grid of pruned networks without sparsities: pass sparsities, such as [0.9, 0.98]")
+        raise ValueError(
+            "a grid of pruned networks without sparsities: pass sparsities, such as [0.9, 0.98]"
+        )
 
     for changes in (fields, *vary):
-        if doubled := [name for name in SAID_BY_METHOD if name in changes]:
-            raise ValueError(f"{', '.join(doubled)} among the fields: methods, sparsities and seeds say that")
+        if repeated := [name for name in SET_BY_GRID if name in changes]:
+            names = ", ".join(repeated)
+            raise ValueError(f"{names} among the fields: methods, sparsities and seeds set that")
 
     settings = [{}] if DENSE in methods else []
     for sparsity in sparsities or ():
@@ -59,14 +65,19 @@ def planned(
                 settings.append(pruning(method, sparsity))
 
     runs = []
-    for changes in vary:  # a field that is written down comes before what the method would set (``same_draw``)
+    for changes in vary:
         for setting in settings:
+            # A field that is written down comes before what a method would set (``same_draw``).
             runs += seeded(setting | fields | dict(changes), seeds=seeds)
     return distinct(runs)
 
 
 def distinct(*grids) -> list[Run]:
-    """All runs of some grids (runs, and lists and dicts of them, however nested), each once, in order."""
+    """All runs of some grids, each once, in order.
+
+    Args:
+        grids: runs, and lists and dicts of them, however nested.
+    """
     runs = {}
     for grid in grids:
         if isinstance(grid, Run):

@@ -16,10 +16,11 @@ class Method(NamedTuple):
     marker: str
 
 
-#: ``Run.method`` → how it is shown, in drawing order. Colours of methods that stand in one picture can be told apart
-#: by colour-blind readers too (``TOGETHER``, tested); where two methods share a colour, no picture has both.
+#: ``Run.method`` → how it is shown, in drawing order. Colours of methods that stand in one picture
+#: can be told apart by colour-blind readers too (``TOGETHER``, tested); where two methods share a
+#: colour, no picture has both.
 METHODS = {
-    "dense": Method("dense", "#000000", "s"),
+    "dense": Method("dense", "#000000", "p"),
     "dense, smaller": Method("smaller dense network", "#949494", "s"),
     "snip": Method("SNIP", "#0173B2", "o"),
     "snip, all": Method("SNIP, all examples", "#661100", "p"),
@@ -39,24 +40,24 @@ METHODS = {
     "snip, shuffle-inputs": Method("SNIP's input counts", "#D4B000", "<"),
     "snip, shuffle": Method("SNIP's layer counts", "#029E73", "s"),
     "erk": Method("ERK", "#999933", "H"),
-    "smart-ratio": Method("smart ratio", "#882255", "h"),
+    "smart-ratio": Method("smart ratio", "#882255", "<"),
     "random": Method("random", "#D55E00", "X"),
 }
 #: the methods that pictures show side by side
 TOGETHER = {
     "baselines": ("dense", "snip", "snip, shuffle", "magnitude", "random", "snip, invert"),
     "ladder": (
-        "dense", "snip", "snip, relabel", "snip, shuffle-channels", "snip, shuffle-units", "snip, shuffle-outputs",
-        "snip, shuffle-inputs", "snip, shuffle", "erk", "random",
+        "dense", "snip", "snip, relabel", "snip, shuffle-channels", "snip, shuffle-units",
+        "snip, shuffle-outputs", "snip, shuffle-inputs", "snip, shuffle", "erk", "random",
     ),
     "later methods": (
-        "dense, smaller", "snip", "snip, all", "iterative-snip", "force", "grasp", "synflow", "magnitude, rewound",
-        "magnitude", "erk", "smart-ratio", "random",
+        "dense, smaller", "snip", "snip, all", "iterative-snip", "force", "grasp", "synflow",
+        "magnitude, rewound", "magnitude", "erk", "smart-ratio", "random",
     ),
     "scores": ("snip", "gradient", "signed-gradient", "random"),
 }  # fmt: skip
 
-#: for seaborn's ``hue_order=``, ``palette=`` and ``markers=``; the latter two by method and by label
+#: for seaborn's ``hue_order=``, ``palette=`` and ``markers=``; the last two by method and by label
 ORDER = list(METHODS)
 LABELS = {name: method.label for name, method in METHODS.items()}
 PALETTE = {key: method.color for name, method in METHODS.items() for key in (name, method.label)}
@@ -64,7 +65,7 @@ MARKERS = {key: method.marker for name, method in METHODS.items() for key in (na
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs with columns that a reader can read, so that axes and legends need no words of their own.
+    """A table of runs with columns in words, so that axes and legends need none of their own.
 
     Choose the rows first: a category that occurs here has its place in a legend.
 
@@ -72,10 +73,11 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
         table: what ``records.table`` or ``comparisons.gaps`` gives, or a part of it.
 
     Returns:
-        The table and, where it has what they are made from, the columns "network", "mask" (the method's label; one
-        that ``METHODS`` does not have keeps its name), "removed, %", "kept, %", "setting" (network and % removed) and
-        "test error, %". Network, mask and setting are categories in drawing order. Where one seed of a setting
-        diverged, the error of all of its seeds is NaN.
+        The table and, where it has what they are made from, the columns "network", "mask" (the
+        method's label; one that ``METHODS`` does not have keeps its name), "removed, %", "kept, %",
+        "setting" (network and % removed) and "test error, %". Network, mask and setting are
+        categories in drawing order. Where one seed of a setting diverged, the error of all of its
+        seeds is NaN.
     """
     columns = {}
     if "model" in table:
@@ -94,7 +96,7 @@ def labelled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _categories(values, labels):
-    """A column in words, as the categories that occur, in the order of ``labels`` (value → word), then the others."""
+    """A column in words, as categories: those of ``labels`` that occur, then the others."""
     occurring = set(values)
     words = {value: word for value, word in labels.items() if value in occurring}
     words |= {value: value for value in values if value not in labels}
@@ -102,7 +104,7 @@ def _categories(values, labels):
 
 
 def _settings(networks, removed):
-    """Such as "LeNet-300-100, 98 % removed", as categories in the order of networks and sparsities."""
+    """Such as "LeNet-300-100, 98 % removed", as categories by network, then by sparsity."""
     words = {}
     for network, percent in sorted(set(zip(networks.codes, removed))):
         words[network, percent] = f"{networks.categories[network]}, {percent:g} % removed"

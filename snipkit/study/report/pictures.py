@@ -18,8 +18,8 @@ def mask_picture(masks: Mapping[str, Tensor], shape: tuple[int, int] | None = No
         shape: (height, width) of an image. None: a square one, for one or three channels.
 
     Returns:
-        An array of that shape. Channels are averaged. Of a convolution it is the kernel: the share of the pairs of an
-        input and an output channel that keep each place.
+        An array of that shape. Channels are averaged. Of a convolution it is the kernel: the share
+        of the pairs of an input and an output channel that keep each place.
 
     Raises:
         ValueError: there is no weight, or its inputs are no image of this shape.
@@ -30,55 +30,73 @@ def mask_picture(masks: Mapping[str, Tensor], shape: tuple[int, int] | None = No
     mask = masks[weights[0]].detach().cpu().double()
     if mask.dim() == 4:
         return 100 * mask.mean((0, 1)).numpy()
-    inputs = mask.shape[-1]
     if shape is None:
-        side = math.isqrt(inputs // 3 if inputs % 3 == 0 and math.isqrt(inputs // 3) ** 2 * 3 == inputs else inputs)
-        shape = side, side
+        shape = _square(mask.shape[-1])
     pixels = math.prod(shape)
-    if mask.dim() != 2 or inputs % pixels or inputs // pixels not in (1, 3):
-        raise ValueError(f"{weights[0]} has shape {tuple(mask.shape)}: its inputs are no image of {shape}; pass shape")
+    channels, rest = divmod(mask.shape[-1], pixels)
+    if mask.dim() != 2 or rest or channels not in (1, 3):
+        raise ValueError(
+            f"{weights[0]} is {tuple(mask.shape)}: its inputs are no image of {shape}; pass shape"
+        )
     return 100 * mask.mean(0).view(-1, *shape).mean(0).numpy()
+
+
+def _square(inputs):
+    """(height, width) of a square image with so many values, of one channel or of three."""
+    for channels in (1, 3):
+        side = math.isqrt(inputs // channels)
+        if channels * side**2 == inputs:
+            return side, side
+    raise ValueError(f"{inputs} inputs are no square image: pass shape, (height, width)")
 
 
 def draw_pictures(
     pictures: Mapping[str, Mapping[str, np.ndarray]],
-    label: str = "% of the first layer's\nunits that keep the pixel",
+    label: str = "% of units",
     beside: Collection[str] = (),
     size: float = 1.15,
 ):
-    """A sheet of grey pictures: a row each with its own scale and colour bar, 0 black and the row's highest value white.
+    """A sheet of grey pictures, 0 black and the highest value of a row white.
 
     Args:
         pictures: row → column → an array of (height, width); a row may lack a column.
-        label: of the colour bars.
-        beside: columns that show something else, such as a mean image: each of their pictures has its own scale.
+        label: beside each colour bar.
+        beside: columns that show something else, such as a mean image: each of their pictures has
+            its own scale.
         size: of a picture, in inches.
 
     Returns:
         The matplotlib figure.
     """
-    columns = list(dict.fromkeys(column for row in pictures.values() for column in row))
+    columns = list(dict.fromkeys(column for images in pictures.values() for column in images))
     figure, axes = plt.subplots(
         len(pictures),
         len(columns),
-        figsize=(1.3 + size * len(columns), 0.3 + 1.05 * size * len(pictures)),
+        figsize=(1.3 + size * len(columns), 0.3 + size * len(pictures)),
         squeeze=False,
+        layout="constrained",
     )
+    for ax, column in zip(axes[0], columns):
+        ax.set_title(column)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+
     for axes_of_row, (row, images) in zip(axes, pictures.items()):
-        top = max((np.max(image) for column, image in images.items() if column not in beside), default=1)
-        shared = None
-        for ax, column in zip(axes_of_row, columns):
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-            if ax in axes[0]:
-                ax.set_title(column)
-            if column not in images:
-                continue
-            highest = np.max(images[column]) if column in beside else top
-            image = ax.imshow(images[column], cmap="gray", vmin=0, vmax=highest or 1, interpolation="nearest")
-            shared = shared if column in beside else image
         axes_of_row[0].set_ylabel(row)
-        if shared is not None:
-            figure.colorbar(shared, ax=list(axes_of_row), shrink=0.9, pad=0.02)
-    figure.supxlabel("") if not label else axes[0, 0].figure.text(1.005, 0.5, label, rotation=90, va="center")
+        images = {column: np.asarray(image) for column, image in images.items()}
+        highest = max(image.max() for column, image in images.items() if column not in beside)
+        axes_of_scale = []
+        for ax, column in zip(axes_of_row, columns):
+            if column in beside and column in images:
+                _grey(ax, images[column], images[column].max())
+            elif column in images:
+                shared = _grey(ax, images[column], highest)
+                axes_of_scale.append(ax)
+        figure.colorbar(shared, ax=axes_of_scale, label=label, pad=0.02)
     return figure
+
+
+def _grey(ax, image, top):
+    """One grey picture, 0 black and ``top`` white."""
+    return ax.imshow(image, cmap="gray", vmin=0, vmax=top or 1, interpolation="nearest")

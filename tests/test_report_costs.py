@@ -1,0 +1,48 @@
+"""What a mask costs, counted by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from snipkit import masking, models
+from snipkit.study import report
+
+
+def test_the_costs_of_a_small_network_by_hand():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    masks = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in network.named_parameters()}
+    masks["0.weight"][0] = True  # half of the kernels: 9 of 18 weights
+    masks["3.weight"][:, :2] = True  # 6 of 24
+    masks["3.bias"][0] = True
+    network.train()
+    costs = report.mask_costs(network, masks, torch.zeros(1, 1, 4, 4))
+    assert costs == {
+        "parameters": 18 + 2 + 24 + 3,
+        "kept": 9 + 6 + 1,
+        "multiply-adds": 4 * 18 + 24,  # the kernels are used at four places
+        "multiply-adds kept": 4 * 9 + 6,
+        "bytes": 4 * 47,
+        "bytes, CSR": 8 * 16 + 4 * (2 + 1 + 3 + 1),
+        "bytes, bit mask": 4 * 16 + 6,  # 47 bits
+    }
+    assert network.training
+
+
+def test_all_layers_of_a_residual_network_are_counted():
+    network = models.build("resnet-20")
+    masks = {
+        name: torch.ones(p.shape, dtype=torch.bool) for name, p in masking.prunable(network).items()
+    }
+    costs = report.mask_costs(network, masks, torch.zeros(1, 3, 32, 32))
+    assert (
+        costs["multiply-adds kept"] == costs["multiply-adds"] == pytest.approx(40.8e6, rel=0.02)
+    )  # He et al. (2016)
+
+
+def test_a_layer_that_cannot_be_counted_is_not_left_out():
+    network = models.build("lstm-s")  # its steps use one weight outside of the module that holds it
+    masks = {
+        name: torch.ones(p.shape, dtype=torch.bool) for name, p in masking.prunable(network).items()
+    }
+    with pytest.raises(ValueError, match="no multiply-add was counted in gates.weight's module"):
+        report.mask_costs(network, masks, torch.zeros(1, 1, 28, 28))
