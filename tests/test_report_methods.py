@@ -112,14 +112,7 @@ def test_no_bar_where_there_is_no_interval(values):
 
 def drawn(table):
     """What seaborn draws of each method, found by its colour: low end, mean, high end."""
-    ax = seaborn.pointplot(
-        report.labelled(table),
-        x="test error, %",
-        y="mask",
-        hue="mask",
-        errorbar=statistics.errorbar,
-        palette=report.PALETTE,
-    )
+    ax = seaborn.pointplot(report.labelled(table), x="test error, %", y="mask", **report.POINTS)
     numbers = {}
     for method in table.method.unique():
         lines = [
@@ -140,3 +133,22 @@ def test_seaborn_draws_the_studys_mean_and_interval_in_the_methods_color():
 def test_seaborn_draws_no_mean_of_the_others_where_a_seed_diverged():
     numbers = drawn(runs(snip=[1.0, 2.0, NAN, 4.0], random=[5.0, 6.0, 9.0]))
     assert numbers["snip"] == [] and len(numbers["random"]) == 3
+
+
+def test_lines_have_the_methods_marker_and_a_band_of_the_studys_interval():
+    table = pd.concat(
+        [
+            runs(snip=[1.0, 2.0, 4.0]).assign(
+                sparsity=sparsity, test_error=lambda rows: rows.test_error + shift
+            )
+            for sparsity, shift in ((0.9, 0), (0.98, 10))
+        ]
+    )
+    ax = seaborn.lineplot(report.labelled(table), x="kept, %", y="test error, %", **report.LINES)
+    ax.set(yscale="log")  # after drawing: seaborn would take means of logarithms
+    (band,) = ax.collections
+    _, low, high = statistics.interval([1, 2, 4])
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((low, high + 10))
+    assert list(ax.lines[0].get_ydata()) == pytest.approx([7 / 3 + 10, 7 / 3])
+    assert ax.lines[0].get_color() == report.PALETTE["snip"]

@@ -20,6 +20,8 @@ _NAMES = {
     "PALETTE": "methods",
     "MARKERS": "methods",
     "ORDER": "methods",
+    "LINES": "methods",
+    "POINTS": "methods",
     "labelled": "methods",
     "mask_picture": "pictures",
     "draw_pictures": "pictures",

@@ -62,6 +62,22 @@ ORDER = list(METHODS)
 LABELS = {name: method.label for name, method in METHODS.items()}
 PALETTE = {key: method.color for name, method in METHODS.items() for key in (name, method.label)}
 MARKERS = {key: method.marker for name, method in METHODS.items() for key in (name, method.label)}
+#: seaborn's options for a table from ``labelled``: a line a method, with the study's interval
+#: (``seaborn.lineplot(pruned, x="kept, %", y="test error, %", **LINES)``), or a point a method
+LINES = {
+    "hue": "mask",
+    "style": "mask",
+    "palette": PALETTE,
+    "markers": MARKERS,
+    "dashes": False,
+    "errorbar": statistics.errorbar,
+}
+POINTS = {
+    "hue": "mask",
+    "palette": PALETTE,
+    "linestyle": "none",
+    "errorbar": statistics.errorbar,
+}
 
 
 def labelled(table: pd.DataFrame) -> pd.DataFrame:
