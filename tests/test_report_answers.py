@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from answers import differences, literal_numbers
 
-from snipkit.study import report
+from snipkit.study import notebooks, report
 from snipkit.study.report import answers
 
 GAP = pd.Series([33.0, 35.0, 37.0])
@@ -37,6 +37,10 @@ def test_a_page_shows_markdown_and_says_when_its_words_are_of_another_scale():
     assert lesson.startswith("*The numbers are of the profile lesson") and "35.0 ± 5.0" in lesson
 
 
+def test_the_sentences_are_written_for_the_profile_that_the_notebooks_show():
+    assert answers.WRITTEN_FOR == notebooks.WRITTEN
+
+
 def test_what_is_not_on_record_is_said():
     assert "random masks are (not on record) points worse\n(n = 0;" in report.fill(
         "page", {"gap": GAP[:0]}
@@ -57,6 +61,12 @@ def test_what_is_not_on_record_is_said():
 def test_a_name_that_is_forgotten_is_an_error(values, says):
     with pytest.raises(ValueError, match=says):
         report.fill("page", values)
+
+
+def test_a_broken_template_is_one_error_that_names_the_file(template):
+    template.write_text("At 98 % {{ gap points")
+    with pytest.raises(ValueError, match="page.md: expected token"):
+        report.fill("page", {"gap": GAP})
 
 
 def test_a_number_without_digits_and_a_missing_template_are_errors():

@@ -46,3 +46,15 @@ def test_a_layer_that_cannot_be_counted_is_not_left_out():
     }
     with pytest.raises(ValueError, match="no multiply-add was counted in gates.weight's module"):
         report.mask_costs(network, masks, torch.zeros(1, 1, 28, 28))
+
+
+def test_without_the_units_that_no_path_uses_a_chain_is_small():
+    network = models.build("lenet-300-100")
+    masks = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in network.named_parameters()}
+    masks["fc1.weight"][5, [3, 4]] = True  # two pixels → unit 5 → unit 7 → class 0
+    masks["fc2.weight"][7, 5] = True
+    masks["fc3.weight"][0, 7] = True
+    masks["fc1.weight"][6, 9] = True  # leads nowhere
+    masks["fc2.bias"][8] = True
+    costs = report.compact_costs(network, masks, torch.zeros(1, 1, 28, 28))
+    assert costs == {"units": "2-1-1-10", "weights": 13, "kept": 4, "bytes": 52}

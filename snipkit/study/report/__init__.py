@@ -26,6 +26,7 @@ _NAMES = {
     "mask_picture": "pictures",
     "draw_pictures": "pictures",
     "mask_costs": "costs",
+    "compact_costs": "costs",
     "Estimate": "answers",
     "fill": "answers",
     "render": "answers",

@@ -15,9 +15,10 @@ import jinja2.meta
 import numpy as np
 import pandas as pd
 
-from snipkit.study import notebooks, paths, statistics
+from snipkit.study import paths, statistics
 
 ABSENT = "(not on record)"
+WRITTEN_FOR = "overnight"  # the profile whose numbers the sentences were written for
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def fill(name: str, values: Mapping[str, object]) -> str:
     Raises:
         FileNotFoundError: there is no such template.
         TypeError: a value of another kind, such as a float.
-        ValueError: placeholders without a value, or values without a placeholder.
+        ValueError: placeholders without a value, values without a placeholder, or broken braces.
     """
     path = folder() / f"{name}.md"
     if not path.exists():
@@ -80,19 +81,19 @@ def fill(name: str, values: Mapping[str, object]) -> str:
         )
     source = path.read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    placeholders = jinja2.meta.find_undeclared_variables(environment.parse(source))
-    if missing := sorted(placeholders - values.keys()):
-        raise ValueError(f"{path.name} has placeholders without a value: {', '.join(missing)}")
-    if unused := sorted(values.keys() - placeholders):
-        raise ValueError(f"{path.name} has no placeholder for: {', '.join(unused)}")
-    shown = {placeholder: _shown(placeholder, value) for placeholder, value in values.items()}
     try:
+        placeholders = jinja2.meta.find_undeclared_variables(environment.parse(source))
+        if missing := sorted(placeholders - values.keys()):
+            raise ValueError(f"{path.name} has placeholders without a value: {', '.join(missing)}")
+        if unused := sorted(values.keys() - placeholders):
+            raise ValueError(f"{path.name} has no placeholder for: {', '.join(unused)}")
+        shown = {placeholder: _shown(placeholder, value) for placeholder, value in values.items()}
         return environment.from_string(source).render(shown).strip()
-    except jinja2.UndefinedError as error:  # a misspelt {{ gap.hight }}
+    except jinja2.TemplateError as error:  # a brace too few, or a misspelt {{ gap.hight }}
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def render(name: str, values: Mapping[str, object], profile: str = notebooks.WRITTEN):
+def render(name: str, values: Mapping[str, object], profile: str = WRITTEN_FOR):
     """``fill``, as Markdown for a notebook.
 
     Args:
@@ -101,8 +102,8 @@ def render(name: str, values: Mapping[str, object], profile: str = notebooks.WRI
     from IPython.display import Markdown
 
     text = fill(name, values)
-    if profile != notebooks.WRITTEN:
-        scales = f"*The numbers are of the profile {profile}, the words of {notebooks.WRITTEN}.*"
+    if profile != WRITTEN_FOR:
+        scales = f"*The numbers are of the profile {profile}, the words of {WRITTEN_FOR}.*"
         text = f"{scales}\n\n{text}"
     return Markdown(text)
 

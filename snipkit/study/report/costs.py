@@ -1,4 +1,4 @@
-"""What a mask costs: parameters, multiply-adds and bytes."""
+"""What a mask costs: parameters, multiply-adds and bytes, with masks and without sparse kernels."""
 
 import torch
 from torch import Tensor, nn
@@ -64,4 +64,35 @@ def mask_costs(model: nn.Module, masks: dict[str, Tensor], inputs: Tensor) -> di
         "bytes": FLOAT * parameters,
         "bytes, CSR": (FLOAT + INDEX) * kept + INDEX * rows,
         "bytes, bit mask": FLOAT * kept + -(-parameters // 8),  # rounded up
+    }
+
+
+def compact_costs(model: nn.Module, masks: dict[str, Tensor], inputs: Tensor) -> dict:
+    """What is left of a chain of linear layers when all units are left out that no path uses.
+
+    Args:
+        model: the network; it is left as it is.
+        masks: name → bool tensor. Biases count as removed: they keep units that see nothing.
+        inputs: as for ``mask_costs``.
+
+    Returns:
+        "units", such as "784-6-6-10"; "weights" of the dense network of that shape, and so its
+        multiply-adds; "kept", how many of them the mask keeps; "bytes" of the weights in float32.
+
+    Raises:
+        ValueError: what ``masking.compact`` raises, for a network that is no chain.
+    """
+    weights_only = {
+        name: torch.zeros_like(mask) if masking.is_bias(name) else mask
+        for name, mask in masks.items()
+    }
+    small, small_masks = masking.compact(model, weights_only, inputs)
+    layers = [module for module in small.modules() if isinstance(module, nn.Linear)]
+    units = [layer.in_features for layer in layers] + [layers[-1].out_features]
+    weights = sum(layer.weight.numel() for layer in layers)
+    return {
+        "units": "-".join(map(str, units)),
+        "weights": weights,
+        "kept": sum(int(mask.sum()) for mask in small_masks.values()),
+        "bytes": FLOAT * weights,
     }
