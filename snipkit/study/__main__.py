@@ -146,12 +146,12 @@ def figures(profile: Annotated[str, typer.Option(help="by default every profile 
 @app.command()
 def report(profile: Profile = "laptop"):
     """Write REPLICATION.md from what figures/ holds, and say what a profile has to say about the paper's claims."""
-    from snipkit.study import notebooks, paths, progress, verdicts
+    from snipkit.study import notebooks, paths, progress, replication, verdicts
 
     notebooks.names()  # where there are none, there is no project to report on
     rows = verdicts.report((notebooks.known(profile),))
     table = progress.table().to_markdown(index=False)
-    verdicts.write(f"\n## What is planned, and what is on record\n\n{progress.sentence()}.\n\n{table}\n")
+    replication.write(f"\n## What is planned, and what is on record\n\n{progress.sentence()}.\n\n{table}\n")
     for row in rows[rows.verdict != verdicts.NOT_RUN].itertuples():
         print(f"{row.verdict:>10}  {row.where:<9}  {row[2]}" + (f": {row.here}" if row.here else ""))
     print(f"profile {profile}, {len(rows)} claims of the paper: {verdicts.summary(rows)}")
