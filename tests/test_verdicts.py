@@ -265,16 +265,16 @@ def test_the_report_takes_the_best_evidence(tmp_path, monkeypatch):
     for profile in ("laptop", "overnight", "paper"):
         verdicts.save([], "rq5", profile)
     verdicts.save([verdicts.value(CLAIM, around(2.1, 0.05, 6), "paper")], "rq2", "paper")
-    rows = verdicts.write()
-    text = (tmp_path / "REPLICATION.md").read_text()
-    assert f"differs: 1, not run at this scale: {len(rows) - 1}" in text and "rest on 1 intervals (0 of" in text
-    assert "all 1 rows with intervals (Holm's method), 0 of the 1 decided rows would be undecided: none." in text
+    rows = verdicts.report()
+    assert verdicts.summary(rows) == f"differs: 1, not run at this scale: {len(rows) - 1}"
+    note = verdicts.holm_note(rows)
+    assert "rest on 1 intervals (0 of" in note
+    assert "all 1 rows with intervals (Holm's method), 0 of the 1 decided rows would be undecided: none." in note
     row = verdicts.order("figure3-order", settings((3, 0.05, 0.5)), "paper", "")
     assert row["verdict"] == CONFIRMED and 0.025 < row["p"] < 0.05  # would stay, but for the undecided row beside it
     verdicts.save([row, verdicts.order("figure4-task", settings((3, -0.3, 0.3)), "paper", "")], "rq5", "paper")
-    verdicts.write()
-    text = " ".join((tmp_path / "REPLICATION.md").read_text().split())
-    assert "1 of the 2 decided rows would be undecided: Figure 3, A larger scoring batch" in text
+    note = verdicts.holm_note(verdicts.report())
+    assert "1 of the 2 decided rows would be undecided: Figure 3, A larger scoring batch" in note
     with pytest.raises(ValueError, match="unknown claim 'table9'"):
         verdicts.fact("table9", True, "")
 

@@ -95,6 +95,29 @@ def train(
         print(f"profile {profile}: {done} of {len(files)} on record{stopped}")
 
 
+@app.command("registered")
+def train_registered(
+    claims: Annotated[list[str], typer.Argument(help="ids, or how they begin; by default all")] = None,
+    budget: Annotated[float, typer.Option(help="minutes; then no run is started, and those under way stop")] = None,
+):
+    """Train the registered runs that are not on record, and say how far each claim is (REGISTRATION.md)."""
+    if budget is not None and not (math.isfinite(budget) and budget >= 0):
+        raise ValueError(f"the budget is {budget}; it takes a number of minutes")
+    deadline = None if budget is None else time.monotonic() + 60 * budget
+
+    from snipkit.study import executors, registered, registration, scheduler
+
+    wanted = registration.runs(tuple(claims or ("",)), gpu=executors.on_gpu())
+    if not wanted:
+        raise ValueError(f"no claim with runs for this machine begins with {', '.join(claims)}")
+    registered.measure()
+    file = registration.records_file()
+    try:
+        scheduler.execute_all(dict.fromkeys(wanted, file), deadline=deadline)
+    finally:
+        print(registered.progress(registered.table()))
+
+
 @app.command()
 def execute(name: str, target: Path, profile: Profile = "laptop"):
     """Run one notebook with a profile's parameters into TARGET."""
@@ -123,12 +146,12 @@ def figures(profile: Annotated[str, typer.Option(help="by default every profile 
 @app.command()
 def report(profile: Profile = "laptop"):
     """Write REPLICATION.md from what figures/ holds, and say what a profile has to say about the paper's claims."""
-    from snipkit.study import notebooks, paths, progress, verdicts
+    from snipkit.study import notebooks, paths, progress, replication, verdicts
 
     notebooks.names()  # where there are none, there is no project to report on
     rows = verdicts.report((notebooks.known(profile),))
     table = progress.table().to_markdown(index=False)
-    verdicts.write(f"\n## What is planned, and what is on record\n\n{progress.sentence()}.\n\n{table}\n")
+    replication.write(f"\n## What is planned, and what is on record\n\n{progress.sentence()}.\n\n{table}\n")
     for row in rows[rows.verdict != verdicts.NOT_RUN].itertuples():
         print(f"{row.verdict:>10}  {row.where:<9}  {row[2]}" + (f": {row.here}" if row.here else ""))
     print(f"profile {profile}, {len(rows)} claims of the paper: {verdicts.summary(rows)}")

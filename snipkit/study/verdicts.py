@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from snipkit.study import figures, paper, paths, statistics
+from snipkit.study import paper, paths, statistics
 
 EQUIVALENT, DIFFERS, CONSISTENT, UNDECIDED = "equivalent", "differs", "consistent", "undecided"  # printed numbers
 CONFIRMED, PARTLY, MIXED, CONTRADICTED = "confirmed", "partly confirmed", "mixed", "contradicted"  # orders, facts
@@ -238,51 +238,29 @@ def summary(rows: pd.DataFrame) -> str:
     return ", ".join(f"{verdict}: {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
 
 
-def write(progress: str = "") -> pd.DataFrame:
-    """Write ``REPLICATION.md`` and ``figures/verdicts.png`` from what ``figures/`` holds; return the rows.
+def sources(rows: pd.DataFrame) -> pd.DataFrame:
+    """Which notebook and which file make each table and figure of the paper.
 
     Args:
-        progress: a last section: what is planned, and what is on record.
+        rows: what ``report`` gave; a link goes to the scale that a row rests on.
     """
-    rows, claims = report(), _claims()
-    figures.use_style()
-    figures.save(figures.verdicts(rows, COLORS), "verdicts", "", rows)
-    made = claims.assign(item=claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)).groupby("item", sort=False)
-    links = {claim: _link(file, rows.scale[claim]) for claim, file in claims.file.items()}
-    files = {item: ", ".join(dict.fromkeys(links[one] for one in own.index)) for item, own in made}
-    items = sorted((item, own.notebook.iloc[0], files[item]) for item, own in made)
-    items = pd.DataFrame(items, columns=["in the paper", "notebook", "file"])
-    items["notebook"] = [f"[`{name}`](notebooks/{name}.ipynb)" for name in items.notebook]
-    shown = rows.assign(verdict="**" + rows.verdict + "**").drop(columns=["intervals", "p"])
-    shown = shown.map(lambda text: text.replace("|", "\\|"))  # or it would end a cell
+    claims = _claims()
+    items = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
+    lines = []
+    for item, group in claims.groupby(items):
+        links = dict.fromkeys(_link(file, rows.scale[claim]) for claim, file in group.file.items())
+        notebook = group.notebook.iloc[0]
+        lines.append([item, f"[`{notebook}`](notebooks/{notebook}.ipynb)", ", ".join(links)])
+    return pd.DataFrame(lines, columns=["in the paper", "notebook", "file"])
+
+
+def holm_note(rows: pd.DataFrame) -> str:
+    """How many intervals the rows rest on, and which of them a correction for their number would leave open."""
     intervals, orders = rows.intervals.sum(), rows.intervals[rows["difference, 95 %"] == ""].sum()
-    text = f"""# Replication report
-
-One row for each claim, table and figure of *SNIP: single-shot network pruning based on connection sensitivity* (Lee,
-Ajanthan, Torr, ICLR 2019). Written by `make paper`; do not edit. {summary(rows)} (of {len(rows)}).
-The verdicts rest on {intervals} intervals ({orders} of them for orders and margins); {0.05 * intervals:.1f} miss by
-chance, on average. The verdicts below are not adjusted for that;
-{_together(rows)}
-This does not count that a row can rest on either of two scales, and that a few got more seeds after a look.
-
-*Scale* says whose runs a row rests on: `paper` (the paper's protocol), unless only those of `overnight` (our schedules;
-for a printed number the reason says what twice the time changes) decide it or exist; `laptop` (short trainings) where
-there are no others. Errors are of the final weights, mean ± half a 95 % t-interval over n seeds.
-
-![All claims: printed number against ours](figures/verdicts.png)
-
-{paper.text("rule")}
-
-## The claims
-
-{shown.to_markdown(index=False, disable_numparse=True)}
-
-## What makes each table and figure
-
-{items.to_markdown(index=False)}
-{progress}"""
-    (paths.home() / "REPLICATION.md").write_text(text)
-    return rows
+    return (
+        f"They rest on {intervals} intervals ({orders} of them for orders and margins), "
+        f"of which one in twenty misses by chance; {_together(rows)}"
+    )
 
 
 def _together(rows):

@@ -1,0 +1,38 @@
+"""REPLICATION.md: what it shows of each claim."""
+
+import pytest
+
+from snipkit.study import judging, paper, registered, replication, verdicts
+
+
+@pytest.fixture(scope="module")
+def claims():
+    return registered.table(recorded={})
+
+
+def test_every_claim_is_counted_once_on_the_scoreboard(claims):
+    board = replication.scoreboard(claims)
+    assert len(board) == 13
+    counts = board[[*judging.WORDS, replication.RUNNING]].replace("", 0).sum()
+    assert counts.sum() == len(claims) == 42
+    assert replication.summary(claims).endswith(f"in progress {counts[replication.RUNNING]}")
+
+
+def test_a_claim_stands_beside_what_others_found(claims):
+    rows = replication.rows(claims, verdicts.report()).set_index("the paper says")
+    row = rows.loc["LeNet-300-100, SNIP 95 %: test error, %"]
+    assert row.word == "0 of 10 runs"
+    assert row.others.startswith("2.09 (3); 2.64 (3)")
+    assert set(paper.table("others").claim) <= set(claims.claim)
+
+
+def test_no_claim_of_the_paper_is_left_out(claims):
+    known = set(paper.table("claims").claim)
+    assert known - set(claims.claim) == {replication.DESIGNED_HERE}
+
+
+def test_the_picture_shows_judged_claims_alone(claims):
+    judged = claims.assign(low=-0.1, high=0.1).iloc[:3].assign(word=[judging.AGREES, "", judging.OPEN])
+    labels = [text.get_text() for text in replication.draw(judged).axes[0].get_yticklabels()]
+    assert labels == ["Table 1, LeNet-300-100, SNIP 98 %", "Table 1, LeNet-300-100, dense"]
+
