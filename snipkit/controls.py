@@ -211,12 +211,8 @@ def rank_one(gradients: Scores) -> dict[str, Tensor]:
         if gradient.dim() < 2:
             sizes[name] = gradient.abs()
             continue
-        squares = (
-            gradient.double().square().flatten(2)
-            if gradient.dim() > 2
-            else gradient.double().square()[..., None]
-        )
-        squares = squares.mean(2)
+        positions = gradient.reshape(*gradient.shape[:2], -1)
+        squares = positions.double().square().mean(2)
         total = squares.sum().clamp_min(torch.finfo(torch.double).tiny)
         product = (squares.sum(1, keepdim=True) * squares.sum(0, keepdim=True) / total).sqrt()
         shape = (*product.shape, *[1] * (gradient.dim() - 2))
@@ -270,9 +266,8 @@ def truncated_normal_survival(std: float) -> Callable[[Tensor], Tensor]:
         std: the standard deviation *after* truncation, as the study's initialisers state it; 0 for weights that are 0.
     """
     inside = math.erf(math.sqrt(2))  # P(|x| < 2)
-    shrunk = math.sqrt(
-        1 - 2 * math.sqrt(2 / math.pi) * math.exp(-2) / inside
-    )  # 0.8796: std after truncation of 1 at 2
+    # The standard deviation that is left of 1 after truncation at 2: 0.8796.
+    shrunk = math.sqrt(1 - 2 * math.sqrt(2 / math.pi) * math.exp(-2) / inside)
 
     def survival(limit: Tensor) -> Tensor:
         if std == 0:

@@ -47,13 +47,10 @@ def test_all_choices_with_these_live_units_are_equally_likely(shape, kept):
     live = [counts > 0 for counts in of_units(mask)]
     allowed = set()
     for code in range(2 ** mask.numel()):
-        other = torch.tensor(
-            [code >> bit & 1 for bit in range(mask.numel())], dtype=torch.bool
-        ).view(shape)
-        same_units = all(
-            torch.equal(before, after > 0) for before, after in zip(live, of_units(other))
-        )
-        if same_units and other.sum() == len(kept):
+        bits = [code >> bit & 1 for bit in range(mask.numel())]
+        other = torch.tensor(bits, dtype=torch.bool).view(shape)
+        live_then = [counts > 0 for counts in of_units(other)]
+        if all(map(torch.equal, live, live_then)) and other.sum() == len(kept):
             allowed.add(tuple(other.flatten().tolist()))
     generator, draws, times = seeded(), 600, {}
     for _ in range(draws):
@@ -157,14 +154,11 @@ def test_a_twin_keeps_exactly_kappa(twin, sparsity, seed):
     gradients, generator = random_gradients(seed), seeded(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", masking.EmptyLayerWarning)
-        masks = masking.keep_top(
-            controls.TWINS[twin](gradients, draw(generator), generator), sparsity
-        )
+        scores = controls.TWINS[twin](gradients, draw(generator), generator)
+        masks = masking.keep_top(scores, sparsity)
     total = sum(gradient.numel() for gradient in gradients.values())
     assert sum(int(mask.sum()) for mask in masks.values()) == round(total * (1 - sparsity))
-    assert {name: mask.shape for name, mask in masks.items()} == {
-        name: g.shape for name, g in gradients.items()
-    }
+    assert all(mask.shape == gradients[name].shape for name, mask in masks.items())
 
 
 @pytest.mark.parametrize(
@@ -179,9 +173,8 @@ def test_in_the_mean_over_draws_a_twin_keeps_what_the_gradient_predicts(twin, ra
     assert sum(float(p.sum()) for p in predicted.values()) == pytest.approx(keep, abs=1e-6)
     times = {name: torch.zeros(gradient.shape) for name, gradient in gradients.items()}
     for _ in range(draws):
-        for name, mask in masking.keep_top(
-            twin(gradients, draw(generator), generator), keep=keep
-        ).items():
+        scores = twin(gradients, draw(generator), generator)
+        for name, mask in masking.keep_top(scores, keep=keep).items():
             times[name] += mask
     for name, count in times.items():
         assert float(count.sum()) / draws == pytest.approx(
@@ -208,10 +201,8 @@ def test_a_product_is_its_own_rank_one_and_sums_of_squares_are_kept():
 
 
 def test_the_noise_of_a_rank_one_twin_is_that_of_the_gradient_elsewhere():
-    gradients, ones = (
-        random_gradients(),
-        {name: torch.ones_like(g) for name, g in random_gradients().items()},
-    )
+    gradients = random_gradients()
+    ones = {name: torch.ones_like(gradient) for name, gradient in gradients.items()}
     noisy = controls.noisy_rank_one_twin(gradients, ones, seeded())
     again = controls.noisy_rank_one_twin(gradients, ones, seeded())
     size, live = controls.rank_one(gradients)["b.weight"], "b.weight"

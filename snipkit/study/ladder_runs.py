@@ -69,10 +69,9 @@ def lenet_runs() -> list[Run]:
     """LeNet-300-100: the same, but from the scored draw at 98 % only."""
     runs = each_seed(LENET, [*factorial(), *twins(), {"criterion": "erk"}], 0.98, seeds=10)
     from_fresh_weights = [cell for cell in twins() if not cell["same_draw"]]
+    cells = [*factorial(), *from_fresh_weights, {"criterion": "erk"}]
     for sparsity in (0.9, 0.95):
-        runs += each_seed(
-            LENET, [*factorial(), *from_fresh_weights, {"criterion": "erk"}], sparsity, seeds=10
-        )
+        runs += each_seed(LENET, cells, sparsity, seeds=10)
     return runs
 
 
