@@ -264,21 +264,25 @@ def pruning(method: str, sparsity: float) -> dict:
 def _changed(value) -> dict:
     """The fields of a dataclass that differ from their defaults, as plain JSON values."""
     changed = {}
-    for one in fields(value):
-        current = getattr(value, one.name)
-        default = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
+    for attribute in fields(value):
+        current = getattr(value, attribute.name)
+        default = attribute.default
+        if attribute.default_factory is not dataclasses.MISSING:
+            default = attribute.default_factory()
         if dataclasses.is_dataclass(current):
-            changed[one.name] = _changed(current)
+            changed[attribute.name] = _changed(current)
         elif current != default:
-            changed[one.name] = current
+            changed[attribute.name] = current
     return changed
 
 
 def one_line(error: ValidationError) -> str:
     """What pydantic says of a value, without its headings and links."""
-    said = []
-    for one in error.errors():
-        place, message = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
-        given = "" if one["type"] in ("value_error", "missing") else f", not {reprlib.repr(one['input'])}"
-        said.append(f"{place}: {message}{given}" if place else f"{message}{given}")
-    return "; ".join(said)
+    reasons = []
+    for detail in error.errors():
+        place = ".".join(map(str, detail["loc"]))
+        reason = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] not in ("value_error", "missing"):
+            reason += f", not {reprlib.repr(detail['input'])}"
+        reasons.append(f"{place}: {reason}" if place else reason)
+    return "; ".join(reasons)
