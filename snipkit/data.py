@@ -12,7 +12,7 @@ from torch import Tensor
 
 VALIDATION_SHARE = 0.1  # of the training set (SNIP, section 5: 90 % is trained on)
 SAMPLING = ("uniform", "balanced", "one-class")
-AUGMENTATIONS = ("none", "flip-shift")
+AUGMENTATIONS = ("none", "flip-shift", "flip-shift-half")
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def augment(images: Tensor, kind: str, generator: torch.Generator | None) -> Ten
     Args:
         kind: "none", or "flip-shift": each image is flipped with probability 1/2, and shifted by up to an eighth of its
             height and width (4 of 32 pixels) each way, filled with zero, the mean (SNIP, section 5.3).
+            "flip-shift-half", of the authors' code: of these two changes each image gets none, one at random, or both,
+            equally often; so half of the images are shifted, and a quarter are flipped.
         generator: on the CPU, so that all devices get the same numbers.
     """
     if kind not in AUGMENTATIONS:
@@ -142,6 +144,12 @@ def augment(images: Tensor, kind: str, generator: torch.Generator | None) -> Ten
     down, across = height // 8, width // 8
     flip = torch.rand(count, generator=generator) < 0.5
     shift = [torch.randint(-reach, reach + 1, (count, 1), generator=generator) for reach in (down, across)]
+    if kind == "flip-shift-half":
+        changes = torch.randint(3, (count,), generator=generator)
+        flip_first = torch.rand(count, generator=generator) < 0.5
+        flip &= (changes == 2) | ((changes == 1) & flip_first)
+        shifted = (changes == 2) | ((changes == 1) & ~flip_first)
+        shift = [reach * shifted[:, None] for reach in shift]
     rows, columns = torch.arange(height) + down + shift[0], torch.arange(width) + across + shift[1]
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]

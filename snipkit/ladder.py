@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from snipkit.export import Masks
 from snipkit.pool import is_bias, kept_count, to_prune
 
+LAYER_COUNTS = ("uniform", "erk")  # of ``layer_sparsities``
 KEPT = ("layers", "inputs", "outputs", "units")
 # Swaps tried for each connection. Overlap of SNIP's first LeNet-300-100 layer at 98 % with the original after 1, 3, 10
 # and 30: 0.31, 0.17, 0.16, 0.16.
@@ -177,10 +178,9 @@ def erk(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases
     Source: Evci et al. (ICML 2020), section 3; Mocanu et al. (2018) for linear layers.
     """
     layers = _layers(model, biases)
-    weights = [[p.shape for name, p in layer.items() if not is_bias(name)] for layer in layers]
-    ratios = [sum(map(sum, shapes)) / sum(map(math.prod, shapes)) for shapes in weights]
     kept = kept_count(sum(map(_size, layers)), sparsity)
-    return _random_masks(layers, _counts([_size(layer) for layer in layers], ratios, kept), generator)
+    counts = _counts([_size(layer) for layer in layers], _erk_ratios(layers), kept)
+    return _random_masks(layers, counts, generator)
 
 
 def smart_ratio(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases: bool = True) -> Masks:
@@ -206,6 +206,44 @@ def smart_ratio(model: nn.Module, sparsity: float, generator: torch.Generator, *
     depths = range(len(layers), 1, -1)
     counts = _counts(sizes[:-1], [depth**2 + depth for depth in depths], kept - last)
     return _random_masks(layers, [*counts, last], generator)
+
+
+def layer_sparsities(
+    model: nn.Module, sparsity: float, kind: str, *, biases: bool = True
+) -> dict[str, float]:
+    """The share to remove of each layer, for ``masking.keep_top``: any scores can then be ranked within layers.
+
+    Args:
+        model, sparsity, biases: as for ``erk``; the shares come to exactly ``kept_count`` parameters in all.
+        kind: "uniform", the same density in each layer; or "erk", the densities of ``erk``.
+
+    Returns:
+        layer (a module's name) → share.
+
+    Raises:
+        ValueError: as ``erk``; an unknown kind; a layer that would keep nothing.
+    """
+    if kind not in LAYER_COUNTS:
+        raise ValueError(f"unknown layer counts {kind!r}; known: {', '.join(LAYER_COUNTS)}")
+    layers = _layers(model, biases)
+    sizes = [_size(layer) for layer in layers]
+    ratios = _erk_ratios(layers) if kind == "erk" else [1.0] * len(layers)
+    shares = {}
+    for layer, size, count in zip(layers, sizes, _counts(sizes, ratios, kept_count(sum(sizes), sparsity))):
+        name = next(iter(layer)).rpartition(".")[0]
+        if not count:
+            raise ValueError(f"{name} would keep none of its {size} parameters: prune less")
+        shares[name] = 1 - count / size
+    return shares
+
+
+def _erk_ratios(layers):
+    """Sum over product of the shapes of each layer's weights."""
+    ratios = []
+    for layer in layers:
+        shapes = [parameter.shape for name, parameter in layer.items() if not is_bias(name)]
+        ratios.append(sum(map(sum, shapes)) / sum(map(math.prod, shapes)))
+    return ratios
 
 
 #: name → random masks from the layers' shapes alone

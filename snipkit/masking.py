@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from snipkit.export import Masks, apply_, attach, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
-from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
+from snipkit.ladder import LAYERWISE, erk, layer_sparsities, relabel, shuffle, smart_ratio  # noqa: F401
 from snipkit.pool import Where, check_keep, is_bias, is_norm, kept_count, pool, prunable  # noqa: F401
 
 Sparsity = float | Mapping[str, float] | None

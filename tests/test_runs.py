@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 from tiny import QUICK, ROOT, quick
 
+from snipkit import controls
 from snipkit.recipe import Recipe
 from snipkit.study import figures, records
 from snipkit.study.runs import ABLATIONS, RECIPES, STREAMS, Run, one_line, pruning, seeded
@@ -38,6 +39,13 @@ def test_an_id_is_the_same_on_every_machine_and_day():
     assert Run(**json.loads(json.dumps(dataclasses.asdict(run)))) == run
     assert quick(recipe={"steps": 5, "momentum": 0}).id == quick(recipe=Recipe(steps=5, momentum=0.0)).id  # YAML's 0
     assert quick(recipe="paper-mnist").id == quick(recipe=RECIPES["paper-mnist"]).id
+    defaults = {"layer_counts": "own", "scoring_biases": "zero", "pixels": "standardised"}
+    assert quick(**defaults).id == quick().id  # fields that came later, at what was done before
+
+
+def test_the_recipe_of_the_authors_code_differs_from_the_papers_in_two_things():
+    paper, authors = RECIPES["paper-cifar"], RECIPES["authors-cifar"]
+    assert dataclasses.replace(paper, decay_factor=0.2, augment="flip-shift-half") == authors
 
 
 def test_runs_of_one_seed_are_paired():
@@ -60,6 +68,7 @@ def test_the_runs_of_a_configuration_differ_in_their_seed_alone():
 
 
 METHODS = {*figures.METHODS, "erk", "smart-ratio, shuffle", "magnitude, rewound", "snip, invert", "magnitude, relabel"}
+METHODS |= {*controls.TWINS}
 METHODS |= {f"magnitude, rewound, {ablation}" for ablation in ABLATIONS[1:]}
 
 
@@ -116,6 +125,14 @@ SNIP = {"criterion": "snip", "sparsity": 0.5}
         ({"sparsity": 0.5}, "a dense run has sparsity 0"),
         ({"ablation": "shuffle"}, "a dense run has no mask to ablate"),
         ({"criterion": "erk", "sparsity": 0.5, "ablation": "invert"}, "erk does not rank what it removes"),
+        ({"layer_counts": "mine"} | SNIP, "layer_counts: Input should be 'own', 'uniform' or 'erk'"),
+        ({"layer_counts": "erk"}, "dense does not rank all connections at once"),
+        ({"layer_counts": "erk", "criterion": "force", "sparsity": 0.5}, "take layer_counts 'own', or one of snip"),
+        ({"scoring_biases": "one"}, "scoring_biases: Input should be 'zero' or 'random'"),
+        ({"scoring_biases": "random"}, "dense scores nothing"),
+        ({"scoring_biases": "random"} | pruning("magnitude, rewound", 0.9), "not random ones"),
+        ({"pixels": "raw"}, "pixels: Input should be 'standardised' or 'unit'"),
+        ({"pixels": "unit", "scoring_data": "noise"} | SNIP, "noise is standard normal"),
         ({"pretrained": True, "criterion": "magnitude", "sparsity": 0.5}, "goes back to the same draw: set both"),
         ({"pretrained": True, "same_draw": True} | SNIP, "a pretrained run ranks by magnitude"),
         ({"same_draw": True, "scoring_init": "he"}, "only be trained when both initialisers are the same"),

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from snipkit import data, masking, models, saliency, training
+from snipkit import controls, data, ladder, masking, models, saliency, training
 from snipkit.study import datasets, provenance
 from snipkit.study.checkpoints import Checkpoint
 from snipkit.study.records import Record
@@ -24,10 +25,26 @@ TINY = ("mlp-1d", "cnn-1d")  # small enough for stacks on a CPU: half the time o
 
 def load(run: Run, device: str = "cpu") -> data.Dataset:
     """The data set of a run, with the run's split and sizes."""
-    split = run.seeds()["split"]
-    return datasets.load(
-        run.data, split_seed=split, train_size=run.train_size, test_size=run.test_size, device=device
+    dataset = datasets.load(
+        run.data,
+        split_seed=run.seeds()["split"],
+        train_size=run.train_size,
+        test_size=run.test_size,
+        device=device,
     )
+    return _with_pixels(run, dataset)
+
+
+def _with_pixels(run, dataset):
+    """The data set with the pixels that the run asks for: left as they are, "unit" ones are in [0, 1]."""
+    if run.pixels == "standardised":
+        return dataset
+    channels = len(dataset.train.mean)
+    parts = {}
+    for part in ("train", "val", "test"):
+        images = getattr(dataset, part)
+        parts[part] = dataclasses.replace(images, mean=(0.0,) * channels, std=(1.0,) * channels)
+    return dataclasses.replace(dataset, **parts)
 
 
 def build(run: Run, init: str, seed: int, device: str = "cpu") -> torch.nn.Module:
@@ -53,7 +70,8 @@ def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor,
     else:
         if run.scoring_data:
             split = seeds["split"]
-            images = datasets.load(run.scoring_data, split_seed=split, train_size=run.train_size, device=device).train
+            other = datasets.load(run.scoring_data, split_seed=split, train_size=run.train_size, device=device)
+            images = _with_pixels(run, other).train
         if run.scoring_labels == "random":
             images = data.shuffle_labels(images, torch.Generator().manual_seed(seeds["labels"]))
         inputs, labels = data.sample(images, run.scoring_batch, generator, run.scoring_sample)
@@ -77,16 +95,16 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
     Source: SNIP Algorithm 1, lines 1 to 5; for pretrained runs Frankle and Carbin (ICLR 2019), section 1, in one shot.
     """
     seeds = run.seeds()
-    model = build(run, run.scoring_init, seeds["scoring_init"], device)
-    generator = torch.Generator().manual_seed(seeds["criterion"])
+    model = _scored(run, device)
     if run.criterion in masking.LAYERWISE:
+        generator = torch.Generator().manual_seed(seeds["criterion"])
         masks = masking.LAYERWISE[run.criterion](model, run.sparsity, generator, biases=run.biases)
     else:
-        scores = saliency.criterion(run.criterion)(
-            _pretrained(run, device) if run.pretrained else model, scoring_batches(run, dataset),
-            biases=run.biases, batch_norm=run.batch_norm, generator=generator, sparsity=run.sparsity,
-        )
-        masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
+        sparsity = run.sparsity
+        if run.layer_counts != "own":
+            sparsity = ladder.layer_sparsities(model, sparsity, run.layer_counts, biases=run.biases)
+        scores = _scores(run, _pretrained(run, device) if run.pretrained else model, dataset, device)
+        masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, sparsity)
     generator = torch.Generator().manual_seed(seeds["ablation"])
     if run.ablation == "relabel":
         return masking.relabel(model, masks, dataset.test[:1][0], generator)
@@ -94,12 +112,65 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
         return masking.shuffle(masks, generator, keep="units", positions=False)
     if run.ablation in SHUFFLES:
         return masking.shuffle(masks, generator, keep=run.ablation.removeprefix("shuffle").lstrip("-") or "layers")
+    if run.ablation == "live-units":
+        return controls.keep_live_units(masks, generator)
+    if run.ablation == "misaligned":
+        return controls.misalign(masks, generator)
     return masks
+
+
+def _scores(run, model, dataset, device):
+    """The scores of a run's criterion.
+
+    A twin draws its weights w' by the stream of the criterion, which SNIP does not use.
+    """
+    seed = run.seeds()["criterion"]
+    generator = torch.Generator().manual_seed(seed)
+    twin = controls.TWINS.get(run.criterion)
+    score = saliency.criterion("gradient" if twin else run.criterion)
+    scores = score(
+        model,
+        scoring_batches(run, dataset),
+        biases=run.biases,
+        batch_norm=run.batch_norm,
+        generator=generator,
+        sparsity=run.sparsity,
+    )
+    if not twin:
+        return scores
+    fresh = dict(build(run, run.scoring_init, seed, device).named_parameters())
+    return twin(scores, fresh, generator)
+
+
+def _scored(run, device):
+    """The network that a run scores; with ``same_draw`` it is the one that it trains."""
+    seed = run.seeds()["scoring_init"]
+    model = build(run, run.scoring_init, seed, device)
+    if run.scoring_biases == "random":
+        _draw_biases_(model, run.scoring_init, seed)
+    return model
+
+
+@torch.no_grad()
+def _draw_biases_(model, init, seed):
+    """Biases as TensorFlow's variance scaling draws them: of a vector, fan-in and fan-out are both its length.
+
+    The weights of the seed stay as they are: biases have a generator of their own.
+    """
+    own_seed = np.random.SeedSequence([seed, 2]).generate_state(1)[0]
+    generator = torch.Generator().manual_seed(int(own_seed))
+    for name in filter(masking.is_bias, masking.prunable(model)):
+        bias = model.get_parameter(name)
+        drawn = torch.empty(bias.shape)
+        models.INITIALISERS[init](drawn, len(bias), len(bias), generator)
+        bias.copy_(drawn)
 
 
 def _pretrained(run, device):
     """The network after the dense training of a run: the very training of the dense run with its seed."""
-    dense = dataclasses.replace(run, criterion="dense", sparsity=0.0, ablation="none", pretrained=False)
+    dense = dataclasses.replace(
+        run, criterion="dense", sparsity=0.0, ablation="none", pretrained=False, layer_counts="own"
+    )
     return _trained(dense, device)
 
 
@@ -181,7 +252,8 @@ def stacks(runs: Sequence[Run], on_gpu: bool = True, limit: int = 64) -> list[li
 
 
 def _stack_key(run):
-    return run.data, run.model, json.dumps(run.options, sort_keys=True), run.recipe, run.train_size, run.test_size
+    options = json.dumps(run.options, sort_keys=True)
+    return run.data, run.pixels, run.model, options, run.recipe, run.train_size, run.test_size
 
 
 def _resumed(checkpoint):
@@ -198,7 +270,8 @@ def _prepare(run, dataset, device):
     if run.train_labels == "random":
         shuffled = data.shuffle_labels(dataset.train, torch.Generator().manual_seed(seeds["labels"]))
         dataset = dataclasses.replace(dataset, train=shuffled)
-    return build(run, run.training_init, seeds["training_init"], device), masks, dataset
+    model = _scored(run, device) if run.same_draw else build(run, run.training_init, seeds["training_init"], device)
+    return model, masks, dataset
 
 
 def _compact(run, model, masks, dataset):

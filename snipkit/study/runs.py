@@ -14,14 +14,19 @@ import torch
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
 
-from snipkit import masking, models, saliency
+from snipkit import controls, ladder, masking, models, saliency
 from snipkit.data import AUGMENTATIONS, SAMPLING
 from snipkit.recipe import STRICT, Recipe
 from snipkit.study.datasets import SHAPES
 
 SHUFFLES = ("shuffle", "shuffle-inputs", "shuffle-outputs", "shuffle-units", "shuffle-channels")
-ABLATIONS = ("none", *SHUFFLES, "relabel", "invert")
+ABLATIONS = ("none", *SHUFFLES, "relabel", "invert", "live-units", "misaligned")
+LAYER_COUNTS = ("own", *ladder.LAYER_COUNTS)
+#: what ranks all connections at once, so that its scores can be ranked within layers, too
+ONE_SHOT = ("snip", "magnitude", "random", "gradient", "signed-gradient", "grasp", *controls.TWINS)
 LABELS = ("true", "random")
+SCORING_BIASES = ("zero", "random")
+PIXELS = ("standardised", "unit")
 NOISE = "noise"  # as ``scoring_data``: standard normal pixels under random labels
 # In this order for ever: seeds go by it.
 STREAMS = ("split", "scoring_init", "training_init", "batch", "criterion", "ablation", "order", "labels")
@@ -54,6 +59,15 @@ RECIPES = {
     "overnight-cifar": Recipe(
         steps=10_500, batch_size=128, schedule="onecycle", augment="flip-shift", precision="bfloat16"
     ),
+    # The authors' code on CIFAR-10, where it differs from the paper's text: decays by 0.2, half of the augmentation.
+    "authors-cifar": Recipe(
+        steps=150_000,
+        batch_size=128,
+        decay_every=30_000,
+        decay_factor=0.2,
+        augment="flip-shift-half",
+        precision="bfloat16",
+    ),
 }
 
 
@@ -77,11 +91,13 @@ class Run:
         recipe: how it is trained: a ``Recipe``, its fields as a dict, or a name in ``RECIPES``.
         data, model: names in ``datasets.SHAPES`` and ``models.MODELS``.
         options: the network's own switches (``models.build``).
-        criterion: a name in ``saliency.CRITERIA`` or in ``masking.LAYERWISE`` (random masks); "dense": no pruning.
+        criterion: a name in ``saliency.CRITERIA``, in ``masking.LAYERWISE`` (random masks) or in ``controls.TWINS``
+            (the gradient of the scored network, with the weights of another draw); "dense": no pruning.
         sparsity: share of the prunable parameters removed; 0 with "dense" and only then.
         ablation: "none"; "shuffle" permutes the mask within each layer, "shuffle-inputs", "-outputs" and "-units" keep
             the units' counts (``masking.shuffle``), "-channels" those of both sides' whole channels; "relabel" renames
-            hidden units; "invert" keeps the lowest scores.
+            hidden units; "invert" keeps the lowest scores; "live-units" and "misaligned" are
+            ``controls.keep_live_units`` and ``controls.misalign``.
         seed: everything random in the run follows from it. Runs that differ only in criterion, ablation or sparsity
             share split, initialisations, scoring batch and order of examples, so they can be compared in pairs.
         scoring_init, training_init: names in ``models.INITIALISERS``.
@@ -96,6 +112,12 @@ class Run:
             in the same way). Test labels are always true.
         biases, batch_norm: see ``saliency.snip``.
         train_size, test_size: use only so many images (None: all), for lessons and laptops.
+        layer_counts: how many connections each layer keeps. "own": as many as the ranking of the whole network gives
+            it; "uniform" or "erk": as many as ``ladder.layer_sparsities`` says, the best of each layer.
+        scoring_biases: "zero", as the study's initialisers leave them; or "random": the network that is scored has
+            biases drawn by its initialiser, as TensorFlow does that for a vector (fan-in and fan-out are its length).
+            With ``same_draw`` they are trained, too.
+        pixels: "standardised" (mean 0 and standard deviation 1 over the training set), or "unit": in [0, 1].
 
     Raises:
         pydantic.ValidationError: (a ValueError) an unknown name, a wrong type, a number out of range, an option the
@@ -106,7 +128,9 @@ class Run:
     data: Literal[tuple(SHAPES)] = "mnist"  # type: ignore[valid-type]
     model: Literal[tuple(models.MODELS)] = "lenet-300-100"  # type: ignore[valid-type]
     options: dict[str, Any] = field(default_factory=dict, hash=False)
-    criterion: Literal["dense", *saliency.CRITERIA, *masking.LAYERWISE] = "dense"  # type: ignore[valid-type]
+    criterion: Literal[  # type: ignore[valid-type]
+        "dense", *saliency.CRITERIA, *masking.LAYERWISE, *controls.TWINS
+    ] = "dense"
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ablation: Literal[ABLATIONS] = "none"  # type: ignore[valid-type]
     seed: NonNegativeInt = 0
@@ -124,6 +148,9 @@ class Run:
     train_size: PositiveInt | None = None
     test_size: PositiveInt | None = None
     pretrained: bool = False
+    layer_counts: Literal[LAYER_COUNTS] = "own"  # type: ignore[valid-type]
+    scoring_biases: Literal[SCORING_BIASES] = "zero"  # type: ignore[valid-type]
+    pixels: Literal[PIXELS] = "standardised"  # type: ignore[valid-type]
 
     def __post_init__(self):
         if (self.criterion == "dense") != (self.sparsity == 0):
@@ -140,6 +167,17 @@ class Run:
             raise ValueError(f"{self.scoring_data} has other images or classes than {self.data}: nothing to score on")
         if self.scoring_data == NOISE and (self.scoring_sample, self.scoring_labels) != ("uniform", "true"):
             raise ValueError("noise has no labels to sample by or to permute")
+        if self.layer_counts != "own" and self.criterion not in ONE_SHOT:
+            raise ValueError(
+                f"{self.criterion} does not rank all connections at once, so that it decides about the layers' counts: "
+                f"take layer_counts 'own', or one of {', '.join(ONE_SHOT)}"
+            )
+        if self.scoring_biases == "random" and self.criterion in ("dense", *masking.LAYERWISE):
+            raise ValueError(f"{self.criterion} scores nothing, so there are no biases to be random while scoring")
+        if self.scoring_biases == "random" and self.pretrained:
+            raise ValueError("a pretrained run scores trained biases, not random ones")
+        if self.pixels == "unit" and self.scoring_data == NOISE:
+            raise ValueError("noise is standard normal, not in [0, 1]: score it on standardised pixels")
         _check_fit(self.model, self.data, _json(self.options))
 
     @property
@@ -226,21 +264,25 @@ def pruning(method: str, sparsity: float) -> dict:
 def _changed(value) -> dict:
     """The fields of a dataclass that differ from their defaults, as plain JSON values."""
     changed = {}
-    for one in fields(value):
-        current = getattr(value, one.name)
-        default = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
+    for attribute in fields(value):
+        current = getattr(value, attribute.name)
+        default = attribute.default
+        if attribute.default_factory is not dataclasses.MISSING:
+            default = attribute.default_factory()
         if dataclasses.is_dataclass(current):
-            changed[one.name] = _changed(current)
+            changed[attribute.name] = _changed(current)
         elif current != default:
-            changed[one.name] = current
+            changed[attribute.name] = current
     return changed
 
 
 def one_line(error: ValidationError) -> str:
     """What pydantic says of a value, without its headings and links."""
-    said = []
-    for one in error.errors():
-        place, message = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
-        given = "" if one["type"] in ("value_error", "missing") else f", not {reprlib.repr(one['input'])}"
-        said.append(f"{place}: {message}{given}" if place else f"{message}{given}")
-    return "; ".join(said)
+    reasons = []
+    for detail in error.errors():
+        place = ".".join(map(str, detail["loc"]))
+        reason = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] not in ("value_error", "missing"):
+            reason += f", not {reprlib.repr(detail['input'])}"
+        reasons.append(f"{place}: {reason}" if place else reason)
+    return "; ".join(reasons)
