@@ -1,7 +1,8 @@
 """Masked training: one loop, for a single network and for a stack of networks."""
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -105,6 +106,7 @@ def train(
 
     On a GPU, small networks are launch-bound: starting the kernels takes longer than running them. Therefore a training
     of ``COMPILED_FROM`` steps or more uses ``torch.compile`` with CUDA graphs. ``TORCH_COMPILE_DISABLE=1`` prevents it.
+    An ``LSTM`` of ``models.recurrent`` trains by torch's own layer instead; its tests keep the loop over rows.
 
     Args:
         model: any ``nn.Module`` on the device of ``data``.
@@ -121,10 +123,25 @@ def train(
 
     Source: SNIP Algorithm 1, lines 6 and 7, and section 5.
     """
-    (result,) = fit(Alone(model, masks, data, recipe), recipe, [seed], checkpoint)
+    with training_kernels(model):
+        (result,) = fit(Alone(model, masks, data, recipe), recipe, [seed], checkpoint)
     if isinstance(result, DivergedError):
         raise result
     return result
+
+
+@contextlib.contextmanager
+def training_kernels(model: nn.Module) -> Iterator[None]:
+    """Let modules that have another kernel for training (``models.recurrent.LSTM``) use it for a while."""
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "training_kernel")]
+    kernels = [module.kernel for module in modules]
+    for module in modules:
+        module.kernel = module.training_kernel
+    try:
+        yield
+    finally:
+        for module, kernel in zip(modules, kernels):
+            module.kernel = kernel
 
 
 class Alone:
@@ -145,8 +162,9 @@ class Alone:
         self.tensors = self.parameters | dict(model.named_buffers())
         # Multiplying a list of tensors is one launch only if masks have the type and the memory layout of the weights.
         self.masked = [(p, torch.empty_like(p, requires_grad=False).copy_(mask)) for p, mask in matched(model, masks)]
-        device = data.train.labels.device
-        self.forward = _compiled(model) if device.type in COMPILED_ON and recipe.steps >= COMPILED_FROM else model
+        compiled = data.train.labels.device.type in COMPILED_ON and recipe.steps >= COMPILED_FROM
+        fused = any(getattr(module, "kernel", None) == "fused" for module in model.modules())
+        self.forward = _compiled(model) if compiled and not fused else model  # compiling would unroll a fused layer
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (S, B, C, H, W) and labels (S·B,), network after network, from indices (S, B)."""

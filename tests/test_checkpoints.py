@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import pad
 
-from snipkit import training
+from snipkit import models, training
+from snipkit.models import recurrent
 from snipkit.recipe import Recipe
 from snipkit.study import checkpoints
 from snipkit.study.checkpoints import Checkpoint, CheckpointError, Interrupted
@@ -25,6 +27,15 @@ def path(tmp_path):
 def single(blobs, small_networks, network, recipe, checkpoint=None):
     model = getattr(small_networks, network)()
     return [model], [training.train(model, small_networks.masks(model), blobs, recipe, seed=3, checkpoint=checkpoint)]
+
+
+def lstm(blobs, small_networks, _network, recipe, checkpoint=None):
+    """By torch's kernel, on images with a margin, as large as digits."""
+    train, test = (replace(part, pixels=pad(part.pixels, (10,) * 4)) for part in (blobs.train, blobs.test))
+    model = recurrent.LSTM(num_classes=5, units=20)
+    models.initialise_(model, "lecun", seed=0)
+    masks, dataset = small_networks.masks(model), replace(blobs, train=train, test=test)
+    return [model], [training.train(model, masks, dataset, recipe, checkpoint=checkpoint)]
 
 
 def stack(blobs, small_networks, network, recipe, checkpoint=None):
@@ -50,6 +61,7 @@ def same(first, second):
         (single, "conv", {"schedule": "onecycle", "augment": "flip-shift"}),
         (single, "mlp", {"optimiser": "adam", "lr": 0.01, "steps": 65, "decay_every": 20}),  # a point every 2 steps
         (single, "conv", {"precision": "bfloat16"}),
+        (lstm, "", {}),
         (stack, "mlp", {"augment": "flip-shift", "steps": 65}),
         (stack, "conv", {"optimiser": "adam", "lr": 0.01}),
     ],

@@ -127,7 +127,8 @@ def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None)
     except training.DivergedError as error:
         outcome = error
     seconds = round(time.perf_counter() - start, 2)
-    return _record(run, model, masks, dataset, outcome, {"seconds": seconds} | resumed | provenance.here(device))
+    origin = {"seconds": seconds} | resumed | provenance.here(device, model)
+    return _record(run, model, masks, dataset, outcome, origin)
 
 
 def execute_stack(

@@ -8,16 +8,25 @@ import subprocess
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import snipkit
 
 PACKAGE = Path(snipkit.__file__).parent
 
 
-def here(device: str = "cpu") -> dict[str, str]:
-    """What a record says of its origin."""
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"device": name(device), "snipkit": snipkit.__version__, "commit": commit(), **versions(), "date": date}
+def here(device: str = "cpu", model: nn.Module | None = None) -> dict[str, str]:
+    """What a record says of its origin.
+
+    Args:
+        device: that trained.
+        model: what was trained, alone. A recurrent one has a "kernel"; in a record without it, this is "loop".
+    """
+    origin = {"device": name(device)}
+    if kernel := getattr(model, "training_kernel", None):
+        origin["kernel"] = kernel
+    origin |= {"snipkit": snipkit.__version__, "commit": commit()} | versions()
+    return origin | {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
 
 
 def versions() -> dict[str, str]:
