@@ -39,12 +39,13 @@ class Outcome:
 
     Attributes:
         test_error: percent, of the final weights. This is the result.
-        best_of_last_five: percent, the lowest of the five evaluations. The authors' code reports it. It selects on the
-            test set, so it is never the result.
+        best_of_last_five: percent, the lowest of the five evaluations. The authors' code reports
+            it. It selects on the test set, so it is never the result.
         test_loss: mean cross-entropy in nats, of the final weights.
-        train_loss: mini-batch loss without the L2 penalty in nats, the mean of each ``log_interval`` steps.
-        train_error: mini-batch error in percent, the mean of the same steps. Both are of the augmented images, with the
-            weights before the step.
+        train_loss: mini-batch loss without the L2 penalty in nats, the mean of each
+            ``log_interval`` steps.
+        train_error: mini-batch error in percent, the mean of the same steps. Both are of the
+            augmented images, with the weights before the step.
     """
 
     test_error: float
@@ -123,42 +124,51 @@ class Networks(Protocol):
 
 
 class Checkpoint(Protocol):
-    """Lets a training stop and resume. ``study.checkpoints.Checkpoint`` keeps the state in a file."""
+    """Lets a training stop and resume. ``study.checkpoints.Checkpoint`` keeps it in a file."""
 
     def restore(self, state: State) -> int:
-        """Set the state to the one kept, if there is one, in place. Return the number of steps done."""
+        """Set the state in place to the one kept, if any. Return the number of steps done."""
 
     def after(self, step: int) -> None:
-        """Called after every step but the last. It may keep the state; it may raise to stop the training."""
+        """Called after every step but the last. It may keep the state; it may raise to stop."""
 
     def done(self) -> None:
         """Called when there is a result: the state is not needed any more."""
 
 
 def train(
-    model: nn.Module, masks: dict[str, Tensor], data: Dataset, recipe: Recipe, *,
-    seed: int = 0, checkpoint: Checkpoint | None = None,
+    model: nn.Module,
+    masks: dict[str, Tensor],
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train ``model`` in place with fixed ``masks``, and leave it in evaluation mode.
 
-    The weights are masked once, and the gradients at each step. A weight of 0 with gradient 0 has no momentum and no
-    decay, so it stays exactly 0 (law 6).
+    The weights are masked once, and the gradients at each step. A weight of 0 with gradient 0 has
+    no momentum and no decay, so it stays exactly 0 (law 6).
 
-    On a GPU, small networks are launch-bound: starting the kernels takes longer than running them. Therefore a training
-    of ``COMPILED_FROM`` steps or more uses ``torch.compile`` with CUDA graphs. ``TORCH_COMPILE_DISABLE=1`` prevents it.
-    An ``LSTM`` of ``models.recurrent`` trains by torch's own layer instead; its tests keep the loop over rows.
+    On a GPU, small networks are launch-bound: starting the kernels takes longer than running them.
+    Therefore a training of ``COMPILED_FROM`` steps or more uses ``torch.compile`` with CUDA graphs.
+    ``TORCH_COMPILE_DISABLE=1`` prevents it. An ``LSTM`` of ``models.recurrent`` trains by torch's
+    own layer instead, on all devices; its evaluations keep the loop over rows.
 
     Args:
         model: any ``nn.Module`` on the device of ``data``.
         masks: name → bool tensor for all or some parameters; ``{}`` trains the dense network.
-        data: ``data.train`` is trained on. ``data.test`` is evaluated five times: after the last step, and 1 to 4
-            intervals before it, of 1,000 steps (a tenth of a shorter training). ``data.val`` is not used.
+        data: ``data.train`` is trained on. ``data.test`` is evaluated five times: after the last
+            step, and 1 to 4 intervals before it, of 1,000 steps (a tenth of a shorter training).
+            ``data.val`` is not used.
         recipe: a ``Recipe``.
         seed: of the order of the examples and of the augmentation.
-        checkpoint: see ``Checkpoint``. A resumed training gives the same numbers; on a CPU, to the bit.
+        checkpoint: see ``Checkpoint``. A resumed training gives the same numbers; on a CPU, to the
+            bit.
 
     Raises:
-        ValueError: masks that do not fit, labels out of range, a batch larger than the training set, no test images.
+        ValueError: masks that do not fit, labels out of range, a batch larger than the training
+            set, no test images.
         DivergedError: a loss that is not finite. The message has the step, and what to change.
 
     Source: SNIP Algorithm 1, lines 6 and 7, and section 5.
@@ -172,8 +182,10 @@ def train(
 
 @contextlib.contextmanager
 def training_kernels(model: nn.Module) -> Iterator[None]:
-    """Let modules that have another kernel for training (``models.recurrent.LSTM``) use it for a while."""
-    modules: list[Any] = [module for module in model.modules() if hasattr(module, "training_kernel")]
+    """For a while, let modules that have another kernel for training (``LSTM``) use it."""
+    modules: list[Any] = [
+        module for module in model.modules() if hasattr(module, "training_kernel")
+    ]
     kernels = [module.kernel for module in modules]
     for module in modules:
         module.kernel = module.training_kernel
@@ -222,7 +234,10 @@ class Alone:
 
 
 def _compiled(model):
-    """The same model with fewer kernel launches. Without a C compiler torch warns, and the model runs uncompiled."""
+    """The same model with fewer kernel launches.
+
+    Without a C compiler torch warns, and the model runs uncompiled.
+    """
     torch.compiler.reset()  # frees the CUDA graphs of the network trained before
     compiled = torch.compile(model, mode="reduce-overhead")
 
@@ -345,9 +360,8 @@ class Log:
 def _check_sizes(data, recipe):
     images = data[0].train
     if recipe.batch_size > len(images):
-        raise ValueError(
-            f"the batch size is {recipe.batch_size}, but there are only {len(images)} training images"
-        )
+        available = f"there are only {len(images)} training images"
+        raise ValueError(f"the batch size is {recipe.batch_size}, but {available}")
     if not all(len(dataset.test) for dataset in data):  # now, not at the first evaluation
         raise ValueError("there are no images to evaluate on")
 
@@ -378,7 +392,7 @@ def _state(networks, recipe, seeds, optimiser, generators, log):
 
 
 def log_interval(steps: int) -> int:
-    """The steps that a point of the training curves is the mean of: at most ``LOG_EVERY``, fewer for 30 points."""
+    """The steps a point of the curves is the mean of: ``LOG_EVERY``, or fewer for 30 points."""
     return max(1, min(LOG_EVERY, steps // 30))
 
 
@@ -393,10 +407,13 @@ def _traits(data):
 
 
 def mask_gradients(masked: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Set the gradients of pruned entries to 0, in place. Call it between ``backward`` and the optimiser's step.
+    """Set the gradients of pruned entries to 0, in place.
+
+    Call it between ``backward`` and the optimiser's step.
 
     Args:
-        masked: pairs of a parameter and its mask, as numbers of its type. Parameters without a gradient are skipped.
+        masked: pairs of a parameter and its mask, as numbers of its type. Parameters without a
+            gradient are skipped.
     """
     reached = [(parameter.grad, mask) for parameter, mask in masked if parameter.grad is not None]
     if reached:
@@ -405,7 +422,9 @@ def mask_gradients(masked: Sequence[tuple[Tensor, Tensor]]) -> None:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, images: Images, batch_size: int = 500) -> Evaluation:
-    """Error (percent) and mean cross-entropy (nats) of ``model`` on ``images``. The model is left in evaluation mode.
+    """Error (percent) and mean cross-entropy (nats) of ``model`` on ``images``.
+
+    The model is left in evaluation mode.
 
     Raises:
         ValueError: no images, or labels that do not fit the number of outputs.
@@ -415,8 +434,14 @@ def evaluate(model: nn.Module, images: Images, batch_size: int = 500) -> Evaluat
     return result
 
 
-def evaluate_all(forward: Callable[[Tensor], Tensor], images: Images, batch_size: int) -> list[Evaluation]:
-    """``evaluate`` for S networks, where ``forward`` gives outputs (S·B, classes) from inputs (B, C, H, W)."""
+def evaluate_all(
+    forward: Callable[[Tensor], Tensor], images: Images, batch_size: int
+) -> list[Evaluation]:
+    """``evaluate`` for S networks.
+
+    Args:
+        forward: gives outputs (S·B, classes) from inputs (B, C, H, W).
+    """
     if not len(images):
         raise ValueError("there are no images to evaluate on")
     errors = loss = torch.zeros(1, device=images.labels.device)
@@ -427,7 +452,10 @@ def evaluate_all(forward: Callable[[Tensor], Tensor], images: Images, batch_size
         size, labels = len(labels), labels.repeat(len(outputs) // len(labels))
         errors = errors + (outputs.argmax(1) != labels).view(-1, size).sum(1)
         loss = loss + cross_entropy(outputs, labels, reduction="none").view(-1, size).sum(1)
-    return [Evaluation(100 * e / len(images), total / len(images)) for e, total in zip(errors.tolist(), loss.tolist())]
+    return [
+        Evaluation(100 * e / len(images), total / len(images))
+        for e, total in zip(errors.tolist(), loss.tolist())
+    ]
 
 
 def _test_steps(steps) -> range:

@@ -188,7 +188,9 @@ class Checkpoint:
             what = f"{self.path} is no training's state, or is damaged ({error})"
             raise CheckpointError(f"{what}: {ADVICE}") from error
         if version != FORMAT:
-            what = f"{self.path} was written by a snipkit of another version ({version}, not {FORMAT})"
+            what = (
+                f"{self.path} was written by a snipkit of another version ({version}, not {FORMAT})"
+            )
             raise CheckpointError(f"{what}: finish the training with that one, {ADVICE}")
         return content
 
@@ -202,7 +204,9 @@ class Checkpoint:
             "runs": self.runs,
             "step": step,
             "masks": _packed_masks(state, kept),
-            "tensors": {name: _packed(tensor, tensor, kept) for name, tensor in state.tensors.items()},
+            "tensors": {
+                name: _packed(tensor, tensor, kept) for name, tensor in state.tensors.items()
+            },
             "optimiser": _packed_optimiser(state, kept),
             "generators": [generator.get_state() for generator in state.generators],
             "curves": [
