@@ -341,6 +341,11 @@ def cpu_ratios():
         dense = step(models.build(name), {}, batch)
         measured = alternate(several(step(masked, masks, batch), times), several(dense, times), 41)
         report(f"{name}: masked over dense step (x{times})", measured, limit)
+    for name, limit in (("lstm-s", 0.65), ("lstm-b", 0.75)):
+        fused, loop = models.build(name), models.build(name)
+        fused.kernel = "fused"
+        measured = alternate(step(fused, {}, batch), step(loop, {}, batch), 21)
+        report(f"{name}: step by the fused kernel over step by the loop", measured, limit)
     for name in ("lenet-5-caffe", "lenet-300-100"):
         model = models.build(name).eval()
         passes = several(forward_backward(model, batch), 10)

@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import quick
+from torch.nn.functional import pad
 
-from snipkit import training
+from snipkit import models, training
+from snipkit.models import recurrent
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints
+from snipkit.study import checkpoints, experiment
 from snipkit.study.checkpoints import Checkpoint, CheckpointError, Interrupted
 from snipkit.study.stacking import train_stack
 
@@ -25,6 +28,15 @@ def path(tmp_path):
 def single(blobs, small_networks, network, recipe, checkpoint=None):
     model = getattr(small_networks, network)()
     return [model], [training.train(model, small_networks.masks(model), blobs, recipe, seed=3, checkpoint=checkpoint)]
+
+
+def lstm(blobs, small_networks, _network, recipe, checkpoint=None):
+    """By torch's kernel, on images with a margin, as large as digits."""
+    train, test = (replace(part, pixels=pad(part.pixels, (10,) * 4)) for part in (blobs.train, blobs.test))
+    model = recurrent.LSTM(num_classes=5, units=20)
+    models.initialise_(model, "lecun", seed=0)
+    masks, dataset = small_networks.masks(model), replace(blobs, train=train, test=test)
+    return [model], [training.train(model, masks, dataset, recipe, checkpoint=checkpoint)]
 
 
 def stack(blobs, small_networks, network, recipe, checkpoint=None):
@@ -50,6 +62,7 @@ def same(first, second):
         (single, "conv", {"schedule": "onecycle", "augment": "flip-shift"}),
         (single, "mlp", {"optimiser": "adam", "lr": 0.01, "steps": 65, "decay_every": 20}),  # a point every 2 steps
         (single, "conv", {"precision": "bfloat16"}),
+        (lstm, "", {}),
         (stack, "mlp", {"augment": "flip-shift", "steps": 65}),
         (stack, "conv", {"optimiser": "adam", "lr": 0.01}),
     ],
@@ -67,6 +80,49 @@ def test_stopped_after_each_step_a_training_ends_with_the_same_bits(
     assert same(result, expected)
     assert all(len(curve.tests) == 5 for curve in last.state.curves)
     assert not list(path.parent.iterdir())  # nothing is left lying about
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimiser": "adam", "lr": 0.01}], ids=["sgd", "adam"])
+@pytest.mark.parametrize("train", [single, stack])
+def test_the_file_holds_what_is_kept_and_the_masks(blobs, small_networks, path, train, changes):
+    recipe, count = replace(SHORT, **changes), 3 if train is stack else 1
+    checkpoint = Checkpoint(path, deadline=0.0)
+    with pytest.raises(Interrupted):
+        train(blobs, small_networks, "mlp", recipe, checkpoint)
+    content = torch.load(path, weights_only=True)
+    moments = {"momentum_buffer"} if recipe.optimiser == "sgd" else {"exp_avg", "exp_avg_sq"}
+    masked = {id(parameter): mask for parameter, mask in checkpoint.state.masked}
+    names = list(content["masks"])
+    assert names == ["1.weight", "1.bias", "3.weight", "3.bias"]
+    for number, name in enumerate(names):
+        tensor = checkpoint.state.tensors[name]
+        mask, (shape, bits) = masked[id(tensor)], content["masks"][name]
+        kept = int(mask.sum())
+        assert shape == mask.shape and bits.dtype == torch.uint8 and len(bits) == -(-mask.numel() // 8)
+        assert kept < mask.numel()
+        stored = [content["tensors"][name]]
+        stored += [content["optimiser"]["state"][number][key] for key in moments]
+        for part in stored[: None if train is single else 0]:
+            assert len(part["kept"]) == kept
+    assert path.stat().st_size < count * 30_000
+
+
+def test_a_pruned_entry_that_is_no_zero_is_not_lost(blobs, small_networks, path):
+    """The mask of a gradient makes no 0 of an infinite one, so a training may go on with NaN."""
+    checkpoint = Checkpoint(path, deadline=0.0)
+    write = checkpoint.after
+
+    def spoil(step):
+        (parameter, mask), *_ = checkpoint.state.masked
+        with torch.no_grad():
+            parameter[mask == 0] = float("nan")
+        write(step)
+
+    checkpoint.after = spoil
+    with pytest.raises(Interrupted):
+        single(blobs, small_networks, "mlp", SHORT, checkpoint)
+    content = torch.load(path, weights_only=True)["tensors"]
+    assert content["1.weight"].shape == (12, 64) and content["1.weight"].isnan().any()
 
 
 def test_a_deadline_in_the_future_does_not_stop(blobs, small_networks, path):
@@ -174,6 +230,96 @@ def test_files_that_are_no_checkpoints_are_refused_and_left_alone(blobs, small_n
     with pytest.raises(CheckpointError):
         single(blobs, small_networks, "mlp", SHORT, Checkpoint(path.parent))
     assert path.exists()
+
+
+def test_the_file_of_an_earlier_version_is_refused_with_advice(blobs, small_networks, path):
+    path.parent.mkdir()
+    torch.save({"fingerprint": "abc", "step": 3}, path)
+    with pytest.raises(CheckpointError, match=r"another version \(1, not 2\): finish the training"):
+        single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
+    assert path.exists()
+
+
+def swap(masks):
+    """The same number of connections, but for one that is kept in place of another."""
+    swapped = {name: mask.clone() for name, mask in masks.items()}
+    flat = next(iter(swapped.values())).view(-1)
+    kept, pruned = int(flat.nonzero()[0]), int((~flat).nonzero()[0])
+    flat[kept], flat[pruned] = False, True
+    return swapped
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_masks_are_carried_to_a_device_that_would_find_others(path, monkeypatch, count):
+    """Scores are equal but for rounding there. Masks, outcome and record are those of the start."""
+    runs = []
+    for seed in range(count):
+        runs.append(quick(data="mnist-1d", model="mlp-1d", criterion="snip", sparsity=0.8, seed=seed))
+
+    def execute(checkpoint=None):
+        if count > 1:
+            return experiment.execute_stack(runs, "cpu", checkpoint)
+        return [experiment.execute(runs[0], "cpu", checkpoint)]
+
+    expected = execute()
+    with pytest.raises(Interrupted):
+        execute(Checkpoint(path, deadline=0.0))
+    find_masks, build = experiment.find_masks, experiment.build
+
+    def other_weights(*arguments):
+        model = build(*arguments)
+        with torch.no_grad():
+            next(model.parameters()).mul_(1 + 1e-6)
+        return model
+
+    monkeypatch.setattr(experiment, "find_masks", lambda *arguments: swap(find_masks(*arguments)))
+    monkeypatch.setattr(experiment, "build", other_weights)
+    with (
+        pytest.warns(UserWarning, match=f"masks that differ by {count} connections from those found"),
+        pytest.warns(UserWarning, match="other initial weights than those drawn here"),
+    ):
+        records = execute(Checkpoint(path))
+    for record, original in zip(records, expected):
+        assert (record.outcome, record.kept) == (original.outcome, original.kept)
+        assert record.effective == original.effective
+        assert record.provenance["swapped"] == count and record.provenance["other weights"]
+    assert not path.exists()
+
+
+def test_masks_are_not_carried_to_another_run(path, monkeypatch):
+    def run(**changes):
+        options = {"data": "mnist-1d", "model": "mlp-1d", "criterion": "snip", "sparsity": 0.8}
+        return quick(**(options | changes))
+
+    with pytest.raises(Interrupted):
+        experiment.execute(run(), "cpu", Checkpoint(path, deadline=0.0))
+    content = path.read_bytes()
+    # Runs with the same order of examples: nothing but their ids and masks tells them apart.
+    for other in (run(sparsity=0.7), run(ablation="shuffle"), run(scoring_batch=50)):
+        with pytest.raises(CheckpointError, match="the state of another training"):
+            experiment.execute(other, "cpu", Checkpoint(path))
+    # A network that is made smaller by its masks before the training.
+    with pytest.raises(Interrupted):
+        smaller = quick(criterion="snip", sparsity=0.98)
+        experiment.execute(smaller, "cpu", Checkpoint(path.with_name("smaller.pt"), deadline=0.0))
+    find_masks = experiment.find_masks
+    monkeypatch.setattr(experiment, "find_masks", lambda *arguments: swap(find_masks(*arguments)))
+    with pytest.raises(CheckpointError, match="the state of another training"):
+        experiment.execute(smaller, "cpu", Checkpoint(path.with_name("smaller.pt")))
+    assert path.read_bytes() == content
+
+
+def test_the_same_masks_in_another_folder_and_order(blobs, small_networks, path):
+    """Nothing in the file depends on where it is, nor on the order of a dictionary."""
+    model = small_networks.mlp()
+    masks = small_networks.masks(model)
+    with pytest.raises(Interrupted):
+        training.train(model, masks, blobs, SHORT, checkpoint=Checkpoint(path, deadline=0.0))
+    moved = path.parent.parent / "moved.pt"
+    path.rename(moved)
+    backwards = dict(reversed(masks.items()))
+    training.train(small_networks.mlp(), backwards, blobs, SHORT, checkpoint=Checkpoint(moved))
+    assert not moved.exists()
 
 
 def test_a_flipped_bit_in_the_weights_is_noticed(blobs, small_networks, path):

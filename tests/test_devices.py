@@ -130,7 +130,7 @@ def test_a_resumed_training_is_on_the_device_again(pretended, recipe, stacked, t
 
     monkeypatch.setattr(torch, "save", save)
     monkeypatch.setattr(torch, "load", lambda *_, **__: kept)
-    monkeypatch.setattr(checkpoints, "_fingerprint", lambda state: "the same")
+    monkeypatch.setattr(checkpoints, "_digest", lambda parts: "the same")
     monkeypatch.setattr(checkpoints.zipfile, "ZipFile", Whole)
     monkeypatch.setattr(training, "augmentation_generator", lambda seed: Stream())
     recipe = replace(recipe, augment="none")

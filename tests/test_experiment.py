@@ -321,6 +321,8 @@ def test_a_record_says_what_was_kept_and_where_it_was_made():
     assert record.effective == sum(int(mask.sum()) for mask in paths.values()) < kept
     assert set(record.provenance) == {"seconds", "device", "snipkit", "commit", "torch", "python", "date"}
     dense, recurrent = experiment.execute(quick()), experiment.execute(quick(model="gru-s", **SNIP))
+    lstm = experiment.execute(quick(model="lstm-s", options={"width": 0.1}))
+    assert (recurrent.provenance["kernel"], lstm.provenance["kernel"]) == ("loop", "fused")
     assert dense.kept == {} and dense.effective is recurrent.effective is None
 
 

@@ -1,5 +1,6 @@
 """Law 6, the recipe, and what a training reports."""
 
+import copy
 import dataclasses
 import re
 from dataclasses import replace
@@ -12,7 +13,8 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 import snipkit
-from snipkit import data, models, recipe, training
+from snipkit import data, models, recipe, saliency, training
+from snipkit.models import recurrent
 from snipkit.recipe import Recipe
 
 SHORT = Recipe(steps=24, batch_size=10, lr=0.05)  # two epochs of ``blobs``
@@ -228,6 +230,74 @@ def test_a_compiled_training_is_the_same_training(blobs, small_networks, monkeyp
         outcome = training.train(compiled, masks, blobs, recipe)
     assert len(graphs) == 1, "one graph for all steps, although tests come between them"
     assert outcome.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
+
+
+@pytest.fixture
+def rows(mnist):
+    """A small LSTM, and 100 digits for it."""
+    dataset = replace(mnist, train=mnist.train.take(slice(100)), test=mnist.test.take(slice(20)))
+    model = recurrent.LSTM(units=6)
+    models.initialise_(model, "lecun", seed=0)
+    return model, dataset
+
+
+@pytest.mark.parametrize("double, tolerance", [(True, 1e-12), (False, 1e-4)], ids=["double", "float"])
+@pytest.mark.parametrize("changes", [{}, ADAM], ids=["sgd", "adam"])
+def test_an_lstm_trains_by_torchs_kernel_as_by_the_loop(rows, small_networks, monkeypatch, double, tolerance, changes):
+    model, dataset = rows
+    if double:
+        model, dataset = model.double(), small_networks.double(dataset)
+    masks, recipe = small_networks.masks(model), replace(SHORT, steps=30, weight_decay=0.01, **changes)
+    by_loop = copy.deepcopy(model)
+    by_loop.training_kernel = "loop"
+    expected = training.train(by_loop, masks, dataset, recipe)
+    batches, state_by_torch = [], recurrent.LSTM.state_by_torch
+
+    def counted(self, x):
+        batches.append(len(x))
+        return state_by_torch(self, x)
+
+    monkeypatch.setattr(recurrent.LSTM, "state_by_torch", counted)
+    outcome = training.train(model, masks, dataset, recipe)
+    assert batches == [10] * 30, "in the steps, and in no evaluation"
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight, by_loop.get_parameter(name), rtol=tolerance, atol=tolerance)
+        assert name not in masks or not weight[~masks[name]].any()
+    assert outcome.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
+    assert outcome.test_loss == pytest.approx(expected.test_loss, rel=1e-4)
+
+
+def test_after_its_training_an_lstm_is_scored_by_the_loop(rows, small_networks):
+    """In any mode, and with second derivatives, which the fused kernel has not; after a training that failed, too."""
+    model, dataset = rows
+    batch = dataset.train[:10]
+    training.train(model, {}, dataset, SHORT)
+    with pytest.raises(training.DivergedError):
+        training.train(copy.deepcopy(model), {}, dataset, replace(SHORT, lr=float("1e30")))
+    stopped, twin = copy.deepcopy(model), recurrent.LSTM(units=6)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(stopped, {}, dataset, SHORT, checkpoint=small_networks.Spy(interrupt))
+    twin.load_state_dict(stopped.state_dict())
+    assert stopped.training and stopped.kernel == model.kernel == "loop"
+    for criterion in (saliency.snip, saliency.CRITERIA["grasp"]):
+        expected = criterion(twin, batch)
+        assert all(torch.equal(score, expected[name]) for name, score in criterion(stopped, batch).items())
+    loss = cross_entropy(stopped(batch[0]), batch[1])
+    (gradient,) = torch.autograd.grad(loss, stopped.gates.weight, create_graph=True)
+    assert torch.autograd.grad(gradient.square().sum(), stopped.gates.weight)[0].any()
+
+
+def test_a_subclass_that_changes_the_loop_trains_by_it():
+    class Forgetful(recurrent.LSTM):
+        pass
+
+    assert (recurrent.LSTM.training_kernel, Forgetful.training_kernel) == ("fused", "loop")
+    with training.training_kernels(model := Forgetful(units=6)):
+        assert model.kernel == "loop"
+
+
+def interrupt(step):
+    raise KeyboardInterrupt
 
 
 def test_evaluate_counts(blobs, small_networks):

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -187,10 +186,12 @@ def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None)
     Raises:
         checkpoints.Interrupted: it was stopped; the checkpoint has its state.
     """
-    start, resumed = time.perf_counter(), _resumed(checkpoint)
+    start = time.perf_counter()
     model, masks, dataset = None, {}, load(run, device)
     try:
         model, masks, dataset = _prepare(run, dataset, device)
+        if checkpoint is not None:
+            (masks,) = checkpoint.carried([run.id], [masks])
         network, own_masks = _compact(run, model, masks, dataset)
         outcome = training.train(
             network, own_masks, dataset, run.recipe, seed=run.seeds()["order"], checkpoint=checkpoint
@@ -198,7 +199,8 @@ def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None)
     except training.DivergedError as error:
         outcome = error
     seconds = round(time.perf_counter() - start, 2)
-    return _record(run, model, masks, dataset, outcome, {"seconds": seconds} | resumed | provenance.here(device))
+    origin = {"seconds": seconds} | _resumed(checkpoint) | provenance.here(device, model)
+    return _record(run, model, masks, dataset, outcome, origin)
 
 
 def execute_stack(
@@ -212,7 +214,7 @@ def execute_stack(
         ValueError: runs that do not fit together. What ``execute`` raises for any of them ends all.
         checkpoints.Interrupted: as ``execute``.
     """
-    start, resumed = time.perf_counter(), _resumed(checkpoint)
+    start = time.perf_counter()
     if len({_stack_key(run) for run in runs}) > 1:
         raise ValueError("these runs differ in what the runs of one stack must share: group them with `stacks`")
     loaded, test = {}, None
@@ -228,12 +230,17 @@ def execute_stack(
         except training.DivergedError as error:  # the dense training of a pretrained run
             outcomes[run] = error
     if prepared:
+        if checkpoint is not None:
+            found = [masks for _, masks, _ in prepared.values()]
+            carried = checkpoint.carried([run.id for run in prepared], found)
+            for (run, (model, _, dataset)), masks in zip(prepared.items(), carried):
+                prepared[run] = model, masks, dataset
         networks, masks, sets = map(list, zip(*prepared.values()))
         seeds = [run.seeds()["order"] for run in prepared]
         trained = train_stack(networks, masks, sets, runs[0].recipe, seeds=seeds, checkpoint=checkpoint)
         outcomes |= zip(prepared, trained)
     seconds = round((time.perf_counter() - start) / len(runs), 2)
-    origin = {"seconds": seconds, "stack": len(runs)} | resumed | provenance.here(device)
+    origin = {"seconds": seconds, "stack": len(runs)} | _resumed(checkpoint) | provenance.here(device)
     return [_record(run, *prepared.get(run, (None, {}, None)), outcomes[run], dict(origin)) for run in runs]
 
 
@@ -257,8 +264,8 @@ def _stack_key(run):
 
 
 def _resumed(checkpoint):
-    """A training that carries on says so: its seconds are those of the last part only."""
-    return {"resumed": True} if checkpoint is not None and Path(checkpoint.path).exists() else {}
+    """A training that carried on says so: its seconds are those of the last part only."""
+    return checkpoint.origin if checkpoint is not None else {}
 
 
 def _prepare(run, dataset, device):

@@ -1,4 +1,7 @@
-"""Where a record comes from: device, versions, commit, date; and the code's fingerprint, which workers compare."""
+"""Where a record comes from: device, kernel, versions, commit, date.
+
+``code`` is a fingerprint of the package, which workers compare.
+"""
 
 import datetime
 import functools
@@ -8,16 +11,26 @@ import subprocess
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import snipkit
 
 PACKAGE = Path(snipkit.__file__).parent
 
 
-def here(device: str = "cpu") -> dict[str, str]:
-    """What a record says of its origin."""
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"device": name(device), "snipkit": snipkit.__version__, "commit": commit(), **versions(), "date": date}
+def here(device: str = "cpu", model: nn.Module | None = None) -> dict[str, str]:
+    """What a record says of its origin.
+
+    Args:
+        device: that trained.
+        model: what was trained, alone. A recurrent one has a "kernel"; a record without one is of
+            the "loop".
+    """
+    origin = {"device": name(device)}
+    if kernel := getattr(model, "training_kernel", None):
+        origin["kernel"] = kernel
+    origin |= {"snipkit": snipkit.__version__, "commit": commit()} | versions()
+    return origin | {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
 
 
 def versions() -> dict[str, str]:
@@ -27,11 +40,15 @@ def versions() -> dict[str, str]:
 
 @functools.lru_cache(maxsize=1)
 def commit() -> str:
-    """The commit of the checkout that this code is in, with a + where files of it were changed; "" outside of one."""
+    """The commit of this code's checkout, with a + if its files were changed; "" outside of one."""
     git = ["git", "-C", str(PACKAGE)]
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + "+" * bool(changed.stdout)
@@ -39,7 +56,7 @@ def commit() -> str:
 
 @functools.lru_cache(maxsize=1)
 def code() -> str:
-    """A hash of the package's source: equal on machines that train by the same code, with or without git."""
+    """A hash of the package's source: equal on machines that train by the same code."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())

@@ -1,4 +1,4 @@
-"""Many small networks trained at once on a GPU: their weights are stacked, with one forward pass for all."""
+"""Many small networks trained at once: their weights are stacked, with one forward pass for all."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from snipkit.masking import apply_
 from snipkit.recipe import Recipe
 from snipkit.training import Checkpoint, DivergedError, Outcome, evaluate, evaluate_all, fit
 
-#: ``vmap`` has no rule for them, or they draw other random numbers than in a single training
+#: ``vmap`` has no rule for them, or they draw other random numbers than alone
 UNSTACKABLE = (nn.RNNBase, nn.RNNCellBase, nn.modules.dropout._DropoutNd)
 TEST_BATCH = 200  # images that all networks of a stack are tested on at once
 
@@ -27,45 +27,49 @@ def train_stack(
 ) -> list[Outcome | DivergedError]:
     """Train S networks of one architecture at once, each as ``train`` would alone (law 7).
 
-    A small network is launch-bound on a GPU, and a stack needs no more kernel launches than one network. Its weights
-    are stacked along a new first dimension, and ``vmap`` maps the forward pass over it. Each network has its own loss,
-    and momentum SGD and Adam work entry by entry, so each follows the path that it would follow alone.
+    A small network is launch-bound on a GPU, and a stack needs no more kernel launches than one
+    network. Its weights are stacked along a new first dimension, and ``vmap`` maps the forward pass
+    over it. Each network has its own loss, and momentum SGD and Adam work entry by entry, so each
+    follows the path that it would follow alone. (A recurrent network keeps its loop over rows.)
 
     Args:
         models: S modules of the same architecture, trained in place.
         masks: S mask sets as for ``train``. They may be of different parameters.
-        data: S ``Dataset``s with equally many training images and the same standardisation. If all have the same
-            ``test`` object, all networks are tested at once.
+        data: S ``Dataset``s with equally many training images and the same standardisation. If all
+            have the same ``test`` object, all networks are tested at once.
         recipe, checkpoint: as for ``train``.
         seeds: S seeds, as for ``train``.
 
     Returns:
-        For each network what ``train`` returns, or the ``DivergedError`` that it raises; the others go on.
+        For each network what ``train`` returns, or the ``DivergedError`` that it raises; the others
+        go on.
 
     Raises:
-        ValueError: as ``train``; lists of different lengths; models or data sets that differ in shape; a layer that
-            cannot be stacked (the message has its name).
+        ValueError: as ``train``; lists of different lengths; models or data sets that differ in
+            shape; a layer that cannot be stacked (the message has its name).
     """
     _check_stack(models, masks, data, seeds)
     return fit(Stack(models, masks, data), recipe, list(seeds), checkpoint)
 
 
 class Stack:
-    """S networks, with the methods of ``training.Alone``."""
+    """S networks of one architecture, with stacked weights (see ``training.Networks``)."""
 
     def __init__(self, models, masks, data):
-        for model, own in zip(models, masks):
-            apply_(model, own)
+        for model, model_masks in zip(models, masks):
+            apply_(model, model_masks)
             model.train()
         self.models, self.template, self.data = models, models[0], data
         self.parameters, buffers = stack_module_state(list(models))
         self.tensors = self.parameters | buffers
         self.masked = _stacked_masks(self.parameters, masks)
         images = [dataset.train for dataset in data]
+        device = images[0].labels.device
         shared = {id(part.pixels): part.pixels for part in images}  # the same pixels are held once
-        self.pixels, device = list(shared.values()), images[0].labels.device
+        self.pixels = list(shared.values())
         self.source = [list(shared).index(id(part.pixels)) for part in images]
-        self.rows = torch.stack([torch.arange(len(i), device=device) if i.rows is None else i.rows for i in images])
+        every_row = torch.arange(len(images[0]), device=device)
+        self.rows = torch.stack([every_row if part.rows is None else part.rows for part in images])
         self.labels = torch.stack([part.labels for part in images])
         self.number = torch.arange(len(models), device=device)[:, None]
 
@@ -74,7 +78,9 @@ class Stack:
         if len(self.pixels) == 1:
             pixels = self.pixels[0].index_select(0, rows.flatten())
         else:
-            parts = [self.pixels[source].index_select(0, own) for source, own in zip(self.source, rows)]
+            parts = []
+            for source, network_rows in zip(self.source, rows):
+                parts.append(self.pixels[source].index_select(0, network_rows))
             pixels = torch.cat(parts)
         return self.data[0].train.standardise(pixels).unflatten(0, index.shape), labels.flatten()
 
@@ -82,7 +88,9 @@ class Stack:
         def one(tensors, inputs):
             return functional_call(self.template, tensors, (inputs,))
 
-        return torch.vmap(one, in_dims=(0, None if shared else 0))(self.tensors, inputs).flatten(0, 1)
+        return torch.vmap(one, in_dims=(0, None if shared else 0))(self.tensors, inputs).flatten(
+            0, 1
+        )
 
     def train(self):
         self.template.train()
@@ -109,29 +117,45 @@ class Stack:
 
 
 def _stacked_masks(parameters, masks):
-    """Pairs of a stacked parameter and its stacked masks, for every parameter masked in any network."""
+    """Pairs of a stacked parameter and its masks, for every parameter masked in any network."""
     pairs = []
     for name, parameter in parameters.items():
-        if any(name in own for own in masks):
+        if any(name in model_masks for model_masks in masks):
             stacked = torch.ones_like(parameter, requires_grad=False)
-            for row, own in zip(stacked, masks):
-                if name in own:
-                    row.copy_(own[name])
+            for row, model_masks in zip(stacked, masks):
+                if name in model_masks:
+                    row.copy_(model_masks[name])
             pairs.append((parameter, stacked))
     return pairs
 
 
 def _check_stack(models, masks, data, seeds):
-    if not models or not len(models) == len(masks) == len(data) == len(seeds):
-        sizes = f"{len(models)} models, {len(masks)} mask sets, {len(data)} data sets and {len(seeds)} seeds"
-        raise ValueError(f"a stack of {sizes}: it takes as many of each")
+    sizes = len(models), len(masks), len(data), len(seeds)
+    if not models or len(set(sizes)) > 1:
+        given = "{} models, {} mask sets, {} data sets and {} seeds".format(*sizes)
+        raise ValueError(f"a stack of {given}: it takes as many of each")
     for name, module in models[0].named_modules():
         if isinstance(module, UNSTACKABLE):
             kind = type(module).__name__
-            raise ValueError(f"{name or 'the model'} is a {kind}, which cannot be stacked: train them alone")
-    shapes = [(type(m), [(name, p.shape, p.dtype) for name, p in m.state_dict().items()]) for m in models]
-    sets = [(len(d.train), d.train.pixels.shape[1:], d.train.mean, d.train.std) for d in data]
-    for what, (first, *others) in (("models", shapes), ("training sets", sets)):
-        for number, other in enumerate(others, start=1):
-            if other != first:
-                raise ValueError(f"the {what} of a stack must be alike: number {number} is not like number 0")
+            what = name or "the model"
+            raise ValueError(f"{what} is a {kind}, which cannot be stacked: train them alone")
+    _check_alike("models", [_architecture(model) for model in models])
+    _check_alike("training sets", [_shape_of(dataset.train) for dataset in data])
+
+
+def _architecture(model):
+    tensors = model.state_dict().items()
+    return type(model), [(name, tensor.shape, tensor.dtype) for name, tensor in tensors]
+
+
+def _shape_of(images):
+    return len(images), images.pixels.shape[1:], images.mean, images.std
+
+
+def _check_alike(what, descriptions):
+    first, *others = descriptions
+    for number, other in enumerate(others, start=1):
+        if other != first:
+            raise ValueError(
+                f"the {what} of a stack must be alike: number {number} is not like number 0"
+            )
