@@ -65,46 +65,6 @@ def apply_(model: nn.Module, masks: Masks) -> None:
         parameter.masked_fill_(~mask.to(parameter.device), 0)
 
 
-class Attachment(list):
-    """The hooks that ``attach`` has set."""
-
-    def remove(self) -> None:
-        """Take the hooks off; the weights stay as they are."""
-        while self:
-            self.pop().remove()
-
-
-def attach(model: nn.Module, masks: Masks) -> Attachment:
-    """Apply masks, and keep the pruned entries at exactly 0 in a training loop of your own.
-
-    Hooks set the gradients of pruned entries to 0 as soon as they are complete. SGD, Adam and all other optimisers
-    that treat every entry alone then leave a 0 at 0, weight decay and momentum included. Make the optimiser after
-    this call: older momentum would move pruned entries. With an optimiser that mixes entries (Muon, Shampoo), call
-    ``apply_`` after each step. A deep copy of the model has no hooks.
-
-    Returns:
-        a handle; its ``remove()`` takes the hooks off.
-
-    Raises:
-        ValueError: masks that do not fit the model; nothing is changed then.
-    """
-    apply_(model, masks)
-    hooks = Attachment()
-    for parameter, mask in matched(model, masks):
-        pruned, trained = ~mask.to(parameter.device), parameter.requires_grad
-        parameter.requires_grad_(True)  # a hook needs it; a parameter may be unfrozen later
-        hooks.append(parameter.register_post_accumulate_grad_hook(_zero_gradient(pruned)))
-        parameter.requires_grad_(trained)
-    return hooks
-
-
-def _zero_gradient(pruned):
-    def hook(parameter):
-        parameter.grad.masked_fill_(pruned.to(parameter.grad.device), 0)
-
-    return hook
-
-
 def save(masks: Masks, path: str | Path) -> None:
     """Write masks to a file: one bit an entry in numpy's ``.npz`` format, whatever the suffix; but one byte an entry
     if it is ``.safetensors`` (which needs the package safetensors)."""

@@ -3,26 +3,91 @@
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
 
+from __future__ import annotations
+
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snipkit.export import Masks, apply_, attach, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
+from snipkit._attach import Attachment, Pruned, check_whole, hooks_for, hooks_of
+from snipkit.export import Masks, _located, apply_, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
 from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
-from snipkit.pool import Where, check_keep, is_bias, is_norm, kept_count, pool, prunable  # noqa: F401
+from snipkit.pool import (  # noqa: F401
+    Where,
+    check_keep,
+    import_pandas,
+    is_bias,
+    is_norm,
+    kept_count,
+    pool,
+    prunable,
+    prunable_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Sparsity = float | Mapping[str, float] | None
 
 
 class EmptyLayerWarning(UserWarning):
     """A layer has no weight left: nothing that enters it can leave it."""
+
+
+def attach(model: nn.Module, masks: Masks) -> Attachment:
+    """Apply masks, and keep the pruned entries at exactly 0 in a training loop of your own.
+
+    They are set to 0 again
+
+    - whenever the model, a layer with a mask or the parent of such a layer is called: whatever has replaced, drawn or
+      written the parameters by then;
+    - before and after each step of any ``torch.optim.Optimizer``: gradients may come from elsewhere than ``backward``;
+    - by ``load_state_dict`` and ``state_dict``.
+
+    ``backward`` leaves 0 in their gradients, so that clipping by norm sees the kept ones only. Copies of the model, and
+    a model that was saved whole and loaded, keep their masks: ``attached(copy).remove()`` takes them off.
+
+    Between a write of your own and the next call the parameters hold what was written: call ``apply_`` if you read them
+    before. A compiled model has no masking inside: attach to what ``torch.compile`` returns.
+
+    Args:
+        model: any module whose parameters are in one piece on each process.
+        masks: see ``matched``. Several attachments are independent: what one of them prunes is 0.
+
+    Returns:
+        a handle; its ``remove()`` takes the hooks off.
+
+    Raises:
+        ValueError: masks that do not fit the model; nothing is changed then. Later on, when a masked parameter is read
+            that has got another shape or a parametrization since.
+    """
+    located = _located(model, masks)
+    for name, parameter, _ in located:
+        check_whole(name, parameter)
+    apply_(model, masks)
+    # Under all its names, for every layer that shares a parameter may be called by itself.
+    pruned_by_name = {}
+    for _, parameter, mask in located:
+        names = [name for name, other in model.named_parameters(remove_duplicate=False) if other is parameter]
+        entries = ~mask.detach()
+        if names[0] in pruned_by_name:  # two masks for one parameter, by two of its names
+            entries |= pruned_by_name[names[0]].entries.to(entries.device)
+        pruned_by_name |= dict.fromkeys(names, Pruned(entries))
+    hooks = hooks_for(model, pruned_by_name)
+    for hook in hooks:
+        hook.register()
+    return Attachment(hooks)
+
+
+def attached(model: nn.Module) -> Attachment:
+    """A handle for all masks that are attached to a model, to ``remove()`` them from a copied or loaded one."""
+    return Attachment(hooks_of(model))
 
 
 def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None) -> Masks:
@@ -110,9 +175,9 @@ def empty_layers(masks: Masks) -> list[str]:
 
 
 def layer_table(masks: Masks) -> pd.DataFrame:
-    """Kept and total parameters and density per parameter, as a table indexed by name."""
+    """Kept and total parameters and density per parameter, as a table indexed by name. Needs pandas."""
     rows = {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"]).rename_axis("parameter")
+    table = import_pandas().DataFrame.from_dict(rows, orient="index", columns=["kept", "total"]).rename_axis("parameter")
     return table.assign(density=table.kept / table.total)
 
 

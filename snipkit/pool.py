@@ -1,18 +1,41 @@
 """What can be pruned: the pool of parameters, and how many a sparsity keeps; ``snipkit.masking`` offers all of it."""
 
+from __future__ import annotations
+
+import copy
 import re
+import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Where = Callable[[str, nn.Module], bool]
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+LAYER_FUNCTIONS = (
+    nn.functional.linear,
+    nn.functional.conv1d,
+    nn.functional.conv2d,
+    nn.functional.conv3d,
+    nn.functional.conv_transpose1d,
+    nn.functional.conv_transpose2d,
+    nn.functional.conv_transpose3d,
+)
 WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 REFUSED = {
     "computed": "is part of a weight (weight or spectral norm, parametrization, torch's pruning): remove that first",
+    "recomputed": "is not what its layer multiplies by: the layer computes another weight from it, in which a 0 is no "
+    "pruned connection (weight standardisation): leave it out with where=",
+    "same memory": "shares memory with another parameter, and would be pruned with it: tie them as one parameter "
+    "(second.weight = first.weight, not .data)",
     "complex": "is complex: leave it out with where=",
     "lazy": "has no shape yet: pass one batch through the model first",
 }
@@ -41,7 +64,8 @@ def prunable(model: nn.Module, *, biases: bool = True, where: Where | None = Non
         where: ``(name, owning module) -> bool``; parameters that it is False for (by any of their names) are left out.
 
     Raises:
-        ValueError: weights that are complex, lazy and without a shape, or computed from other parameters.
+        ValueError: weights that are complex, lazy and without a shape, computed from other parameters, or different from
+            what their layer multiplies by; parameters of which two share their memory.
 
     Source: SNIP section 5 with the authors' code, where biases are in the pool and batch norm is not.
     """
@@ -55,23 +79,72 @@ def prunable(model: nn.Module, *, biases: bool = True, where: Where | None = Non
 def to_prune(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> dict[str, nn.Parameter]:
     """``prunable``, of which there must be some: ValueError where there is none."""
     if not (found := prunable(model, biases=biases, where=where)):
-        why = "masking.pool(model) says why, parameter by parameter"
+        why = "masking.prunable_table(model) says why, parameter by parameter"
         why = why if next(model.parameters(), None) is not None else "it has no parameters at all"
         raise ValueError(f"the model has no prunable parameter: {why}")
     return found
 
 
-def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> pd.DataFrame:
-    """All parameters, and what ``prunable`` says to them: a table to look at before pruning.
+def prunable_table(
+    model: nn.Module, *, biases: bool = True, where: Where | None = None, by: str = "parameter"
+) -> pd.DataFrame:
+    """All parameters, and what ``prunable`` says to them: a table to look at before pruning. Needs pandas.
 
-    Columns: ``pruned``, ``role`` ("weight", "bias", or why not), ``layer`` (class), ``shape``, ``shared with`` (names).
+    Args:
+        biases, where: as for ``prunable``.
+        by: "parameter" for a row a parameter; "layer" for the short form, a row for each class of layers and role.
+
+    Returns:
+        by parameter: ``pruned``, ``role`` ("weight", "bias", or why not), ``layer`` (class), ``shape``, ``shared with``
+        (names). By layer: ``pruned``, ``role``, ``layer``, ``tensors`` and ``parameters`` (how many), ``first`` (the
+        name of one); what is pruned comes first, and of that what has most parameters.
+
+    Raises:
+        ValueError: another ``by``.
     """
-    rows = {}
-    for name, parameter, role, [(_, module), *others] in _survey(model, biases, where):
-        shape = () if nn.parameter.is_lazy(parameter) else tuple(parameter.shape)
-        rows[name] = [role in ("weight", "bias"), role, type(module).__name__, shape, ", ".join(n for n, _ in others)]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["pruned", "role", "layer", "shape", "shared with"])
-    return table.rename_axis("parameter")
+    if by not in ("parameter", "layer"):
+        raise ValueError(f'by is {by!r}; it is "parameter" or "layer"')
+    rows = []
+    for name, parameter, role, places in _survey(model, biases, where):
+        lazy = nn.parameter.is_lazy(parameter)
+        row = {
+            "parameter": name,
+            "pruned": role in ("weight", "bias"),
+            "role": role,
+            "layer": type(places[0][1]).__name__,
+            "shape": () if lazy else tuple(parameter.shape),
+            "shared with": ", ".join(other for other, _ in places[1:]),
+            "entries": 0 if lazy else parameter.numel(),
+        }
+        rows.append(row)
+    columns = ["parameter", "pruned", "role", "layer", "shape", "shared with", "entries"]
+    table = import_pandas().DataFrame(rows, columns=columns)
+    if by == "parameter":
+        return table.set_index("parameter").drop(columns="entries")
+    groups = table.groupby(["pruned", "role", "layer"], sort=False)
+    short = groups.agg(
+        tensors=("entries", "size"),
+        parameters=("entries", "sum"),
+        first=("parameter", "first"),
+    )
+    return short.reset_index().sort_values(["pruned", "parameters"], ascending=False, ignore_index=True)
+
+
+def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> pd.DataFrame:
+    """``prunable_table`` by its old name."""
+    warnings.warn("pool has become prunable_table: write that", DeprecationWarning, stacklevel=2)
+    return prunable_table(model, biases=biases, where=where)
+
+
+def import_pandas() -> ModuleType:
+    """pandas, which only tables need. ModuleNotFoundError says what to install."""
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        if error.name != "pandas":
+            raise
+        raise ModuleNotFoundError("this table needs pandas: pip install pandas", name="pandas") from error
+    return pandas
 
 
 def _survey(model, biases, where):
@@ -89,6 +162,11 @@ def _survey(model, biases, where):
         elif where and not all(where(*place) for place in places):
             role = "left out by where"
         roles[parameter] = "left out by biases=False" if role == "bias" and not biases else role
+    for parameter, role in roles.items():
+        if role in ("weight", "bias") and any(_overlap(parameter, other) for other in owners if other is not parameter):
+            roles[parameter] = "same memory"
+        elif role == "weight" and any(_recomputes(module, name, parameter) for name, module in owners[parameter]):
+            roles[parameter] = "recomputed"
     pruned = {module for parameter, role in roles.items() if role == "weight" for _, module in owners[parameter]}
     for parameter, role in roles.items():
         if role == "bias" and not any(module in pruned for _, module in owners[parameter]):
@@ -112,6 +190,83 @@ def _role(parameter, name, module):
     if weight and (parameter.dim() >= 2 if known else sum(size > 1 for size in parameter.shape) >= 2):
         return "complex" if parameter.is_complex() else "weight"
     return "not a weight"
+
+
+def storage_of(tensor: Tensor) -> int:
+    """A number for the memory that a tensor lies in, the same for all tensors in it."""
+    if tensor.layout != torch.strided:
+        return id(tensor)
+    return tensor.untyped_storage()._cdata
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors have an entry in common."""
+    if any(nn.parameter.is_lazy(tensor) or not tensor.numel() for tensor in (first, second)):
+        return False
+    if storage_of(first) != storage_of(second):
+        return False
+    (start, end), (other_start, other_end) = _extent(first), _extent(second)
+    if end <= other_start or other_end <= start:
+        return False  # such as the weights of an LSTM on a GPU, which lie in one piece of memory
+    if first.dtype != second.dtype or (first.is_contiguous() and second.is_contiguous()):
+        return True
+    places = torch.arange(max(end, other_end))
+    mine, others = (places.as_strided(t.shape, t.stride(), t.storage_offset()).flatten() for t in (first, second))
+    return bool(torch.isin(mine, others).any())
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor begins in its storage, and ends, in entries."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    return tensor.storage_offset(), tensor.storage_offset() + last + 1
+
+
+def _recomputes(module: nn.Module, name: str, parameter: Tensor) -> bool:
+    """Whether a linear or convolutional layer of a class of its own turns zeros of its weight into something else.
+
+    A copy of the layer is called with half of its weight at 0, and the weight that reaches torch's function is looked
+    at. Scaled weights, rounded ones and those in another precision have the same zeros; standardised ones have not.
+    """
+    own_forward = not getattr(module.forward, "__module__", "").startswith("torch.")
+    if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) or not own_forward or parameter.is_meta:
+        return False
+    if name.rpartition(".")[2] != "weight":
+        return False
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _WatchedWeights(parameter.numel()) as watched:
+            layer = copy.deepcopy(module).eval()
+            entries = torch.linspace(1, 2, parameter.numel(), device=parameter.device)
+            entries[::2] = 0
+            layer.weight.copy_(entries.view_as(parameter))
+            layer.forward(_ones_for(layer))  # its hooks are for other inputs
+    except Exception:  # its forward takes something else than one tensor: nothing is known about it
+        return False
+    return any(count > parameter.numel() // 2 for count in watched.nonzero_counts)
+
+
+def _ones_for(layer: nn.Linear | nn.modules.conv._ConvNd) -> Tensor:
+    """A small input of the right shape."""
+    if isinstance(layer, nn.Linear):
+        return layer.weight.new_ones(2, layer.in_features)
+    sizes = [rate * (size - 1) + 1 for size, rate in zip(layer.kernel_size, layer.dilation)]
+    return layer.weight.new_ones(1, layer.in_channels, *sizes)
+
+
+class _WatchedWeights(TorchFunctionMode):
+    """Counts the non-zero entries of the weights of a size that torch's linear and convolutional functions get."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.nonzero_counts: list[int] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in LAYER_FUNCTIONS:
+            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+            if torch.is_tensor(weight) and weight.numel() == self.size:
+                self.nonzero_counts.append(int(weight.count_nonzero()))
+        return function(*args, **kwargs)
 
 
 def kept_count(total: int, sparsity: float) -> int:

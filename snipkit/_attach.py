@@ -1,0 +1,226 @@
+"""The hooks behind ``masking.attach``: they set pruned entries to 0 wherever parameters are read, stepped or saved.
+
+The hooks belong to the modules, not to the parameters. So they find a parameter by its name at the moment of use,
+whatever has replaced it by then, and a copied, pickled or moved model keeps its masks.
+"""
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.optim.optimizer import (
+    Optimizer,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from snipkit.pool import storage_of
+
+
+class Pruned:
+    """Which entries of a parameter are pruned; as a hook of the parameter, it zeros them in a complete gradient."""
+
+    def __init__(self, entries: Tensor) -> None:
+        self.entries = entries
+        self._moved: dict[torch.device, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Tensor]:
+        return {"entries": self.entries}
+
+    def __setstate__(self, state: dict[str, Tensor]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def on(self, device: torch.device) -> Tensor:
+        if device not in self._moved:
+            self._moved[device] = self.entries.to(device)
+        return self._moved[device]
+
+    def __call__(self, parameter: Tensor) -> None:
+        gradient = parameter.grad
+        if gradient is not None and gradient.layout == torch.strided:  # torch cannot fill a sparse one
+            gradient.masked_fill_(self.on(gradient.device), 0)
+
+
+class MaskHook:
+    """Masks the parameters of one module and of its parts whenever that module is called, loaded or saved."""
+
+    def __init__(self, module: nn.Module, pruned: dict[str, Pruned]) -> None:
+        self.pruned = pruned  # by the parameter's name within the module
+        self.module = weakref.ref(module)
+        self._gradient_handles: list[Any] = []
+        _watch(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"module": self.module(), "pruned": self.pruned}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies and loaded models come through here, so their optimisers are watched as well.
+        self.__init__(**state)  # type: ignore[misc]
+
+    def register(self) -> None:
+        module = self.module()
+        assert module is not None
+        module.register_forward_pre_hook(self)
+        module.register_load_state_dict_post_hook(self)
+        module.register_state_dict_pre_hook(self)
+        self(module)
+
+    def remove(self) -> None:
+        """Take the hook off its module and off the gradients."""
+        _HOOKS.discard(self)
+        while self._gradient_handles:
+            self._gradient_handles.pop().remove()
+        module = self.module()
+        if module is None:
+            return
+        for hooks in (module._forward_pre_hooks, module._load_state_dict_post_hooks, module._state_dict_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if hook is self:
+                    del hooks[key]
+
+    def __call__(self, module: nn.Module, *_: Any) -> None:
+        # A traced hook would become a part of the program, and stay there after remove().
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return
+        if self.module() is None:  # another module has taken over the hooks, as in quantisation
+            self.module = weakref.ref(module)
+        for parameter, pruned in self.located(module):
+            self.mask_(parameter, pruned)
+
+    @torch.no_grad()
+    def mask_(self, parameter: Tensor, pruned: Pruned) -> None:
+        """Zero the pruned entries, and see to it that those of the gradient will be."""
+        # Through .data, since writing must not count as a change: a layer may be called twice before backward().
+        parameter.data.masked_fill_(pruned.on(parameter.device), 0)
+        if not isinstance(parameter, nn.Parameter) or not parameter.requires_grad:
+            return
+        gradient_hooks = parameter._post_accumulate_grad_hooks or {}
+        if not any(hook is pruned for hook in gradient_hooks.values()):
+            self._gradient_handles.append(parameter.register_post_accumulate_grad_hook(pruned))
+
+    def located(self, module: nn.Module) -> Iterator[tuple[Tensor, Pruned]]:
+        """The masked parameters as the module has them now.
+
+        Raises:
+            ValueError: a parameter that cannot be masked any more.
+        """
+        for name, pruned in self.pruned.items():
+            prefix, _, own_name = name.rpartition(".")
+            try:
+                owner = module.get_submodule(prefix)
+            except AttributeError:
+                continue  # the part is gone, so nothing reads its parameters
+            if is_parametrized(owner, own_name):
+                raise ValueError(
+                    f"{name} has been parametrized after masks were attached to it, so a 0 in it is no pruned "
+                    "connection any more: call remove() on what attach returned, or undo the parametrization"
+                )
+            parameter = _parameter_of(owner, own_name)
+            if not torch.is_tensor(parameter):
+                continue  # such as a method of a quantised layer
+            check_whole(name, parameter)
+            if parameter.shape != pruned.entries.shape:
+                raise ValueError(
+                    f"the mask attached to {name} is of shape {tuple(pruned.entries.shape)}, but the parameter is now "
+                    f"of shape {tuple(parameter.shape)}: call remove() on what attach returned, and attach new masks"
+                )
+            yield parameter, pruned
+
+
+def _parameter_of(owner: nn.Module, own_name: str) -> Any:
+    """The parameter of that name, or what ``torch.nn.utils`` computes it from now (prune, spectral and weight norm)."""
+    parameter = getattr(owner, own_name, None)
+    if not isinstance(parameter, nn.Parameter):
+        for suffix in ("_orig", "_v"):
+            source = getattr(owner, own_name + suffix, None)
+            if isinstance(source, nn.Parameter):
+                return source
+    return parameter
+
+
+def check_whole(name: str, parameter: Tensor) -> None:
+    """Raise ValueError for a parameter of which each process has a part."""
+    if hasattr(parameter, "placements"):
+        raise ValueError(
+            f"{name} is distributed over processes (a DTensor), where masks cannot be attached: mask the gradients and "
+            "the parameters of each part yourself"
+        )
+
+
+class Attachment:
+    """Masks that are attached to a model; ``remove()`` takes them off."""
+
+    def __init__(self, hooks: list[MaskHook]) -> None:
+        self._hooks = hooks
+
+    def remove(self) -> None:
+        """Take the hooks off; the weights stay as they are."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+
+def hooks_for(model: nn.Module, pruned: dict[str, Pruned]) -> list[MaskHook]:
+    """A hook for the model, for each module that has a masked parameter, and for that module's parent.
+
+    The model alone is not enough, since parts of it may be called by themselves; nor are the owners, since some are
+    never called: their parents read the weights.
+    """
+    names_in_module: dict[nn.Module, dict[str, Pruned]] = {}
+    for name, entries in pruned.items():
+        steps = name.split(".")
+        for start in {0, max(0, len(steps) - 2), len(steps) - 1}:
+            module = model.get_submodule(".".join(steps[:start]))
+            names_in_module.setdefault(module, {})[".".join(steps[start:])] = entries
+    return [MaskHook(module, names) for module, names in names_in_module.items()]
+
+
+def hooks_of(model: nn.Module) -> list[MaskHook]:
+    """The hooks that a model has, from ``attach`` or from the model that it was copied or loaded from."""
+    hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
+    return [hook for hook in hooks if isinstance(hook, MaskHook)]
+
+
+# The hooks live as long as their modules do. An optimiser knows no modules, so all steps are watched from here.
+_HOOKS: weakref.WeakSet[MaskHook] = weakref.WeakSet()
+_step_handles: list[Any] = []
+
+
+def _watch(hook: MaskHook) -> None:
+    if not _step_handles:
+        _step_handles.append(register_optimizer_step_pre_hook(_before_step))
+        _step_handles.append(register_optimizer_step_post_hook(_after_step))
+    _HOOKS.add(hook)
+
+
+def _before_step(optimizer: Optimizer, *_: Any) -> None:
+    """Mask gradients that did not come by backward(), or were changed after it."""
+    with torch.no_grad():
+        for _hook, parameter, pruned in _stepped(optimizer):
+            pruned(parameter)
+
+
+def _after_step(optimizer: Optimizer, *_: Any) -> None:
+    """Mask what the step has moved: by older momentum, or because the optimiser mixes the entries of a matrix."""
+    for hook, parameter, pruned in _stepped(optimizer):
+        hook.mask_(parameter, pruned)
+
+
+def _stepped(optimizer: Optimizer) -> Iterator[tuple[MaskHook, Tensor, Pruned]]:
+    """The masked parameters that an optimiser moves, each mask once."""
+    if not _HOOKS:
+        return
+    # Storages are compared, since two parameters may share their memory.
+    storages = {storage_of(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    seen = set()
+    for hook in list(_HOOKS):
+        module = hook.module()
+        if module is None:
+            continue
+        for parameter, pruned in hook.located(module):
+            key = id(parameter), id(pruned)
+            if storage_of(parameter) in storages and key not in seen:
+                seen.add(key)
+                yield hook, parameter, pruned
