@@ -87,25 +87,34 @@ class MaskHook:
             return
         if self.module() is None:  # another module has taken over the hooks, as in quantisation
             self.module = weakref.ref(module)
-        for parameter, pruned in self.located(module):
-            self.mask_(parameter, pruned)
+        for owner, own_name, pruned in self.located(module):
+            self.mask_(owner, own_name, pruned)
 
     @torch.no_grad()
-    def mask_(self, parameter: Tensor, pruned: Pruned) -> None:
+    def mask_(self, owner: nn.Module, own_name: str, pruned: Pruned) -> None:
         """Zero the pruned entries, and see to it that those of the gradient will be."""
+        parameter = getattr(owner, own_name)
+        if not isinstance(parameter, nn.Parameter):  # functional_call or data parallelism has put a tensor in its place
+            with torch.enable_grad():
+                masked = parameter.masked_fill(pruned.on(parameter.device), 0)
+            if own_name in owner._parameters:
+                owner._parameters[own_name] = masked  # type: ignore[assignment]
+            else:
+                setattr(owner, own_name, masked)
+            return
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return  # inside of vmap, grad and the like, nothing that they do not map may be written to
         # Through .data, since writing must not count as a change: a layer may be called twice before backward().
         parameter.data.masked_fill_(pruned.on(parameter.device), 0)
-        if not isinstance(parameter, nn.Parameter) or not parameter.requires_grad:
-            return
         gradient_hooks = parameter._post_accumulate_grad_hooks or {}
-        if not any(hook is pruned for hook in gradient_hooks.values()):
+        if parameter.requires_grad and not any(hook is pruned for hook in gradient_hooks.values()):
             self._gradient_handles.append(parameter.register_post_accumulate_grad_hook(pruned))
 
-    def located(self, module: nn.Module) -> Iterator[tuple[Tensor, Pruned]]:
-        """The masked parameters as the module has them now.
+    def located(self, module: nn.Module, strict: bool = True) -> Iterator[tuple[nn.Module, str, Pruned]]:
+        """(owner, the parameter's name in it, pruned entries) of the masked parameters that the module still has.
 
         Raises:
-            ValueError: a parameter that cannot be masked any more.
+            ValueError: if strict, for a parameter that cannot be masked any more; it is left out otherwise.
         """
         for name, pruned in self.pruned.items():
             prefix, _, own_name = name.rpartition(".")
@@ -113,41 +122,35 @@ class MaskHook:
                 owner = module.get_submodule(prefix)
             except AttributeError:
                 continue  # the part is gone, so nothing reads its parameters
-            if is_parametrized(owner, own_name):
-                raise ValueError(
-                    f"{name} has been parametrized after masks were attached to it, so a 0 in it is no pruned "
-                    "connection any more: call remove() on what attach returned, or undo the parametrization"
-                )
-            parameter = _parameter_of(owner, own_name)
-            if not torch.is_tensor(parameter):
-                continue  # such as a method of a quantised layer
-            check_whole(name, parameter)
-            if parameter.shape != pruned.entries.shape:
-                raise ValueError(
-                    f"the mask attached to {name} is of shape {tuple(pruned.entries.shape)}, but the parameter is now "
-                    f"of shape {tuple(parameter.shape)}: call remove() on what attach returned, and attach new masks"
-                )
-            yield parameter, pruned
+            if f"{own_name}_orig" in owner._parameters:  # torch.nn.utils.prune and spectral_norm leave a 0 at 0
+                own_name += "_orig"
+            problem = _problem(owner, own_name, pruned)
+            if problem and strict:
+                raise ValueError(f"the mask attached to {name} of {type(module).__name__} does not hold: {problem}")
+            if not problem and torch.is_tensor(getattr(owner, own_name, None)):  # not a method of a quantised layer
+                yield owner, own_name, pruned
 
 
-def _parameter_of(owner: nn.Module, own_name: str) -> Any:
-    """The parameter of that name, or what ``torch.nn.utils`` computes it from now (prune, spectral and weight norm)."""
-    parameter = getattr(owner, own_name, None)
-    if not isinstance(parameter, nn.Parameter):
-        for suffix in ("_orig", "_v"):
-            source = getattr(owner, own_name + suffix, None)
-            if isinstance(source, nn.Parameter):
-                return source
-    return parameter
-
-
-def check_whole(name: str, parameter: Tensor) -> None:
-    """Raise ValueError for a parameter of which each process has a part."""
-    if hasattr(parameter, "placements"):
-        raise ValueError(
-            f"{name} is distributed over processes (a DTensor), where masks cannot be attached: mask the gradients and "
-            "the parameters of each part yourself"
+def _problem(owner: nn.Module, own_name: str, pruned: Pruned) -> str | None:
+    """Why a parameter cannot be masked any more."""
+    advice = "call remove() on what attach returned"
+    if is_parametrized(owner, own_name) or f"{own_name}_g" in owner._parameters:
+        return (
+            "the parameter is computed from others now (a parametrization, weight norm), so a 0 in it is no pruned "
+            f"connection: {advice}, or undo that"
         )
+    parameter = getattr(owner, own_name, None)
+    if torch.is_tensor(parameter) and parameter.shape != pruned.entries.shape:
+        shapes = f"{tuple(pruned.entries.shape)}, the parameter is now {tuple(parameter.shape)}"
+        return f"it is of shape {shapes}: {advice}, and attach new masks"
+    return distributed(parameter)
+
+
+def distributed(parameter: object) -> str | None:
+    """Why a parameter of which each process has a part cannot be masked; None for any other."""
+    if not hasattr(parameter, "placements"):
+        return None
+    return "the parameter is spread over processes (a DTensor): mask each part's parameter and gradient yourself"
 
 
 class Attachment:
@@ -198,17 +201,17 @@ def _watch(hook: MaskHook) -> None:
 def _before_step(optimizer: Optimizer, *_: Any) -> None:
     """Mask gradients that did not come by backward(), or were changed after it."""
     with torch.no_grad():
-        for _hook, parameter, pruned in _stepped(optimizer):
-            pruned(parameter)
+        for _hook, owner, own_name, pruned in _stepped(optimizer):
+            pruned(getattr(owner, own_name))
 
 
 def _after_step(optimizer: Optimizer, *_: Any) -> None:
     """Mask what the step has moved: by older momentum, or because the optimiser mixes the entries of a matrix."""
-    for hook, parameter, pruned in _stepped(optimizer):
-        hook.mask_(parameter, pruned)
+    for hook, owner, own_name, pruned in _stepped(optimizer):
+        hook.mask_(owner, own_name, pruned)
 
 
-def _stepped(optimizer: Optimizer) -> Iterator[tuple[MaskHook, Tensor, Pruned]]:
+def _stepped(optimizer: Optimizer) -> Iterator[tuple[MaskHook, nn.Module, str, Pruned]]:
     """The masked parameters that an optimiser moves, each mask once."""
     if not _HOOKS:
         return
@@ -219,8 +222,9 @@ def _stepped(optimizer: Optimizer) -> Iterator[tuple[MaskHook, Tensor, Pruned]]:
         module = hook.module()
         if module is None:
             continue
-        for parameter, pruned in hook.located(module):
+        for owner, own_name, pruned in hook.located(module, strict=False):
+            parameter = getattr(owner, own_name)
             key = id(parameter), id(pruned)
             if storage_of(parameter) in storages and key not in seen:
                 seen.add(key)
-                yield hook, parameter, pruned
+                yield hook, owner, own_name, pruned

@@ -26,13 +26,15 @@ def _located(model, masks):
     """(the model's own name, parameter, mask) for every mask; see ``matched``."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     names = {plain_name(name): name for name in parameters} | {name: name for name in parameters}
-    if unknown := [name for name in masks if name not in names and plain_name(name) not in names]:
-        known = ", ".join([*parameters][:5]) + (", …" if len(parameters) > 5 else "")
-        raise ValueError(f"masks for {', '.join(unknown)}, but the model's parameters are {known}")
+    unmatched = [name for name in masks if name not in names and plain_name(name) not in names]
+    if unmatched:
+        raise ValueError(f"masks for {', '.join(unmatched)}, but {_why_unmatched(unmatched, names)}")
     located = []
     for name, mask in masks.items():
         own_name = names.get(name) or names[plain_name(name)]
         parameter = parameters[own_name]
+        if not torch.is_tensor(mask):
+            raise ValueError(f"the mask of {name} is {type(mask).__name__}, not a tensor of torch.bool")
         if mask.shape != parameter.shape or mask.dtype != torch.bool:
             raise ValueError(
                 f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
@@ -40,6 +42,18 @@ def _located(model, masks):
             )
         located.append((own_name, parameter, mask))
     return located
+
+
+def _why_unmatched(unmatched, names):
+    if any(f"{plain_name(name)}_orig" in names for name in unmatched):
+        return "torch.nn.utils.prune has pruned the model: from_torch_prune reads its masks, torch's remove() ends them"
+    for name in unmatched:
+        prefix, _, own_name = name.rpartition(".")
+        parametrized = f"{prefix}.parametrizations.{own_name}.".removeprefix(".")
+        if any(other.startswith(parametrized) for other in names):
+            return f"{name} is parametrized: remove the parametrization first"
+    first_names = ", ".join([*names][:5]) + (", …" if len(names) > 5 else "")
+    return f"the model's parameters are {first_names}"
 
 
 def matched(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
@@ -67,7 +81,14 @@ def apply_(model: nn.Module, masks: Masks) -> None:
 
 def save(masks: Masks, path: str | Path) -> None:
     """Write masks to a file: one bit an entry in numpy's ``.npz`` format, whatever the suffix; but one byte an entry
-    if it is ``.safetensors`` (which needs the package safetensors)."""
+    if it is ``.safetensors`` (which needs the package safetensors).
+
+    Raises:
+        ValueError: a mask that is no tensor of bool type.
+    """
+    for name, mask in masks.items():
+        if not torch.is_tensor(mask) or mask.dtype != torch.bool:
+            raise ValueError(f"the mask of {name} is {getattr(mask, 'dtype', type(mask).__name__)}, not torch.bool")
     if Path(path).suffix == ".safetensors":
         from safetensors.torch import save_file
 
@@ -158,6 +179,9 @@ def from_torch_prune(model: nn.Module) -> Masks:
     """The masks of a model that ``torch.nn.utils.prune`` has pruned, by this library or by any of its own methods.
 
     The model is left as it is; ``torch.nn.utils.prune.remove`` makes its weights plain parameters again.
+
+    Raises:
+        ValueError: ``torch.nn.utils.prune`` has no mask in this model.
     """
     masks, seen = {}, set()
     for prefix, module in model.named_modules():
@@ -167,4 +191,14 @@ def from_torch_prune(model: nn.Module) -> Masks:
             if own != name and mask is not None and id(original) not in seen:
                 seen.add(id(original))
                 masks[f"{prefix}.{name}".removeprefix(".")] = mask.bool()
-    return masks
+    if masks:
+        return masks
+    sparsified = [name for name, module in model.named_modules() if type(module).__name__ == "FakeSparsity"]
+    if sparsified:
+        raise ValueError(
+            f"torch.ao.pruning masks this model, not torch.nn.utils.prune ({', '.join(sparsified)}): call its "
+            "sparsifier's squash_mask(), after which the masks are {name: parameter != 0}"
+        )
+    raise ValueError(
+        "torch.nn.utils.prune has no mask in this model: it was never pruned by it, or its remove() was called since"
+    )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snipkit._attach import Attachment, Pruned, check_whole, hooks_for, hooks_of
+from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
 from snipkit.export import Masks, _located, apply_, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
 from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
 from snipkit.pool import (  # noqa: F401
@@ -69,7 +69,8 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
     """
     located = _located(model, masks)
     for name, parameter, _ in located:
-        check_whole(name, parameter)
+        if problem := distributed(parameter):
+            raise ValueError(f"no mask can be attached to {name}: {problem}")
     apply_(model, masks)
     # Under all its names, for every layer that shares a parameter may be called by itself.
     pruned_by_name = {}

@@ -20,15 +20,8 @@ if TYPE_CHECKING:
 
 Where = Callable[[str, nn.Module], bool]
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-LAYER_FUNCTIONS = (
-    nn.functional.linear,
-    nn.functional.conv1d,
-    nn.functional.conv2d,
-    nn.functional.conv3d,
-    nn.functional.conv_transpose1d,
-    nn.functional.conv_transpose2d,
-    nn.functional.conv_transpose3d,
-)
+LAYER_FUNCTIONS = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "einsum", "tensordot")
 WEIGHT_LAYERS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 REFUSED = {
     "computed": "is part of a weight (weight or spectral norm, parametrization, torch's pruning): remove that first",
@@ -222,50 +215,57 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
 
 
 def _recomputes(module: nn.Module, name: str, parameter: Tensor) -> bool:
-    """Whether a linear or convolutional layer of a class of its own turns zeros of its weight into something else.
+    """Whether a layer of a class of its own turns zeros of its weight into something else before it multiplies by it.
 
     A copy of the layer is called with half of its weight at 0, and the weight that reaches torch's function is looked
     at. Scaled weights, rounded ones and those in another precision have the same zeros; standardised ones have not.
     """
-    own_forward = not getattr(module.forward, "__module__", "").startswith("torch.")
-    if not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) or not own_forward or parameter.is_meta:
+    from_torch = (getattr(module.forward, "__module__", None) or "").startswith("torch.")
+    own_name = name.rpartition(".")[2]
+    if from_torch or parameter.is_meta or not parameter.is_floating_point() or next(module.children(), None):
         return False
-    if name.rpartition(".")[2] != "weight":
-        return False
+    entries = torch.linspace(1, 2, parameter.numel(), device=parameter.device).view(parameter.shape)
+    entries.view(-1)[::2] = 0
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _WatchedWeights(parameter.numel()) as watched:
-            layer = copy.deepcopy(module).eval()
-            entries = torch.linspace(1, 2, parameter.numel(), device=parameter.device)
-            entries[::2] = 0
-            layer.weight.copy_(entries.view_as(parameter))
-            layer.forward(_ones_for(layer))  # its hooks are for other inputs
-    except Exception:  # its forward takes something else than one tensor: nothing is known about it
+        layer = copy.deepcopy(module).eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _WatchedWeights(parameter) as watched:
+            getattr(layer, own_name).copy_(entries)
+            layer.forward(_ones_for(module, parameter))  # not by a call: hooks are made for other inputs
+    except Exception:  # it takes another input than a layer with such a weight: nothing is known about it
         return False
     return any(count > parameter.numel() // 2 for count in watched.nonzero_counts)
 
 
-def _ones_for(layer: nn.Linear | nn.modules.conv._ConvNd) -> Tensor:
-    """A small input of the right shape."""
-    if isinstance(layer, nn.Linear):
-        return layer.weight.new_ones(2, layer.in_features)
-    sizes = [rate * (size - 1) + 1 for size, rate in zip(layer.kernel_size, layer.dilation)]
-    return layer.weight.new_ones(1, layer.in_channels, *sizes)
+def _ones_for(module: nn.Module, weight: Tensor) -> Tensor:
+    """An input for a layer with such a weight, of a size that is not the weight's."""
+    inputs, *kernel = weight.shape[1:]
+    if isinstance(module, nn.modules.conv._ConvNd):
+        inputs = module.in_channels
+        kernel = [rate * (size - 1) + 1 for size, rate in zip(module.kernel_size, module.dilation)]
+    else:
+        inputs *= getattr(module, "groups", 1)
+    return weight.detach().new_ones(len(weight) + 1, inputs, *kernel)
 
 
 class _WatchedWeights(TorchFunctionMode):
-    """Counts the non-zero entries of the weights of a size that torch's linear and convolutional functions get."""
+    """Counts the non-zero entries of what torch's layer functions get in the place of a weight."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.size = size
+        self.weight = weight
         self.nonzero_counts: list[int] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function in LAYER_FUNCTIONS:
-            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            if torch.is_tensor(weight) and weight.numel() == self.size:
-                self.nonzero_counts.append(int(weight.count_nonzero()))
+        name = getattr(function, "__name__", "")
+        candidates: list[Any] = []
+        if name in LAYER_FUNCTIONS:
+            candidates = [kwargs.get("weight"), *args[1:2]]
+        elif name in PRODUCTS:
+            candidates = [*args, *kwargs.values()]
+        for tensor in candidates:
+            if torch.is_tensor(tensor) and sorted(tensor.shape) == sorted(self.weight.shape):
+                self.nonzero_counts.append(int(tensor.count_nonzero()))
         return function(*args, **kwargs)
 
 
