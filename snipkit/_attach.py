@@ -17,7 +17,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from snipkit.pool import storage_of
+from snipkit._weights import storage_of
 
 
 class Pruned:
@@ -40,7 +40,9 @@ class Pruned:
 
     def __call__(self, parameter: Tensor) -> None:
         gradient = parameter.grad
-        if gradient is not None and gradient.layout == torch.strided:  # torch cannot fill a sparse one
+        if (
+            gradient is not None and gradient.layout == torch.strided
+        ):  # torch cannot fill a sparse one
             gradient.masked_fill_(self.on(gradient.device), 0)
 
 
@@ -76,7 +78,11 @@ class MaskHook:
         module = self.module()
         if module is None:
             return
-        for hooks in (module._forward_pre_hooks, module._load_state_dict_post_hooks, module._state_dict_pre_hooks):
+        for hooks in (
+            module._forward_pre_hooks,
+            module._load_state_dict_post_hooks,
+            module._state_dict_pre_hooks,
+        ):
             for key, hook in list(hooks.items()):
                 if hook is self:
                     del hooks[key]
@@ -94,7 +100,9 @@ class MaskHook:
     def mask_(self, owner: nn.Module, own_name: str, pruned: Pruned) -> None:
         """Zero the pruned entries, and see to it that those of the gradient will be."""
         parameter = getattr(owner, own_name)
-        if not isinstance(parameter, nn.Parameter):  # functional_call or data parallelism has put a tensor in its place
+        if not isinstance(
+            parameter, nn.Parameter
+        ):  # functional_call or data parallelism has put a tensor in its place
             with torch.enable_grad():
                 masked = parameter.masked_fill(pruned.on(parameter.device), 0)
             if own_name in owner._parameters:
@@ -110,7 +118,9 @@ class MaskHook:
         if parameter.requires_grad and not any(hook is pruned for hook in gradient_hooks.values()):
             self._gradient_handles.append(parameter.register_post_accumulate_grad_hook(pruned))
 
-    def located(self, module: nn.Module, strict: bool = True) -> Iterator[tuple[nn.Module, str, Pruned]]:
+    def located(
+        self, module: nn.Module, strict: bool = True
+    ) -> Iterator[tuple[nn.Module, str, Pruned]]:
         """(owner, the parameter's name in it, pruned entries) of the masked parameters that the module still has.
 
         Raises:
@@ -122,12 +132,18 @@ class MaskHook:
                 owner = module.get_submodule(prefix)
             except AttributeError:
                 continue  # the part is gone, so nothing reads its parameters
-            if f"{own_name}_orig" in owner._parameters:  # torch.nn.utils.prune and spectral_norm leave a 0 at 0
+            if (
+                f"{own_name}_orig" in owner._parameters
+            ):  # torch.nn.utils.prune and spectral_norm leave a 0 at 0
                 own_name += "_orig"
             problem = _problem(owner, own_name, pruned)
             if problem and strict:
-                raise ValueError(f"the mask attached to {name} of {type(module).__name__} does not hold: {problem}")
-            if not problem and torch.is_tensor(getattr(owner, own_name, None)):  # not a method of a quantised layer
+                raise ValueError(
+                    f"the mask attached to {name} of {type(module).__name__} does not hold: {problem}"
+                )
+            if not problem and torch.is_tensor(
+                getattr(owner, own_name, None)
+            ):  # not a method of a quantised layer
                 yield owner, own_name, pruned
 
 
@@ -216,7 +232,9 @@ def _stepped(optimizer: Optimizer) -> Iterator[tuple[MaskHook, nn.Module, str, P
     if not _HOOKS:
         return
     # Storages are compared, since two parameters may share their memory.
-    storages = {storage_of(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    storages = {
+        storage_of(parameter) for group in optimizer.param_groups for parameter in group["params"]
+    }
     seen = set()
     for hook in list(_HOOKS):
         module = hook.module()

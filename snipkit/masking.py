@@ -73,7 +73,7 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
             raise ValueError(f"no mask can be attached to {name}: {problem}")
     apply_(model, masks)
     # Under all its names, for every layer that shares a parameter may be called by itself.
-    pruned_by_name = {}
+    pruned_by_name: dict[str, Pruned] = {}
     for _, parameter, mask in located:
         names = [name for name, other in model.named_parameters(remove_duplicate=False) if other is parameter]
         entries = ~mask.detach()
@@ -178,8 +178,9 @@ def empty_layers(masks: Masks) -> list[str]:
 def layer_table(masks: Masks) -> pd.DataFrame:
     """Kept and total parameters and density per parameter, as a table indexed by name. Needs pandas."""
     rows = {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
-    table = import_pandas().DataFrame.from_dict(rows, orient="index", columns=["kept", "total"]).rename_axis("parameter")
-    return table.assign(density=table.kept / table.total)
+    pandas = import_pandas()
+    table = pandas.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"])
+    return table.rename_axis("parameter").assign(density=table.kept / table.total)
 
 
 def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:

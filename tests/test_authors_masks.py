@@ -35,15 +35,18 @@ def in_our_layout(array):
 @pytest.mark.parametrize("file, network, layers", CASES, ids=[case[0] for case in CASES])
 def test_our_masks_are_the_authors_to_the_last_connection(file, network, layers):
     stored = np.load(DATA / f"authors_masks_{file}.npz")
-    batch = torch.from_numpy(stored["x"]).permute(0, 3, 1, 2), torch.from_numpy(stored["y"]).long()
+    images = torch.from_numpy(stored["x"]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(stored["y"]).long()
     authors_names = {}
     for number, layer in enumerate(layers, 1):
         authors_names |= {f"{layer}.weight": f"w{number}", f"{layer}.bias": f"b{number}"}
-    weights = {name: in_our_layout(stored[f"w_{authors_name}"]) for name, authors_name in authors_names.items()}
+    weights = {name: in_our_layout(stored[f"w_{short}"]) for name, short in authors_names.items()}
     for percent in (90, 98, 99):
-        model = models.build(network)
+        # In double precision: at 98 % the scores beside LeNet-5's cut differ by one part in 700,000, and another CPU
+        # may round float32 the other way. (Here float32 gives the same masks.)
+        model = models.build(network).double()
         model.load_state_dict(weights)
-        masks = snipkit.prune(model, batch, percent / 100)
+        masks = snipkit.prune(model, (images.double(), labels), percent / 100)
         assert masks.keys() == authors_names.keys()
         different = 0
         for name, authors_name in authors_names.items():
