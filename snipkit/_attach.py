@@ -20,12 +20,20 @@ from torch.optim.optimizer import (
 from snipkit._weights import storage_of
 
 
+# An integer type for each size of an entry in bytes.
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
 class Pruned:
-    """Which entries of a parameter are pruned; as a hook of the parameter, it zeros them in a complete gradient."""
+    """Which entries of a parameter are pruned.
+
+    As a hook of the parameter, it zeros them in a gradient that is complete.
+    """
 
     def __init__(self, entries: Tensor) -> None:
         self.entries = entries
         self._moved: dict[torch.device, Tensor] = {}
+        self._kept_bits: dict[int, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Tensor]:
         return {"entries": self.entries}
@@ -38,12 +46,23 @@ class Pruned:
             self._moved[device] = self.entries.to(device)
         return self._moved[device]
 
+    def fill_(self, tensor: Tensor) -> None:
+        """Zero the pruned entries, in place. (A NaN times 0 would be NaN.)"""
+        size = tensor.element_size()
+        plain = type(tensor) is Tensor and not tensor.requires_grad and size in INTEGERS
+        if tensor.device.type != "cpu" or not plain:
+            tensor.masked_fill_(self.on(tensor.device), 0)
+            return
+        # On a CPU, masked_fill_ takes 50 times as long as a bitwise "and".
+        if size not in self._kept_bits:
+            kept = ~self.on(tensor.device)
+            self._kept_bits[size] = -kept.to(INTEGERS[size])  # all bits or none
+        tensor.view(INTEGERS[size]).bitwise_and_(self._kept_bits[size])
+
     def __call__(self, parameter: Tensor) -> None:
         gradient = parameter.grad
-        if (
-            gradient is not None and gradient.layout == torch.strided
-        ):  # torch cannot fill a sparse one
-            gradient.masked_fill_(self.on(gradient.device), 0)
+        if gradient is not None and gradient.layout == torch.strided:  # torch cannot fill a sparse one
+            self.fill_(gradient)
 
 
 class MaskHook:
@@ -113,7 +132,7 @@ class MaskHook:
         if torch._C._functorch.peek_interpreter_stack() is not None:
             return  # inside of vmap, grad and the like, nothing that they do not map may be written to
         # Through .data, since writing must not count as a change: a layer may be called twice before backward().
-        parameter.data.masked_fill_(pruned.on(parameter.device), 0)
+        pruned.fill_(parameter.data)
         gradient_hooks = parameter._post_accumulate_grad_hooks or {}
         if parameter.requires_grad and not any(hook is pruned for hook in gradient_hooks.values()):
             self._gradient_handles.append(parameter.register_post_accumulate_grad_hook(pruned))

@@ -350,6 +350,19 @@ def test_two_masks_of_one_parameter_by_two_names():
     assert torch.equal(model["second"].weight.detach(), torch.eye(2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64, torch.complex128])
+def test_pruned_entries_are_zero_in_every_type_and_whatever_they_hold(dtype):
+    model = nn.Linear(5, 3).to(dtype)
+    mask = torch.rand(3, 5) < 0.5
+    masking.attach(model, {"weight": mask})
+    model.weight.data.fill_(float("nan"))
+    model.weight.grad = torch.full_like(model.weight, float("inf"))
+    model(torch.ones(1, 5, dtype=dtype))
+    assert torch.equal(model.weight != 0, mask)
+    sgd(model.parameters()).step()
+    assert torch.equal(model.weight != 0, mask) and torch.equal(model.weight.grad != 0, mask)
+
+
 def test_no_model_is_kept_alive():
     model, masks = build()
     handle = masking.attach(model, masks)
