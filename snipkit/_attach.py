@@ -4,6 +4,7 @@ The hooks belong to the modules, not to the parameters. So they find a parameter
 whatever has replaced it by then, and a copied, pickled or moved model keeps its masks.
 """
 
+import copy
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -219,6 +220,14 @@ def hooks_of(model: nn.Module) -> list[MaskHook]:
     """The hooks that a model has, from ``attach`` or from the model that it was copied or loaded from."""
     hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
     return [hook for hook in hooks if isinstance(hook, MaskHook)]
+
+
+def bare_copy(model: nn.Module) -> nn.Module:
+    """A deep copy without the masks that are attached to the model, to try something on."""
+    copied = copy.deepcopy(model)
+    for hook in hooks_of(copied):
+        hook.remove()
+    return copied
 
 
 # The hooks live as long as their modules do. An optimiser knows no modules, so all steps are watched from here.

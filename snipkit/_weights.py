@@ -1,6 +1,7 @@
 """What a parameter really is: which memory it lies in, and whether its layer multiplies by it."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def is_recomputed(module: nn.Module, own_name: str) -> bool:
     """
     weight = getattr(module, own_name)
     from_torch = (getattr(module.forward, "__module__", None) or "").startswith("torch.")
-    if from_torch or weight.is_meta or not weight.is_floating_point():
+    if from_torch or weight.is_meta or weight.dim() < 2 or not weight.is_floating_point():
         return False
     if next(module.children(), None) is not None:
         return False
@@ -78,6 +79,20 @@ def is_recomputed(module: nn.Module, own_name: str) -> bool:
         # It takes something else than one tensor of that shape, so nothing is known about it.
         return False
     return any(count > weight.numel() // 2 for count in watch.nonzero_counts)
+
+
+def refuse_recomputed(model: nn.Module, names: Iterable[str]) -> None:
+    """Raise ValueError for masks of weights that their layers recompute (see ``is_recomputed``)."""
+    recomputed = []
+    for name in names:
+        prefix, _, own_name = name.rpartition(".")
+        if own_name.startswith("weight") and is_recomputed(model.get_submodule(prefix), own_name):
+            recomputed.append(name)
+    if recomputed:
+        raise ValueError(
+            f"{', '.join(recomputed)}: the layer computes another weight from it, in which a 0 is no pruned connection "
+            "(weight standardisation): leave it out of the masks"
+        )
 
 
 def _inputs_for(module: nn.Module, weight: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
+from snipkit._weights import refuse_recomputed
+
 Masks = dict[str, Tensor]
 NEVER_CALLED = (nn.modules.linear.NonDynamicallyQuantizableLinear, nn.ParameterList, nn.ParameterDict)
 
@@ -161,6 +163,7 @@ def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
             f"{', '.join(uncalled)}: these layers are never called, their weights are read by other modules, where "
             "torch.nn.utils.prune cannot mask them. Use masking.attach, or leave them out of the masks"
         )
+    refuse_recomputed(model, [f"{prefix}.{own}".removeprefix(".") for prefix, _, own, _ in places])
     for _, owner, own, mask in places:
         torch_prune.custom_from_mask(owner, own, mask)
 

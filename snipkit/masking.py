@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
+from snipkit._weights import refuse_recomputed
 from snipkit.export import Masks, _located, apply_, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
 from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
 from snipkit.pool import (  # noqa: F401
@@ -64,14 +65,14 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
         a handle; its ``remove()`` takes the hooks off.
 
     Raises:
-        ValueError: masks that do not fit the model; nothing is changed then. Later on, when a masked parameter is read
-            that has got another shape or a parametrization since.
+        ValueError: masks that do not fit the model, or weights in which a 0 is no pruned connection (see ``prunable``);
+            nothing is changed then. Later on, when a masked parameter is read that has got another shape or a
+            parametrization since.
     """
     located = _located(model, masks)
     for name, parameter, _ in located:
         if problem := distributed(parameter):
             raise ValueError(f"no mask can be attached to {name}: {problem}")
-    apply_(model, masks)
     # Under all its names, for every layer that shares a parameter may be called by itself.
     pruned_by_name: dict[str, Pruned] = {}
     for _, parameter, mask in located:
@@ -80,6 +81,8 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
         if names[0] in pruned_by_name:  # two masks for one parameter, by two of its names
             entries |= pruned_by_name[names[0]].entries.to(entries.device)
         pruned_by_name |= dict.fromkeys(names, Pruned(entries))
+    refuse_recomputed(model, pruned_by_name)
+    apply_(model, masks)
     hooks = hooks_for(model, pruned_by_name)
     for hook in hooks:
         hook.register()

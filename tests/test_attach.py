@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, vector_to_parameters
 from torch.nn.utils import prune as torch_prune
 
 from snipkit import masking
+from snipkit._attach import bare_copy
 
 INPUTS = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(16) % 3
@@ -229,6 +230,16 @@ def test_copies_and_loaded_models_keep_their_masks(copied):
     assert revived(twin, masks) > 0
 
 
+def test_a_bare_copy_has_no_masks_and_the_model_keeps_its_own():
+    model, masks = build()
+    masking.attach(model, masks)
+    twin = bare_copy(model)
+    for network in (twin, model):
+        ones_by_vector(network)
+        network(INPUTS)
+    assert twin[0].weight.all() and revived(model, masks) == 0
+
+
 def test_a_handle_takes_off_its_own_masks_and_no_others():
     model, masks = build()
     names = list(masks)
@@ -350,6 +361,7 @@ def test_two_masks_of_one_parameter_by_two_names():
     assert torch.equal(model["second"].weight.detach(), torch.eye(2))
 
 
+@pytest.mark.filterwarnings("ignore:Complex modules:UserWarning")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64, torch.complex128])
 def test_pruned_entries_are_zero_in_every_type_and_whatever_they_hold(dtype):
     model = nn.Linear(5, 3).to(dtype)

@@ -61,7 +61,7 @@ def imported(path):
 
 
 METHOD = [
-    "data", "export", "_weights", "pool", "_attach", "ladder", "masking", "scoring", "successors", "saliency", "models", "recipe", "training",
+    "data", "_weights", "export", "pool", "_attach", "ladder", "masking", "scoring", "successors", "saliency", "models", "recipe", "training",
 ]
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
