@@ -62,7 +62,9 @@ class Pruned:
 
     def __call__(self, parameter: Tensor) -> None:
         gradient = parameter.grad
-        if gradient is not None and gradient.layout == torch.strided:  # torch cannot fill a sparse one
+        if (
+            gradient is not None and gradient.layout == torch.strided
+        ):  # torch cannot fill a sparse one
             self.fill_(gradient)
 
 

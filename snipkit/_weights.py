@@ -42,8 +42,12 @@ def share_memory(first: Tensor, second: Tensor) -> bool:
     if first.dtype != second.dtype or (first.is_contiguous() and second.is_contiguous()):
         return True
     places = torch.arange(max(end, second_end), device="cpu")
-    first_places = places.as_strided(first.shape, first.stride(), first.storage_offset()).reshape(-1)
-    second_places = places.as_strided(second.shape, second.stride(), second.storage_offset()).reshape(-1)
+    first_places = places.as_strided(first.shape, first.stride(), first.storage_offset()).reshape(
+        -1
+    )
+    second_places = places.as_strided(
+        second.shape, second.stride(), second.storage_offset()
+    ).reshape(-1)
     return bool(torch.isin(first_places, second_places).any())
 
 

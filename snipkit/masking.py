@@ -46,16 +46,19 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
 
     They are set to 0 again
 
-    - whenever the model, a layer with a mask or the parent of such a layer is called: whatever has replaced, drawn or
-      written the parameters by then;
-    - before and after each step of any ``torch.optim.Optimizer``: gradients may come from elsewhere than ``backward``;
+    - whenever the model, a layer with a mask or the parent of such a layer is called: whatever has
+      replaced, drawn or written the parameters by then;
+    - before and after each step of any ``torch.optim.Optimizer``, for gradients may come from elsewhere
+      than ``backward``;
     - by ``load_state_dict`` and ``state_dict``.
 
-    ``backward`` leaves 0 in their gradients, so that clipping by norm sees the kept ones only. Copies of the model, and
-    a model that was saved whole and loaded, keep their masks: ``attached(copy).remove()`` takes them off.
+    ``backward`` leaves 0 in their gradients, so that clipping by norm sees the kept ones only. Copies of
+    the model, and a model that was saved whole and loaded, keep their masks:
+    ``attached(copy).remove()`` takes them off.
 
-    Between a write of your own and the next call the parameters hold what was written: call ``apply_`` if you read them
-    before. A compiled model has no masking inside: attach to what ``torch.compile`` returns.
+    Between a write of your own and the next call the parameters hold what was written: call ``apply_``
+    if you read them before. A compiled model has no masking inside: attach to what ``torch.compile``
+    returns.
 
     Args:
         model: any module whose parameters are in one piece on each process.
@@ -65,18 +68,21 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
         a handle; its ``remove()`` takes the hooks off.
 
     Raises:
-        ValueError: masks that do not fit the model, or weights in which a 0 is no pruned connection (see ``prunable``);
-            nothing is changed then. Later on, when a masked parameter is read that has got another shape or a
-            parametrization since.
+        ValueError: masks that do not fit the model, or weights in which a 0 is no pruned connection (see
+            ``prunable``); nothing is changed then. Later on, when a masked parameter is read that has
+            got another shape or a parametrization since.
     """
     located = _located(model, masks)
     for name, parameter, _ in located:
         if problem := distributed(parameter):
             raise ValueError(f"no mask can be attached to {name}: {problem}")
-    # Under all its names, for every layer that shares a parameter may be called by itself.
     pruned_by_name: dict[str, Pruned] = {}
     for _, parameter, mask in located:
-        names = [name for name, other in model.named_parameters(remove_duplicate=False) if other is parameter]
+        # Under all its names, for every layer that shares a parameter may be called by itself.
+        names = []
+        for name, candidate in model.named_parameters(remove_duplicate=False):
+            if candidate is parameter:
+                names.append(name)
         entries = ~mask.detach()
         if names[0] in pruned_by_name:  # two masks for one parameter, by two of its names
             entries |= pruned_by_name[names[0]].entries.to(entries.device)
@@ -90,7 +96,7 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
 
 
 def attached(model: nn.Module) -> Attachment:
-    """A handle for all masks that are attached to a model, to ``remove()`` them from a copied or loaded one."""
+    """A handle for all masks that are attached to a model: ``remove()`` them from a copied or loaded one."""
     return Attachment(hooks_of(model))
 
 
@@ -131,22 +137,30 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: i
         for layer, share in sparsity.items():
             names = [name for name in scores if f"{name}.".startswith(f"{layer}.")]
             if not names or not ungrouped.keys() >= set(names):
-                raise ValueError(f"{layer} is none of the scored layers, or overlaps another one: {', '.join(scores)}")
+                raise ValueError(
+                    f"{layer} is none of the scored layers, or overlaps another one: {', '.join(scores)}"
+                )
             groups.append(({name: ungrouped.pop(name) for name in names}, share))
     for group, share in groups:
-        masks |= _highest(group, keep or kept_count(sum(score.numel() for score in group.values()), share))
-    if empty := empty_layers(masks):
+        size = sum(score.numel() for score in group.values())
+        masks |= _highest(group, keep or kept_count(size, share))
+    empty = empty_layers(masks)
+    if empty:
         warnings.warn(
-            f"no weight is left in {', '.join(empty)}: the network cannot learn; prune less, or by another criterion",
-            EmptyLayerWarning, stacklevel=2,
+            f"no weight is left in {', '.join(empty)}: the network cannot learn; prune less, or by "
+            "another criterion",
+            EmptyLayerWarning,
+            stacklevel=2,
         )
     return masks
 
 
-def _highest(scores, kappa):
+def _highest(scores: Mapping[str, Tensor], kappa: int) -> Masks:
     """Masks of exactly ``kappa`` entries: the highest, and of equal ones the first."""
-    flat = torch.cat([score.detach().flatten().cpu() for score in scores.values()])
-    flat = flat.numpy() if flat.dtype.itemsize >= 4 else flat.float().numpy()  # numpy has no bfloat16
+    joined = torch.cat([score.detach().flatten().cpu() for score in scores.values()])
+    if joined.dtype.itemsize < 4:  # numpy has no bfloat16
+        joined = joined.float()
+    flat = joined.numpy()
     if np.isnan(flat).any():
         raise ValueError("some scores are NaN: there is no order to keep the highest by")
     kept = np.ones(len(flat), bool)
@@ -156,7 +170,10 @@ def _highest(scores, kappa):
         ties = np.flatnonzero(flat == lowest_kept)
         kept[ties[: kappa - np.count_nonzero(kept)]] = True
     parts = torch.from_numpy(kept).split([score.numel() for score in scores.values()])
-    return {name: part.view(score.shape).to(score.device) for (name, score), part in zip(scores.items(), parts)}
+    masks = {}
+    for (name, score), part in zip(scores.items(), parts):
+        masks[name] = part.view(score.shape).to(score.device)
+    return masks
 
 
 def keep_lowest(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None) -> Masks:

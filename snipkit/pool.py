@@ -192,7 +192,7 @@ def _survey(
         elif role in PRUNED:
             role = _checked_role(role, parameter, places, owners)
         roles[parameter] = role
-    weight_owners = set()
+    weight_owners: set[nn.Module] = set()
     for parameter, role in roles.items():
         if role == "weight":
             weight_owners.update(module for _, module in owners[parameter])

@@ -50,7 +50,9 @@ def backward(model):
 
 def gradients_by_hand(model):
     parameters = list(model.parameters())
-    gradients = torch.autograd.grad(cross_entropy(model(INPUTS), LABELS), parameters, allow_unused=True)
+    gradients = torch.autograd.grad(
+        cross_entropy(model(INPUTS), LABELS), parameters, allow_unused=True
+    )
     for parameter, gradient in zip(parameters, gradients):
         parameter.grad = gradient
 
@@ -275,7 +277,9 @@ def test_function_transforms_see_masked_parameters_and_leave_those_of_the_caller
     torch.testing.assert_close(batched[1], model(INPUTS))
     twice_differentiable = {name: p * 2 for name, p in model.named_parameters()}
     loss = outputs(twice_differentiable).sum() + outputs(twice_differentiable).sum()
-    gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(
+        loss, list(model.parameters()), create_graph=True, allow_unused=True
+    )
     assert gradients[0][masks["0.weight"]].any() and not gradients[0][~masks["0.weight"]].any()
 
 
@@ -308,7 +312,10 @@ def weight_norm(model):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (weight_norm, "0.weight of Sequential does not hold: the parameter is computed from others"),
+        (
+            weight_norm,
+            "0.weight of Sequential does not hold: the parameter is computed from others",
+        ),
         (lambda model: nn.utils.weight_norm(model[0]), "the parameter is computed from others now"),
         (
             lambda model: setattr(model, "2", nn.Linear(8, 5)),
@@ -343,13 +350,17 @@ def test_parameters_that_are_spread_over_processes_are_refused():
     model, masks = build()
     model[0].weight.placements = ()  # as a DTensor has them
     before = model[2].weight.clone()
-    with pytest.raises(ValueError, match="no mask can be attached to 0.weight: .* spread over processes"):
+    with pytest.raises(
+        ValueError, match="no mask can be attached to 0.weight: .* spread over processes"
+    ):
         masking.attach(model, masks)
     assert torch.equal(before, model[2].weight)
 
 
 def test_two_masks_of_one_parameter_by_two_names():
-    model = nn.ModuleDict({"first": nn.Linear(2, 2, bias=False), "second": nn.Linear(2, 2, bias=False)})
+    model = nn.ModuleDict(
+        {"first": nn.Linear(2, 2, bias=False), "second": nn.Linear(2, 2, bias=False)}
+    )
     model["second"].weight = model["first"].weight
     masks = {
         "first.weight": torch.tensor([[True, False], [True, True]]),
@@ -362,7 +373,9 @@ def test_two_masks_of_one_parameter_by_two_names():
 
 
 @pytest.mark.filterwarnings("ignore:Complex modules:UserWarning")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64, torch.complex128])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.bfloat16, torch.complex64, torch.complex128]
+)
 def test_pruned_entries_are_zero_in_every_type_and_whatever_they_hold(dtype):
     model = nn.Linear(5, 3).to(dtype)
     mask = torch.rand(3, 5) < 0.5
