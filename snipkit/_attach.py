@@ -1,7 +1,8 @@
-"""The hooks behind ``masking.attach``: they set pruned entries to 0 wherever parameters are read, stepped or saved.
+"""The hooks behind ``masking.attach``: pruned entries are 0 wherever parameters are read or saved.
 
-The hooks belong to the modules, not to the parameters. So they find a parameter by its name at the moment of use,
-whatever has replaced it by then, and a copied, pickled or moved model keeps its masks.
+The hooks belong to the modules, not to the parameters. So they find a parameter by its name at the
+moment of use, whatever has replaced it by then, and a copied, pickled or moved model keeps its
+masks.
 """
 
 import copy
@@ -19,7 +20,6 @@ from torch.optim.optimizer import (
 )
 
 from snipkit._weights import storage_of
-
 
 # An integer type for each size of an entry in bytes.
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -69,7 +69,7 @@ class Pruned:
 
 
 class MaskHook:
-    """Masks the parameters of one module and of its parts whenever that module is called, loaded or saved."""
+    """Masks a module's parameters, and those of its parts, when it is called, loaded or saved."""
 
     def __init__(self, module: nn.Module, pruned: dict[str, Pruned]) -> None:
         self.pruned = pruned  # by the parameter's name within the module
@@ -133,8 +133,9 @@ class MaskHook:
                 setattr(owner, own_name, masked)
             return
         if torch._C._functorch.peek_interpreter_stack() is not None:
-            return  # inside of vmap, grad and the like, nothing that they do not map may be written to
-        # Through .data, since writing must not count as a change: a layer may be called twice before backward().
+            return  # inside of vmap, grad and the like, only what they map may be written to
+        # Through .data, since writing must not count as a change: a layer may be called twice
+        # before backward().
         pruned.fill_(parameter.data)
         gradient_hooks = parameter._post_accumulate_grad_hooks or {}
         if parameter.requires_grad and not any(hook is pruned for hook in gradient_hooks.values()):
@@ -143,10 +144,11 @@ class MaskHook:
     def located(
         self, module: nn.Module, strict: bool = True
     ) -> Iterator[tuple[nn.Module, str, Pruned]]:
-        """(owner, the parameter's name in it, pruned entries) of the masked parameters that the module still has.
+        """(owner, name in it, pruned entries) of the masked parameters that the module still has.
 
         Raises:
-            ValueError: if strict, for a parameter that cannot be masked any more; it is left out otherwise.
+            ValueError: if strict, for a parameter that cannot be masked any more; it is left out
+                otherwise.
         """
         for name, pruned in self.pruned.items():
             prefix, _, own_name = name.rpartition(".")
@@ -161,7 +163,8 @@ class MaskHook:
             problem = _problem(owner, own_name, pruned)
             if problem and strict:
                 raise ValueError(
-                    f"the mask attached to {name} of {type(module).__name__} does not hold: {problem}"
+                    f"the mask attached to {name} of {type(module).__name__} does not hold: "
+                    f"{problem}"
                 )
             if not problem and torch.is_tensor(
                 getattr(owner, own_name, None)
@@ -174,8 +177,8 @@ def _problem(owner: nn.Module, own_name: str, pruned: Pruned) -> str | None:
     advice = "call remove() on what attach returned"
     if is_parametrized(owner, own_name) or f"{own_name}_g" in owner._parameters:
         return (
-            "the parameter is computed from others now (a parametrization, weight norm), so a 0 in it is no pruned "
-            f"connection: {advice}, or undo that"
+            "the parameter is computed from others now (a parametrization, weight norm), so a 0 in "
+            f"it is no pruned connection: {advice}, or undo that"
         )
     parameter = getattr(owner, own_name, None)
     if torch.is_tensor(parameter) and parameter.shape != pruned.entries.shape:
@@ -188,7 +191,10 @@ def distributed(parameter: object) -> str | None:
     """Why a parameter of which each process has a part cannot be masked; None for any other."""
     if not hasattr(parameter, "placements"):
         return None
-    return "the parameter is spread over processes (a DTensor): mask each part's parameter and gradient yourself"
+    return (
+        "the parameter is spread over processes (a DTensor): mask the parameter and the gradient of "
+        "each part yourself"
+    )
 
 
 class Attachment:
@@ -204,10 +210,10 @@ class Attachment:
 
 
 def hooks_for(model: nn.Module, pruned: dict[str, Pruned]) -> list[MaskHook]:
-    """A hook for the model, for each module that has a masked parameter, and for that module's parent.
+    """A hook for the model, for each module with a masked parameter, and for the parents of those.
 
-    The model alone is not enough, since parts of it may be called by themselves; nor are the owners, since some are
-    never called: their parents read the weights.
+    The model alone is not enough, since parts of it may be called by themselves; nor are the
+    owners, since some are never called: their parents read the weights.
     """
     names_in_module: dict[nn.Module, dict[str, Pruned]] = {}
     for name, entries in pruned.items():
@@ -219,7 +225,7 @@ def hooks_for(model: nn.Module, pruned: dict[str, Pruned]) -> list[MaskHook]:
 
 
 def hooks_of(model: nn.Module) -> list[MaskHook]:
-    """The hooks that a model has, from ``attach`` or from the model that it was copied or loaded from."""
+    """The hooks that a model has, be it from ``attach`` or from what it was copied from."""
     hooks = [hook for module in model.modules() for hook in module._forward_pre_hooks.values()]
     return [hook for hook in hooks if isinstance(hook, MaskHook)]
 
@@ -232,7 +238,8 @@ def bare_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
-# The hooks live as long as their modules do. An optimiser knows no modules, so all steps are watched from here.
+# The hooks live as long as their modules do. An optimiser knows no modules, so all steps are
+# watched from here.
 _HOOKS: weakref.WeakSet[MaskHook] = weakref.WeakSet()
 _step_handles: list[Any] = []
 
@@ -252,7 +259,7 @@ def _before_step(optimizer: Optimizer, *_: Any) -> None:
 
 
 def _after_step(optimizer: Optimizer, *_: Any) -> None:
-    """Mask what the step has moved: by older momentum, or because the optimiser mixes the entries of a matrix."""
+    """Mask what the step has moved, by older momentum or by mixing the entries of a matrix."""
     for hook, owner, own_name, pruned in _stepped(optimizer):
         hook.mask_(owner, own_name, pruned)
 

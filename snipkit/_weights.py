@@ -38,7 +38,7 @@ def share_memory(first: Tensor, second: Tensor) -> bool:
     start, end = _extent(first)
     second_start, second_end = _extent(second)
     if end <= second_start or second_end <= start:
-        return False  # such as the weights of an LSTM on a GPU, which lie side by side in one piece of memory
+        return False  # such as the weights of an LSTM on a GPU, side by side in one memory
     if first.dtype != second.dtype or (first.is_contiguous() and second.is_contiguous()):
         return True
     places = torch.arange(max(end, second_end), device="cpu")
@@ -59,7 +59,7 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
 
 
 def is_recomputed(module: nn.Module, own_name: str) -> bool:
-    """Whether a layer of a class of its own multiplies by something that is not 0 where its weight is.
+    """Whether a layer multiplies by something that is not 0 where its weight is 0.
 
     A copy of the layer is called with half of its weight at 0, and the weight that reaches torch's
     function is looked at. Scaled weights, rounded ones and those in another precision have the same
@@ -94,8 +94,8 @@ def refuse_recomputed(model: nn.Module, names: Iterable[str]) -> None:
             recomputed.append(name)
     if recomputed:
         raise ValueError(
-            f"{', '.join(recomputed)}: the layer computes another weight from it, in which a 0 is no pruned connection "
-            "(weight standardisation): leave it out of the masks"
+            f"{', '.join(recomputed)}: the layer computes another weight from it, in which a 0 is "
+            "no pruned connection (weight standardisation): leave it out of the masks"
         )
 
 

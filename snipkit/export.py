@@ -24,7 +24,7 @@ NEVER_CALLED = (
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name without what ``torch.compile`` and data-parallel wrappers put before it."""
+    """A parameter's name without the prefixes of ``torch.compile`` and data-parallel wrappers."""
     return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
@@ -99,8 +99,8 @@ def apply_(model: nn.Module, masks: Masks) -> None:
 def save(masks: Masks, path: str | Path) -> None:
     """Write masks to a file.
 
-    It is in numpy's ``.npz`` format, one bit an entry, whatever the suffix; but in that of safetensors,
-    one byte an entry, if the suffix is ``.safetensors`` (which needs that package).
+    It is in numpy's ``.npz`` format, one bit an entry, whatever the suffix; but in that of
+    safetensors, one byte an entry, if the suffix is ``.safetensors`` (which needs that package).
 
     Raises:
         ValueError: a mask that is no tensor of bool type.
@@ -163,10 +163,10 @@ def _unpacked(key: str, packed: np.ndarray) -> tuple[str, Tensor]:
 
 
 def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
-    """Hand the masks over to ``torch.nn.utils.prune``, in place: it keeps ``weight_orig``, ``weight_mask``.
+    """Hand the masks over to ``torch.nn.utils.prune``, in place, as its ``weight_mask`` buffers.
 
-    torch computes a masked weight anew just before its layer is called. All layers that share a weight
-    get its mask.
+    torch computes a masked weight anew just before its layer is called. All layers that share a
+    weight get its mask.
 
     Args:
         inputs: a batch for the model (a tuple: its arguments). With it all layers are found whose
@@ -175,8 +175,8 @@ def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
 
     Raises:
         ValueError: masks that do not fit the model; weights of layers that are never called (torch
-            would not compute those anew, so use ``attach`` there); weights in which a 0 is no pruned
-            connection (see ``prunable``). Nothing is changed then.
+            would not compute those anew, so use ``attach`` there); weights in which a 0 is no
+            pruned connection (see ``prunable``). Nothing is changed then.
     """
     owners: dict[int, list[tuple[str, nn.Module, str]]] = {}
     for prefix, module in model.named_modules():
@@ -195,9 +195,9 @@ def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
             uncalled.append(full_name)
     if uncalled:
         raise ValueError(
-            f"{', '.join(uncalled)}: these layers are never called, their weights are read by other "
-            "modules, where torch.nn.utils.prune cannot mask them. Use masking.attach, or leave them out "
-            "of the masks"
+            f"{', '.join(uncalled)}: these layers are never called, their weights are read by "
+            "other modules, where torch.nn.utils.prune cannot mask them. Use masking.attach, or leave "
+            "them out of the masks"
         )
     refuse_recomputed(model, [full_name for full_name, _, _, _ in places])
     for _, module, own_name, mask in places:
@@ -216,9 +216,10 @@ def _called(model: nn.Module, inputs: Any) -> set[str]:
 
 
 def from_torch_prune(model: nn.Module) -> Masks:
-    """The masks of a model that ``torch.nn.utils.prune`` has pruned, by this library or by its own methods.
+    """The masks of a model that ``torch.nn.utils.prune`` has pruned, by whichever method.
 
-    The model is left as it is; ``torch.nn.utils.prune.remove`` makes its weights plain parameters again.
+    The model is left as it is; ``torch.nn.utils.prune.remove`` makes its weights plain parameters
+    again.
 
     Raises:
         ValueError: ``torch.nn.utils.prune`` has no mask in this model.
@@ -240,10 +241,11 @@ def from_torch_prune(model: nn.Module) -> Masks:
             sparsified.append(name)
     if sparsified:
         raise ValueError(
-            f"torch.ao.pruning masks this model, not torch.nn.utils.prune ({', '.join(sparsified)}): call "
-            "its sparsifier's squash_mask(), after which the masks are {name: parameter != 0}"
+            "torch.ao.pruning masks this model, not torch.nn.utils.prune "
+            f"({', '.join(sparsified)}): call its sparsifier's squash_mask(), after which the masks "
+            "are {name: parameter != 0}"
         )
     raise ValueError(
-        "torch.nn.utils.prune has no mask in this model: it was never pruned by it, or its remove() was "
-        "called since"
+        "torch.nn.utils.prune has no mask in this model: it was never pruned by it, or its remove() "
+        "was called since"
     )

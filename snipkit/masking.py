@@ -17,7 +17,16 @@ from torch.overrides import TorchFunctionMode
 
 from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
 from snipkit._weights import refuse_recomputed
-from snipkit.export import Masks, _located, apply_, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
+from snipkit.export import (  # noqa: F401
+    Masks,
+    _located,
+    apply_,
+    from_torch_prune,
+    load,
+    matched,
+    save,
+    to_torch_prune,
+)
 from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
 from snipkit.pool import (  # noqa: F401
     Where,
@@ -48,17 +57,17 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
 
     - whenever the model, a layer with a mask or the parent of such a layer is called: whatever has
       replaced, drawn or written the parameters by then;
-    - before and after each step of any ``torch.optim.Optimizer``, for gradients may come from elsewhere
-      than ``backward``;
+    - before and after each step of any ``torch.optim.Optimizer``, for gradients may come from
+      elsewhere than ``backward``;
     - by ``load_state_dict`` and ``state_dict``.
 
-    ``backward`` leaves 0 in their gradients, so that clipping by norm sees the kept ones only. Copies of
-    the model, and a model that was saved whole and loaded, keep their masks:
+    ``backward`` leaves 0 in their gradients, so that clipping by norm sees the kept ones only.
+    Copies of the model, and a model that was saved whole and loaded, keep their masks:
     ``attached(copy).remove()`` takes them off.
 
-    Between a write of your own and the next call the parameters hold what was written: call ``apply_``
-    if you read them before. A compiled model has no masking inside: attach to what ``torch.compile``
-    returns.
+    Between a write of your own and the next call the parameters hold what was written: call
+    ``apply_`` if you read them before. A compiled model has no masking inside: attach to what
+    ``torch.compile`` returns.
 
     Args:
         model: any module whose parameters are in one piece on each process.
@@ -68,9 +77,9 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
         a handle; its ``remove()`` takes the hooks off.
 
     Raises:
-        ValueError: masks that do not fit the model, or weights in which a 0 is no pruned connection (see
-            ``prunable``); nothing is changed then. Later on, when a masked parameter is read that has
-            got another shape or a parametrization since.
+        ValueError: masks that do not fit the model, or weights in which a 0 is no pruned connection
+            (see ``prunable``); nothing is changed then. Later on, when a masked parameter is read
+            that has got another shape or a parametrization since.
     """
     located = _located(model, masks)
     for name, parameter, _ in located:
@@ -96,34 +105,42 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
 
 
 def attached(model: nn.Module) -> Attachment:
-    """A handle for all masks that are attached to a model: ``remove()`` them from a copied or loaded one."""
+    """A handle for the masks that a copied or loaded model has brought with it, to ``remove()``."""
     return Attachment(hooks_of(model))
 
 
-def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None) -> Masks:
-    """Keep the highest scores of the whole network: exactly ``kept_count(m, sparsity)`` of m, whatever the ties.
+def keep_top(
+    scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None
+) -> Masks:
+    """Keep the highest scores of the whole network: exactly ``kept_count(m, sparsity)`` of m.
 
-    Equal scores are kept from the lower index on, in the order of ``scores`` and row-major within a tensor.
+    Equal scores are kept from the lower index on, in the order of ``scores`` and row-major within a
+    tensor.
 
     Args:
-        scores: name → score tensor, such as a criterion returns; the masks are of its shape and on its device.
-        sparsity: share to remove, in [0, 1); or a dict of layer → share. A layer is a parameter's name or a module's,
-            whose parameters are then ranked together; what the dict does not name is kept whole.
+        scores: name → score tensor, such as a criterion returns; the masks are of its shape and on
+            its device.
+        sparsity: share to remove, in [0, 1); or a dict of layer → share. A layer is a parameter's
+            name or a module's, whose parameters are then ranked together; what the dict does not
+            name is kept whole.
         keep: in place of ``sparsity``, the number of parameters to keep, from 1 to m.
 
     Warns:
         EmptyLayerWarning: names the weights of which nothing is left.
 
     Raises:
-        ValueError: a sparsity or count out of range, both or none of them, an unknown layer, layers that overlap, or
-            scores that are NaN.
+        ValueError: a sparsity or count out of range, both or none of them, an unknown layer, layers
+            that overlap, or scores that are NaN.
 
-    Source: SNIP, equation 4 and Algorithm 1, lines 4 and 5; the tie rule is that of the authors' code.
+    Source: SNIP, equation 4 and Algorithm 1, lines 4 and 5; the tie rule is that of the authors'
+    code.
     """
     if not scores:
         raise ValueError("no scores to rank: the model has no prunable parameter")
     if (sparsity is None) == (keep is None):
-        raise ValueError("pass sparsity, the share to remove, or keep, the number to keep: one of them")
+        raise ValueError(
+            "pass sparsity, the share to remove, or keep, the number to keep: one of them"
+        )
     total = sum(score.numel() for score in scores.values())
     if keep is not None:
         check_keep(keep, total)
@@ -138,7 +155,8 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: i
             names = [name for name in scores if f"{name}.".startswith(f"{layer}.")]
             if not names or not ungrouped.keys() >= set(names):
                 raise ValueError(
-                    f"{layer} is none of the scored layers, or overlaps another one: {', '.join(scores)}"
+                    f"{layer} is none of the scored layers, or overlaps another one: "
+                    f"{', '.join(scores)}"
                 )
             groups.append(({name: ungrouped.pop(name) for name in names}, share))
     for group, share in groups:
@@ -176,17 +194,24 @@ def _highest(scores: Mapping[str, Tensor], kappa: int) -> Masks:
     return masks
 
 
-def keep_lowest(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None) -> Masks:
-    """The inverted criterion: as ``keep_top``, but the *least* important connections are kept (a sanity check)."""
+def keep_lowest(
+    scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None
+) -> Masks:
+    """The inverted criterion, a sanity check: as ``keep_top``, but the *lowest* scores are kept."""
     return keep_top({name: -score for name, score in scores.items()}, sparsity, keep=keep)
 
 
 def overlap(first: Masks, second: Masks) -> tuple[float, float]:
-    """The share of what the first mask set keeps that the second keeps too; and the share expected by chance, if each
-    layer kept as many as it does, but independently."""
-    common = sum(int((mask & second[name]).sum()) for name, mask in first.items())
-    chance = sum(int(mask.sum()) * int(second[name].sum()) / mask.numel() for name, mask in first.items())
-    kept = sum(int(mask.sum()) for mask in first.values())
+    """The share of what the first mask set keeps that the second keeps, too; and what chance gives.
+
+    By chance: if each layer kept as many as it does, but independently.
+    """
+    common, chance, kept = 0, 0.0, 0
+    for name, mask in first.items():
+        count = int(mask.sum())
+        kept += count
+        common += int((mask & second[name]).sum())
+        chance += count * int(second[name].sum()) / mask.numel()
     return common / kept, chance / kept
 
 
@@ -196,7 +221,7 @@ def empty_layers(masks: Masks) -> list[str]:
 
 
 def layer_table(masks: Masks) -> pd.DataFrame:
-    """Kept and total parameters and density per parameter, as a table indexed by name. Needs pandas."""
+    """Kept and total entries and density of each parameter, a table by name. Needs pandas."""
     rows = {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
     pandas = import_pandas()
     table = pandas.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"])

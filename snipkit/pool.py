@@ -46,37 +46,39 @@ REFUSED = {
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a normalisation layer: torch's, or one of a class called ``…Norm``, ``…Norm2d``."""
+    """Whether a module is a normalisation layer: torch's, or of a class ``…Norm``, ``…Norm2d``."""
     named_so = re.search(r"Norm(\dd)?$", type(module).__name__) is not None
     return isinstance(module, NORM_LAYERS) or named_so
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter is a bias, by its own name (``bias``, ``bias_ih_l0``, ``in_proj_bias``)."""
+    """Whether a parameter is a bias, by its own name (``bias``, ``bias_ih_l0``)."""
     return "bias" in name.rpartition(".")[2]
 
 
 def prunable(
     model: nn.Module, *, biases: bool = True, where: Where | None = None
 ) -> dict[str, nn.Parameter]:
-    """The parameters that pruning may remove, in the order and under the (first) names of ``named_parameters``.
+    """The parameters that pruning may remove, by the first of their names, in the model's order.
 
     The type of the module decides. Weights are the matrices and kernels of linear, bilinear,
-    convolutional, recurrent and attention layers; in modules of other types, those called ``weight…``
-    with more than one row and column. Biases are those of modules with a pruned weight. Everything
-    else stays: normalisation layers, lookup tables (``nn.Embedding``: the rows of all words outside the
-    scoring batch would go), tokens, positions, scales, frozen parameters (``requires_grad`` is False).
-    A shared parameter is a weight if one of its modules makes it one.
+    convolutional, recurrent and attention layers; in modules of other types, those called
+    ``weight…`` with more than one row and column. Biases are those of modules with a pruned weight.
+    Everything else stays: normalisation layers, lookup tables (``nn.Embedding``: the rows of all
+    words outside the scoring batch would go), tokens, positions, scales, frozen parameters
+    (``requires_grad`` is False). A shared parameter is a weight if one of its modules makes it one.
 
     Args:
         where: ``(name, owning module) -> bool``; parameters that it is False for (by any of their
             names) are left out.
 
     Raises:
-        ValueError: weights that are complex, lazy and without a shape, computed from other parameters,
-            or other than what their layer multiplies by; two parameters that share memory.
+        ValueError: weights that are complex, lazy and without a shape, computed from other
+            parameters, or other than what their layer multiplies by; two parameters that share
+            memory.
 
-    Source: SNIP section 5 with the authors' code, where biases are in the pool and batch norm is not.
+    Source: SNIP section 5 with the authors' code, where biases are in the pool and batch norm is
+    not.
     """
     survey = _survey(model, biases, where)
     problems = []
@@ -105,7 +107,7 @@ def to_prune(
 def prunable_table(
     model: nn.Module, *, biases: bool = True, where: Where | None = None, by: str = "parameter"
 ) -> pd.DataFrame:
-    """All parameters, and what ``prunable`` says to them: a table to look at before pruning. Needs pandas.
+    """All parameters, and what ``prunable`` says to them: a table to look at before pruning.
 
     Args:
         biases, where: as for ``prunable``.
@@ -113,14 +115,15 @@ def prunable_table(
             layers and each role that it has.
 
     Returns:
-        By parameter: ``pruned``, ``role`` ("weight", "bias", or why not), ``layer`` (class), ``shape``,
-        ``shared with`` (names).
+        By parameter: ``pruned``, ``role`` ("weight", "bias", or why not), ``layer`` (class),
+        ``shape``, ``shared with`` (names).
 
         By layer: ``layer``, ``role``, ``pruned``, ``tensors`` and ``entries`` (how many), ``first``
         (the name of one). What is pruned comes first, the largest on top.
 
     Raises:
         ValueError: another ``by``.
+        ModuleNotFoundError: pandas is not installed.
     """
     if by not in ("parameter", "layer"):
         raise ValueError(f'by is {by!r}; it is "parameter" or "layer"')
@@ -228,7 +231,7 @@ def _checked_role(
 
 
 def _role(parameter: nn.Parameter, name: str, module: nn.Module) -> str:
-    """What a parameter is to a module that owns it: "weight", "bias", or a reason to refuse or leave it."""
+    """What a parameter is to its module: "weight", "bias", or a reason to refuse or leave it."""
     own_name = name.rpartition(".")[2]
     of_weight_layer = isinstance(module, WEIGHT_LAYERS)
     if is_norm(module):
@@ -252,10 +255,15 @@ def _role(parameter: nn.Parameter, name: str, module: nn.Module) -> str:
 
 
 def kept_count(total: int, sparsity: float) -> int:
-    """κ = round(m · (1 − sparsity)), the number kept of m = ``total``. ValueError: a sparsity outside [0, 1)."""
+    """κ = round(m · (1 − sparsity)), the number kept of m = ``total``.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1).
+    """
     if not isinstance(sparsity, Real) or not 0 <= sparsity < 1:
         raise ValueError(
-            f"sparsity is {sparsity!r}; it is the share of parameters removed, at least 0 and less than 1"
+            f"sparsity is {sparsity!r}; it is the share of parameters removed, at least 0 and "
+            "less than 1"
         )
     return round(total * (1 - sparsity))
 

@@ -1,4 +1,4 @@
-"""``masking.attach``: pruned weights are 0 after every step and in every call, whatever writes or replaces them."""
+"""``masking.attach``: pruned weights are 0 after every step and in every call."""
 
 import copy
 import gc
@@ -19,7 +19,7 @@ LABELS = torch.arange(16) % 3
 
 
 class Reader(nn.Module):
-    """Reads the weight of ``inner`` without calling it, as ``nn.MultiheadAttention`` does with its last layer."""
+    """Reads the weight of ``inner`` without calling it, as ``nn.MultiheadAttention`` does."""
 
     def __init__(self):
         super().__init__()
@@ -191,7 +191,8 @@ def test_whatever_replaces_or_writes_parameters_masks_hold(change):
     model.zero_grad()
     backward(model)
     for parameter, mask in masking.matched(model, masks):
-        # Gradients of new parameters are masked as well, but torch's swapping leaves no hook at work.
+        # Gradients of new parameters are masked as well, but torch's swapping leaves no hook at
+        # work.
         assert change is swapped or parameter.grad is None or not parameter.grad[~mask].any()
     train(model)
     assert revived(model, masks) == 0
@@ -256,7 +257,7 @@ def test_a_handle_takes_off_its_own_masks_and_no_others():
 
 
 def test_a_layer_may_be_called_twice_before_backward():
-    """Contrastive losses do: to write into a parameter between two calls must not count as a change of it."""
+    """Contrastive losses do. Masking between two calls must not count as a change of a weight."""
     model, masks = build()
     masking.attach(model, masks)
     (model(INPUTS) * model(INPUTS + 1)).sum().backward()
@@ -271,6 +272,7 @@ def test_function_transforms_see_masked_parameters_and_leave_those_of_the_caller
     def outputs(parameters):
         return torch.func.functional_call(model, parameters, INPUTS)
 
+    torch.func.vmap(model)(INPUTS)  # its own parameters, which are not mapped
     batched = torch.func.vmap(outputs)(dict(ones))
     assert all(tensor.all() for tensor in ones.values())
     ones_by_vector(model)

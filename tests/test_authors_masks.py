@@ -1,7 +1,9 @@
-"""Our masks beside those of the authors' own TensorFlow code, for the same weights and the same batch.
+"""Our masks beside those of the authors' own TensorFlow code, for the same weights and the same
+batch.
 
-``tests/data/authors_masks_*.npz`` holds what github.com/namhoonlee/snip-public (commit f028496, unmodified, on
-TensorFlow 2.21) drew and chose: weights (``w_…``), the scoring batch (``x``, ``y``) and masks (``mask90_…``, …).
+``tests/data/authors_masks_*.npz`` holds what github.com/namhoonlee/snip-public (commit f028496,
+unmodified, on TensorFlow 2.21) drew and chose: weights (``w_…``), the scoring batch (``x``, ``y``)
+and masks (``mask90_…``, …).
 """
 
 from pathlib import Path
@@ -23,7 +25,9 @@ CASES = [
 
 
 def in_our_layout(array):
-    """TensorFlow's kernels are (height, width, in, out), its matrices (in, out); torch has the output first."""
+    """TensorFlow's kernels are (height, width, in, out), its matrices (in, out); torch has the
+    output first.
+    """
     tensor = torch.from_numpy(array)
     if tensor.dim() == 4:
         return tensor.permute(3, 2, 0, 1).contiguous()
@@ -42,8 +46,9 @@ def test_our_masks_are_the_authors_to_the_last_connection(file, network, layers)
         authors_names |= {f"{layer}.weight": f"w{number}", f"{layer}.bias": f"b{number}"}
     weights = {name: in_our_layout(stored[f"w_{short}"]) for name, short in authors_names.items()}
     for percent in (90, 98, 99):
-        # In double precision: at 98 % the scores beside LeNet-5's cut differ by one part in 700,000, and another CPU
-        # may round float32 the other way. (Here float32 gives the same masks.)
+        # In double precision: at 98 % the scores beside LeNet-5's cut differ by one part in
+        # 700,000, and another CPU may round float32 the other way. (Here float32 gives the same
+        # masks.)
         model = models.build(network).double()
         model.load_state_dict(weights)
         masks = snipkit.prune(model, (images.double(), labels), percent / 100)

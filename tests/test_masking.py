@@ -361,7 +361,7 @@ def test_weights_that_their_layer_recomputes_are_refused_by_name():
     assert table.role[["0.weight", "1.weight", "2.weight", "3.weight"]].tolist() == ["recomputed"] + ["weight"] * 3
     kept = masking.prunable(model, where=lambda _, module: not isinstance(module, (Standardised, StandardisedMatrix)))
     assert [name for name in kept if "weight" in name] == ["1.weight", "2.weight", "3.weight"]
-    masks = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in model.named_parameters() if "weight" == name[2:]}
+    masks = {f"{place}.weight": torch.zeros_like(model[place].weight, dtype=torch.bool) for place in range(5)}
     for use in (masking.attach, masking.to_torch_prune):
         with pytest.raises(ValueError, match="0.weight, 4.weight: the layer computes another weight from it"):
             use(model, masks)
