@@ -132,8 +132,6 @@ class MaskHook:
             else:
                 setattr(owner, own_name, masked)
             return
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            return  # inside of vmap, grad and the like, only what they map may be written to
         # Through .data, since writing must not count as a change: a layer may be called twice
         # before backward().
         pruned.fill_(parameter.data)
