@@ -1,4 +1,4 @@
-"""Masks on a model, in files, and in ``torch.nn.utils.prune``; ``snipkit.masking`` offers all of it.
+"""Masks on a model, in files, and in ``torch.nn.utils.prune``.
 
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
@@ -13,45 +13,76 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
+from snipkit._weights import refuse_recomputed
+
 Masks = dict[str, Tensor]
-NEVER_CALLED = (nn.modules.linear.NonDynamicallyQuantizableLinear, nn.ParameterList, nn.ParameterDict)
+NEVER_CALLED = (
+    nn.modules.linear.NonDynamicallyQuantizableLinear,
+    nn.ParameterList,
+    nn.ParameterDict,
+)
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name without what ``torch.compile`` and data-parallel wrappers put before it."""
+    """A parameter's name without the prefixes of ``torch.compile`` and data-parallel wrappers."""
     return name.replace("_orig_mod.", "").removeprefix("module.")
-
-
-def _located(model, masks):
-    """(the model's own name, parameter, mask) for every mask; see ``matched``."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    names = {plain_name(name): name for name in parameters} | {name: name for name in parameters}
-    if unknown := [name for name in masks if name not in names and plain_name(name) not in names]:
-        known = ", ".join([*parameters][:5]) + (", …" if len(parameters) > 5 else "")
-        raise ValueError(f"masks for {', '.join(unknown)}, but the model's parameters are {known}")
-    located = []
-    for name, mask in masks.items():
-        own_name = names.get(name) or names[plain_name(name)]
-        parameter = parameters[own_name]
-        if mask.shape != parameter.shape or mask.dtype != torch.bool:
-            raise ValueError(
-                f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
-                f"the parameter needs torch.bool of shape {tuple(parameter.shape)}"
-            )
-        located.append((own_name, parameter, mask))
-    return located
 
 
 def matched(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
     """The model's parameters beside their masks, in the order of ``masks``.
 
-    Any name of a shared parameter will do, and so will names with or without the prefixes of ``torch.compile``
-    (``_orig_mod.``) and of data-parallel wrappers (``module.``).
+    Any name of a shared parameter will do, and so will names with or without the prefixes of
+    ``torch.compile`` (``_orig_mod.``) and of data-parallel wrappers (``module.``).
 
     Raises:
-        ValueError: a mask for a parameter that the model does not have, of another shape, or not of bool type.
+        ValueError: a mask for a parameter that the model does not have, of another shape, or not of
+            bool type.
     """
     return [(parameter, mask) for _, parameter, mask in _located(model, masks)]
+
+
+def _located(model: nn.Module, masks: Masks) -> list[tuple[str, nn.Parameter, Tensor]]:
+    """(the model's own name, parameter, mask) for every mask; see ``matched``."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    model_names = {plain_name(name): name for name in parameters}
+    model_names |= {name: name for name in parameters}
+    located = []
+    unmatched = []
+    for name, mask in masks.items():
+        model_name = model_names.get(name) or model_names.get(plain_name(name))
+        if model_name is None:
+            unmatched.append(name)
+            continue
+        parameter = parameters[model_name]
+        if not torch.is_tensor(mask):
+            raise ValueError(
+                f"the mask of {name} is {type(mask).__name__}, not a tensor of torch.bool"
+            )
+        if mask.shape != parameter.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
+                f"the parameter needs torch.bool of shape {tuple(parameter.shape)}"
+            )
+        located.append((model_name, parameter, mask))
+    if unmatched:
+        raise ValueError(f"masks for {', '.join(unmatched)}, but {_why(unmatched, [*model_names])}")
+    return located
+
+
+def _why(unmatched: list[str], model_names: list[str]) -> str:
+    """Why a model does not have the parameters that masks are for."""
+    for name in unmatched:
+        if f"{plain_name(name)}_orig" in model_names:
+            return (
+                "torch.nn.utils.prune has pruned the model: from_torch_prune reads its masks, "
+                "torch's remove() ends them"
+            )
+        prefix, _, own_name = name.rpartition(".")
+        parametrized = f"{prefix}.parametrizations.{own_name}.".removeprefix(".")
+        if any(model_name.startswith(parametrized) for model_name in model_names):
+            return f"{name} is parametrized: remove the parametrization first"
+    first_names = ", ".join(model_names[:5])
+    return f"the model's parameters are {first_names}" + (", …" if len(model_names) > 5 else "")
 
 
 @torch.no_grad()
@@ -65,56 +96,30 @@ def apply_(model: nn.Module, masks: Masks) -> None:
         parameter.masked_fill_(~mask.to(parameter.device), 0)
 
 
-class Attachment(list):
-    """The hooks that ``attach`` has set."""
+def save(masks: Masks, path: str | Path) -> None:
+    """Write masks to a file.
 
-    def remove(self) -> None:
-        """Take the hooks off; the weights stay as they are."""
-        while self:
-            self.pop().remove()
-
-
-def attach(model: nn.Module, masks: Masks) -> Attachment:
-    """Apply masks, and keep the pruned entries at exactly 0 in a training loop of your own.
-
-    Hooks set the gradients of pruned entries to 0 as soon as they are complete. SGD, Adam and all other optimisers
-    that treat every entry alone then leave a 0 at 0, weight decay and momentum included. Make the optimiser after
-    this call: older momentum would move pruned entries. With an optimiser that mixes entries (Muon, Shampoo), call
-    ``apply_`` after each step. A deep copy of the model has no hooks.
-
-    Returns:
-        a handle; its ``remove()`` takes the hooks off.
+    It is in numpy's ``.npz`` format, one bit an entry, whatever the suffix; but in that of
+    safetensors, one byte an entry, if the suffix is ``.safetensors`` (which needs that package).
 
     Raises:
-        ValueError: masks that do not fit the model; nothing is changed then.
+        ValueError: a mask that is no tensor of bool type.
     """
-    apply_(model, masks)
-    hooks = Attachment()
-    for parameter, mask in matched(model, masks):
-        pruned, trained = ~mask.to(parameter.device), parameter.requires_grad
-        parameter.requires_grad_(True)  # a hook needs it; a parameter may be unfrozen later
-        hooks.append(parameter.register_post_accumulate_grad_hook(_zero_gradient(pruned)))
-        parameter.requires_grad_(trained)
-    return hooks
-
-
-def _zero_gradient(pruned):
-    def hook(parameter):
-        parameter.grad.masked_fill_(pruned.to(parameter.grad.device), 0)
-
-    return hook
-
-
-def save(masks: Masks, path: str | Path) -> None:
-    """Write masks to a file: one bit an entry in numpy's ``.npz`` format, whatever the suffix; but one byte an entry
-    if it is ``.safetensors`` (which needs the package safetensors)."""
+    for name, mask in masks.items():
+        if not torch.is_tensor(mask) or mask.dtype != torch.bool:
+            kind = getattr(mask, "dtype", type(mask).__name__)
+            raise ValueError(f"the mask of {name} is {kind}, not torch.bool")
     if Path(path).suffix == ".safetensors":
         from safetensors.torch import save_file
 
-        save_file({name: mask.detach().cpu().clone().contiguous() for name, mask in masks.items()}, path)
+        # It refuses tensors that share memory, as the parts of one tensor do.
+        separate = {name: mask.detach().cpu().clone().contiguous() for name, mask in masks.items()}
+        save_file(separate, path)
         return
-    arrays = {name: mask.cpu().numpy() for name, mask in masks.items()}
-    packed = {f"{name}:{'x'.join(map(str, a.shape))}": np.packbits(a.reshape(-1)) for name, a in arrays.items()}
+    packed: dict[str, Any] = {}
+    for name, mask in masks.items():
+        sizes = "x".join(map(str, mask.shape))
+        packed[f"{name}:{sizes}"] = np.packbits(mask.cpu().numpy().reshape(-1))
     with open(path, "wb") as stream:  # numpy would add a suffix to a name without one
         np.savez_compressed(stream, **packed)
 
@@ -131,63 +136,79 @@ def load(path: str | Path) -> Masks:
             from safetensors.torch import load_file
 
             masks = load_file(path)
-            if others := [name for name, mask in masks.items() if mask.dtype != torch.bool]:
-                raise ValueError(f"{', '.join(others)} is not of bool type")
+            other_names = [name for name, mask in masks.items() if mask.dtype != torch.bool]
+            if other_names:
+                raise ValueError(f"{', '.join(other_names)} is not of bool type")
             return masks
         with np.load(path) as stored:
             return dict(_unpacked(key, stored[key]) for key in stored.files)
     except (FileNotFoundError, ImportError):
         raise
     except Exception as error:  # zipfile, zlib, numpy and safetensors raise half a dozen kinds
-        raise ValueError(f"{Path(path)} does not hold masks, or is damaged: save them again ({error})") from error
+        raise ValueError(
+            f"{Path(path)} does not hold masks, or is damaged: save them again ({error})"
+        ) from error
 
 
-def _unpacked(key, packed):
+def _unpacked(key: str, packed: np.ndarray) -> tuple[str, Tensor]:
+    """(name, mask) from "name:3x4" and packed bits."""
     name, colon, sizes = key.rpartition(":")
     shape = tuple(int(size) for size in sizes.split("x") if size)
     count = math.prod(shape)
-    if not colon or packed.dtype != np.uint8 or packed.shape != ((count + 7) // 8,):
-        raise ValueError(f"{key} has {packed.size} entries of {packed.dtype}, not {(count + 7) // 8} bytes")
-    return name, torch.from_numpy(np.unpackbits(packed, count=count).astype(bool).reshape(shape))
+    n_bytes = (count + 7) // 8
+    if not colon or packed.dtype != np.uint8 or packed.shape != (n_bytes,):
+        raise ValueError(f"{key} has {packed.size} entries of {packed.dtype}, not {n_bytes} bytes")
+    bits = np.unpackbits(packed, count=count).astype(bool)
+    return name, torch.from_numpy(bits.reshape(shape))
 
 
 def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
-    """Hand the masks over to ``torch.nn.utils.prune``, in place, for code that expects its ``weight_mask`` buffers.
+    """Hand the masks over to ``torch.nn.utils.prune``, in place, as its ``weight_mask`` buffers.
 
-    torch computes a masked weight anew just before its layer is called. All layers that share a weight get its mask.
+    torch computes a masked weight anew just before its layer is called. All layers that share a
+    weight get its mask.
 
     Args:
-        inputs: a batch for the model (a tuple: its arguments). With it all layers are found whose weights their user
-            reads without calling them (torchvision's Swin, this library's LSTM); without it only those in
-            ``nn.MultiheadAttention`` and in parameter lists.
+        inputs: a batch for the model (a tuple: its arguments). With it all layers are found whose
+            weights their user reads without calling them (torchvision's Swin, this library's LSTM);
+            without it only those in ``nn.MultiheadAttention`` and in parameter lists.
 
     Raises:
-        ValueError: masks that do not fit the model, or weights of layers that are never called: torch would not compute
-            those anew, so use ``attach`` there. Nothing is changed then.
+        ValueError: masks that do not fit the model; weights of layers that are never called (torch
+            would not compute those anew, so use ``attach`` there); weights in which a 0 is no
+            pruned connection (see ``prunable``). Nothing is changed then.
     """
-    owners, places = {}, []
+    owners: dict[int, list[tuple[str, nn.Module, str]]] = {}
     for prefix, module in model.named_modules():
-        for own, parameter in module.named_parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append((prefix, module, own))
+        for own_name, parameter in module.named_parameters(recurse=False):
+            full_name = f"{prefix}.{own_name}".removeprefix(".")
+            owners.setdefault(id(parameter), []).append((full_name, module, own_name))
+    places = []
     for _, parameter, mask in _located(model, masks):
-        places += [(*owner, mask) for owner in owners[id(parameter)]]
+        for full_name, module, own_name in owners[id(parameter)]:
+            places.append((full_name, module, own_name, mask))
     called = None if inputs is None else _called(model, inputs)
-    if uncalled := [
-        f"{prefix}.{own}" for prefix, owner, own, _ in places
-        if isinstance(owner, NEVER_CALLED) or not (called is None or prefix in called)
-    ]:
+    uncalled = []
+    for full_name, module, own_name, _ in places:
+        prefix = full_name.removesuffix(own_name).removesuffix(".")
+        if isinstance(module, NEVER_CALLED) or (called is not None and prefix not in called):
+            uncalled.append(full_name)
+    if uncalled:
         raise ValueError(
-            f"{', '.join(uncalled)}: these layers are never called, their weights are read by other modules, where "
-            "torch.nn.utils.prune cannot mask them. Use masking.attach, or leave them out of the masks"
+            f"{', '.join(uncalled)}: these layers are never called, their weights are read by "
+            "other modules, where torch.nn.utils.prune cannot mask them. Use masking.attach, or leave "
+            "them out of the masks"
         )
-    for _, owner, own, mask in places:
-        torch_prune.custom_from_mask(owner, own, mask)
+    refuse_recomputed(model, [full_name for full_name, _, _, _ in places])
+    for _, module, own_name, mask in places:
+        torch_prune.custom_from_mask(module, own_name, mask)
 
 
 @torch.no_grad()
-def _called(model, inputs):
+def _called(model: nn.Module, inputs: Any) -> set[str]:
     """The names of the modules that a forward pass calls."""
-    probe, called = copy.deepcopy(model).eval(), set()
+    probe = copy.deepcopy(model).eval()
+    called: set[str] = set()
     for name, module in probe.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
     probe(*inputs if isinstance(inputs, tuple) else (inputs,))
@@ -195,16 +216,36 @@ def _called(model, inputs):
 
 
 def from_torch_prune(model: nn.Module) -> Masks:
-    """The masks of a model that ``torch.nn.utils.prune`` has pruned, by this library or by any of its own methods.
+    """The masks of a model that ``torch.nn.utils.prune`` has pruned, by whichever method.
 
-    The model is left as it is; ``torch.nn.utils.prune.remove`` makes its weights plain parameters again.
+    The model is left as it is; ``torch.nn.utils.prune.remove`` makes its weights plain parameters
+    again.
+
+    Raises:
+        ValueError: ``torch.nn.utils.prune`` has no mask in this model.
     """
-    masks, seen = {}, set()
+    masks = {}
+    seen = set()
     for prefix, module in model.named_modules():
-        for own, original in module.named_parameters(recurse=False):
-            name = own.removesuffix("_orig")
+        for own_name, original in module.named_parameters(recurse=False):
+            name = own_name.removesuffix("_orig")
             mask = getattr(module, f"{name}_mask", None)
-            if own != name and mask is not None and id(original) not in seen:
+            if own_name != name and mask is not None and id(original) not in seen:
                 seen.add(id(original))
                 masks[f"{prefix}.{name}".removeprefix(".")] = mask.bool()
-    return masks
+    if masks:
+        return masks
+    sparsified = []
+    for name, module in model.named_modules():
+        if type(module).__name__ == "FakeSparsity":
+            sparsified.append(name)
+    if sparsified:
+        raise ValueError(
+            "torch.ao.pruning masks this model, not torch.nn.utils.prune "
+            f"({', '.join(sparsified)}): call its sparsifier's squash_mask(), after which the masks "
+            "are {name: parameter != 0}"
+        )
+    raise ValueError(
+        "torch.nn.utils.prune has no mask in this model: it was never pruned by it, or its remove() "
+        "was called since"
+    )

@@ -3,20 +3,45 @@
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
 
+from __future__ import annotations
+
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snipkit.export import Masks, apply_, attach, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
+from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
+from snipkit._weights import refuse_recomputed
+from snipkit.export import (  # noqa: F401
+    Masks,
+    _located,
+    apply_,
+    from_torch_prune,
+    load,
+    matched,
+    save,
+    to_torch_prune,
+)
 from snipkit.ladder import LAYERWISE, erk, layer_sparsities, relabel, shuffle, smart_ratio  # noqa: F401
-from snipkit.pool import Where, check_keep, is_bias, is_norm, kept_count, pool, prunable  # noqa: F401
+from snipkit.pool import (  # noqa: F401
+    Where,
+    check_keep,
+    import_pandas,
+    is_bias,
+    is_norm,
+    kept_count,
+    pool,
+    prunable,
+    prunable_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Sparsity = float | Mapping[str, float] | None
 
@@ -25,30 +50,97 @@ class EmptyLayerWarning(UserWarning):
     """A layer has no weight left: nothing that enters it can leave it."""
 
 
-def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None) -> Masks:
-    """Keep the highest scores of the whole network: exactly ``kept_count(m, sparsity)`` of m, whatever the ties.
+def attach(model: nn.Module, masks: Masks) -> Attachment:
+    """Apply masks, and keep the pruned entries at exactly 0 in a training loop of your own.
 
-    Equal scores are kept from the lower index on, in the order of ``scores`` and row-major within a tensor.
+    They are set to 0 again
+
+    - whenever the model, a layer with a mask or the parent of such a layer is called: whatever has
+      replaced, drawn or written the parameters by then;
+    - before and after each step of any ``torch.optim.Optimizer``, for gradients may come from
+      elsewhere than ``backward``;
+    - by ``load_state_dict`` and ``state_dict``.
+
+    ``backward`` leaves 0 in their gradients, so that clipping by norm sees the kept ones only.
+    Copies of the model, and a model that was saved whole and loaded, keep their masks:
+    ``attached(copy).remove()`` takes them off.
+
+    Between a write of your own and the next call the parameters hold what was written: call
+    ``apply_`` if you read them before. A compiled model has no masking inside: attach to what
+    ``torch.compile`` returns.
 
     Args:
-        scores: name → score tensor, such as a criterion returns; the masks are of its shape and on its device.
-        sparsity: share to remove, in [0, 1); or a dict of layer → share. A layer is a parameter's name or a module's,
-            whose parameters are then ranked together; what the dict does not name is kept whole.
+        model: any module whose parameters are in one piece on each process.
+        masks: see ``matched``. Several attachments are independent: what one of them prunes is 0.
+
+    Returns:
+        a handle; its ``remove()`` takes the hooks off.
+
+    Raises:
+        ValueError: masks that do not fit the model, or weights in which a 0 is no pruned connection
+            (see ``prunable``); nothing is changed then. Later on, when a masked parameter is read
+            that has got another shape or a parametrization since.
+    """
+    located = _located(model, masks)
+    for name, parameter, _ in located:
+        if problem := distributed(parameter):
+            raise ValueError(f"no mask can be attached to {name}: {problem}")
+    pruned_by_name: dict[str, Pruned] = {}
+    for _, parameter, mask in located:
+        # Under all its names, for every layer that shares a parameter may be called by itself.
+        names = []
+        for name, candidate in model.named_parameters(remove_duplicate=False):
+            if candidate is parameter:
+                names.append(name)
+        entries = ~mask.detach()
+        if names[0] in pruned_by_name:  # two masks for one parameter, by two of its names
+            entries |= pruned_by_name[names[0]].entries.to(entries.device)
+        pruned_by_name |= dict.fromkeys(names, Pruned(entries))
+    refuse_recomputed(model, pruned_by_name)
+    apply_(model, masks)
+    hooks = hooks_for(model, pruned_by_name)
+    for hook in hooks:
+        hook.register()
+    return Attachment(hooks)
+
+
+def attached(model: nn.Module) -> Attachment:
+    """A handle for the masks that a copied or loaded model has brought with it, to ``remove()``."""
+    return Attachment(hooks_of(model))
+
+
+def keep_top(
+    scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None
+) -> Masks:
+    """Keep the highest scores of the whole network: exactly ``kept_count(m, sparsity)`` of m.
+
+    Equal scores are kept from the lower index on, in the order of ``scores`` and row-major within a
+    tensor.
+
+    Args:
+        scores: name → score tensor, such as a criterion returns; the masks are of its shape and on
+            its device.
+        sparsity: share to remove, in [0, 1); or a dict of layer → share. A layer is a parameter's
+            name or a module's, whose parameters are then ranked together; what the dict does not
+            name is kept whole.
         keep: in place of ``sparsity``, the number of parameters to keep, from 1 to m.
 
     Warns:
         EmptyLayerWarning: names the weights of which nothing is left.
 
     Raises:
-        ValueError: a sparsity or count out of range, both or none of them, an unknown layer, layers that overlap, or
-            scores that are NaN.
+        ValueError: a sparsity or count out of range, both or none of them, an unknown layer, layers
+            that overlap, or scores that are NaN.
 
-    Source: SNIP, equation 4 and Algorithm 1, lines 4 and 5; the tie rule is that of the authors' code.
+    Source: SNIP, equation 4 and Algorithm 1, lines 4 and 5; the tie rule is that of the authors'
+    code.
     """
     if not scores:
         raise ValueError("no scores to rank: the model has no prunable parameter")
     if (sparsity is None) == (keep is None):
-        raise ValueError("pass sparsity, the share to remove, or keep, the number to keep: one of them")
+        raise ValueError(
+            "pass sparsity, the share to remove, or keep, the number to keep: one of them"
+        )
     total = sum(score.numel() for score in scores.values())
     if keep is not None:
         check_keep(keep, total)
@@ -62,22 +154,31 @@ def keep_top(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: i
         for layer, share in sparsity.items():
             names = [name for name in scores if f"{name}.".startswith(f"{layer}.")]
             if not names or not ungrouped.keys() >= set(names):
-                raise ValueError(f"{layer} is none of the scored layers, or overlaps another one: {', '.join(scores)}")
+                raise ValueError(
+                    f"{layer} is none of the scored layers, or overlaps another one: "
+                    f"{', '.join(scores)}"
+                )
             groups.append(({name: ungrouped.pop(name) for name in names}, share))
     for group, share in groups:
-        masks |= _highest(group, keep or kept_count(sum(score.numel() for score in group.values()), share))
-    if empty := empty_layers(masks):
+        size = sum(score.numel() for score in group.values())
+        masks |= _highest(group, keep or kept_count(size, share))
+    empty = empty_layers(masks)
+    if empty:
         warnings.warn(
-            f"no weight is left in {', '.join(empty)}: the network cannot learn; prune less, or by another criterion",
-            EmptyLayerWarning, stacklevel=2,
+            f"no weight is left in {', '.join(empty)}: the network cannot learn; prune less, or by "
+            "another criterion",
+            EmptyLayerWarning,
+            stacklevel=2,
         )
     return masks
 
 
-def _highest(scores, kappa):
+def _highest(scores: Mapping[str, Tensor], kappa: int) -> Masks:
     """Masks of exactly ``kappa`` entries: the highest, and of equal ones the first."""
-    flat = torch.cat([score.detach().flatten().cpu() for score in scores.values()])
-    flat = flat.numpy() if flat.dtype.itemsize >= 4 else flat.float().numpy()  # numpy has no bfloat16
+    joined = torch.cat([score.detach().flatten().cpu() for score in scores.values()])
+    if joined.dtype.itemsize < 4:  # numpy has no bfloat16
+        joined = joined.float()
+    flat = joined.numpy()
     if np.isnan(flat).any():
         raise ValueError("some scores are NaN: there is no order to keep the highest by")
     kept = np.ones(len(flat), bool)
@@ -87,20 +188,30 @@ def _highest(scores, kappa):
         ties = np.flatnonzero(flat == lowest_kept)
         kept[ties[: kappa - np.count_nonzero(kept)]] = True
     parts = torch.from_numpy(kept).split([score.numel() for score in scores.values()])
-    return {name: part.view(score.shape).to(score.device) for (name, score), part in zip(scores.items(), parts)}
+    masks = {}
+    for (name, score), part in zip(scores.items(), parts):
+        masks[name] = part.view(score.shape).to(score.device)
+    return masks
 
 
-def keep_lowest(scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None) -> Masks:
-    """The inverted criterion: as ``keep_top``, but the *least* important connections are kept (a sanity check)."""
+def keep_lowest(
+    scores: Mapping[str, Tensor], sparsity: Sparsity = None, *, keep: int | None = None
+) -> Masks:
+    """The inverted criterion, a sanity check: as ``keep_top``, but the *lowest* scores are kept."""
     return keep_top({name: -score for name, score in scores.items()}, sparsity, keep=keep)
 
 
 def overlap(first: Masks, second: Masks) -> tuple[float, float]:
-    """The share of what the first mask set keeps that the second keeps too; and the share expected by chance, if each
-    layer kept as many as it does, but independently."""
-    common = sum(int((mask & second[name]).sum()) for name, mask in first.items())
-    chance = sum(int(mask.sum()) * int(second[name].sum()) / mask.numel() for name, mask in first.items())
-    kept = sum(int(mask.sum()) for mask in first.values())
+    """The share of what the first mask set keeps that the second keeps, too; and what chance gives.
+
+    By chance: if each layer kept as many as it does, but independently.
+    """
+    common, chance, kept = 0, 0.0, 0
+    for name, mask in first.items():
+        count = int(mask.sum())
+        kept += count
+        common += int((mask & second[name]).sum())
+        chance += count * int(second[name].sum()) / mask.numel()
     return common / kept, chance / kept
 
 
@@ -110,10 +221,11 @@ def empty_layers(masks: Masks) -> list[str]:
 
 
 def layer_table(masks: Masks) -> pd.DataFrame:
-    """Kept and total parameters and density per parameter, as a table indexed by name."""
+    """Kept and total entries and density of each parameter, a table by name. Needs pandas."""
     rows = {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"]).rename_axis("parameter")
-    return table.assign(density=table.kept / table.total)
+    pandas = import_pandas()
+    table = pandas.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"])
+    return table.rename_axis("parameter").assign(density=table.kept / table.total)
 
 
 def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.ao.pruning import WeightNormSparsifier
 from torch.nn.utils import parametrizations
 from torch.nn.utils import prune as torch_prune
 
@@ -267,12 +269,12 @@ def test_a_shared_parameter_is_a_weight_if_it_is_one_anywhere():
     ]
 
 
-def test_the_table_of_the_pool():
+def test_the_table_of_what_is_prunable():
     model = nn.ModuleDict(
         {"tied": Tied(), "norm": nn.LayerNorm(2), "own": Own(), "frozen": nn.Linear(2, 1), "table": nn.Embedding(2, 2)}
     )
     model["frozen"].weight.requires_grad_(False)
-    table = masking.pool(model, biases=True, where=lambda name, _: not name.startswith("tied.inner"))
+    table = masking.prunable_table(model, biases=True, where=lambda name, _: not name.startswith("tied.inner"))
     assert table.index.tolist() == [name for name, _ in model.named_parameters()]
     assert table.index[table.pruned].tolist() == list(
         masking.prunable(model, where=lambda name, _: not name.startswith("tied.inner"))
@@ -288,8 +290,104 @@ def test_the_table_of_the_pool():
         "table.weight": "lookup table",
     }
     assert table.role[list(roles)].to_dict() == roles
-    assert masking.pool(model, biases=False).role["own.bias"] == "left out by biases=False"
-    assert masking.pool(nn.LazyLinear(2)).role.tolist() == ["lazy", "lazy"]
+    assert masking.prunable_table(model, biases=False).role["own.bias"] == "left out by biases=False"
+    assert masking.prunable_table(nn.LazyLinear(2)).role.tolist() == ["lazy", "lazy"]
+
+
+def test_the_short_table_has_a_row_for_each_class_of_layers():
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, bias=False), nn.Flatten(), nn.Linear(4, 2)]
+    table = masking.prunable_table(nn.Sequential(*layers, nn.LazyLinear(2)), by="layer")
+    assert table.values.tolist() == [
+        ["Conv2d", "weight", True, 2, 252, "0.weight"],
+        ["Linear", "weight", True, 1, 8, "4.weight"],
+        ["Conv2d", "bias", True, 1, 4, "0.bias"],
+        ["Linear", "bias", True, 1, 2, "4.bias"],
+        ["BatchNorm2d", "normalisation", False, 2, 8, "1.weight"],
+        ["LazyLinear", "lazy", False, 2, 0, "5.weight"],
+    ]
+    assert masking.prunable_table(nn.Flatten(), by="layer").empty and masking.prunable_table(nn.Flatten()).empty
+    with pytest.raises(ValueError, match='by is "role"; it is "parameter" or "layer"'.replace('"role"', "'role'")):
+        masking.prunable_table(nn.Linear(1, 1), by="role")
+
+
+def test_the_table_by_its_old_name_says_the_new_one():
+    model = nn.Linear(2, 1)
+    with pytest.deprecated_call(match="prunable_table now: write that"):
+        table = masking.pool(model, biases=False)
+    assert table.equals(masking.prunable_table(model, biases=False))
+
+
+def test_only_tables_need_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    masks = {"weight": torch.ones(2, 2, dtype=torch.bool)}
+    for table in (lambda: masking.prunable_table(nn.Linear(2, 2)), lambda: masking.layer_table(masks)):
+        with pytest.raises(ModuleNotFoundError, match="tables need pandas: pip install pandas"):
+            table()
+
+
+class Standardised(nn.Conv2d):
+    """Multiplies by its weight less the mean of each unit's, over their deviation."""
+
+    def forward(self, x):
+        deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(x, (self.weight - mean) / deviation, self.bias)
+
+
+class StandardisedMatrix(Own):
+    def forward(self, x):
+        return x @ (self.weight - self.weight.mean()) + self.bias
+
+
+class Scaled(nn.Linear):
+    """Other numbers, and still 0 where the weight is."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, (2 * self.weight / self.weight.norm()).double().float(), self.bias)
+
+
+class TwoInputs(nn.Linear):
+    def forward(self, x, y):
+        return super().forward(x + y)
+
+
+def test_weights_that_their_layer_recomputes_are_refused_by_name():
+    """A 0 in them is no pruned connection."""
+    model = nn.Sequential(Standardised(3, 4, 3, dilation=2), Scaled(6, 5), TwoInputs(4, 3), Own(), StandardisedMatrix())
+    draws = torch.get_rng_state()
+    with pytest.raises(ValueError, match="cannot prune: 0.weight, 4.weight is not what its layer multiplies by"):
+        masking.prunable(model)
+    assert torch.equal(draws, torch.get_rng_state())
+    table = masking.prunable_table(model)
+    assert table.role[["0.weight", "1.weight", "2.weight", "3.weight"]].tolist() == ["recomputed"] + ["weight"] * 3
+    kept = masking.prunable(model, where=lambda _, module: not isinstance(module, (Standardised, StandardisedMatrix)))
+    assert [name for name in kept if "weight" in name] == ["1.weight", "2.weight", "3.weight"]
+    masks = {f"{place}.weight": torch.zeros_like(model[place].weight, dtype=torch.bool) for place in range(5)}
+    for use in (masking.attach, masking.to_torch_prune):
+        with pytest.raises(ValueError, match="0.weight, 4.weight: the layer computes another weight from it"):
+            use(model, masks)
+    assert model[1].weight.all()
+
+
+def test_parameters_that_share_memory_without_being_one_are_refused_by_name():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Embedding(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight.data = model[0].weight.data
+    model[2].weight.data = model[3].weight.data.T
+    with pytest.raises(ValueError, match="cannot prune: 0.weight, 1.weight, 3.weight shares memory with another"):
+        masking.prunable(model)
+
+
+def test_parameters_side_by_side_in_one_memory_are_pruned():
+    """So cuDNN wants the weights of an LSTM, and some optimisers all of them; without memory they share none."""
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(3, 4, bias=False))
+    memory = torch.randn(4, 6)
+    model[0].weight.data, model[1].weight.data = memory.view(-1)[:12].view(4, 3), memory.view(-1)[12:].view(4, 3)
+    assert len(masking.prunable(model)) == 2
+    model[0].weight.data, model[1].weight.data = memory[:, ::2], memory[:, 1::2]
+    assert len(masking.prunable(model)) == 2
+    model[1].weight.data = memory[:, 2:5]
+    with pytest.raises(ValueError, match="shares memory"):
+        masking.prunable(model)
+    assert len(masking.prunable(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).to("meta"))) == 4
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Complex modules:UserWarning")
@@ -518,6 +616,15 @@ def test_masks_of_the_wrong_length_are_refused(tmp_path, content):
         masking.load(tmp_path / "masks.npz")
 
 
+def test_only_masks_are_saved_and_matched(tmp_path):
+    for wrong in (torch.ones(2), [True, False]):
+        with pytest.raises(ValueError, match="the mask of w is (torch.float32|list), not torch.bool"):
+            masking.save({"w": wrong}, tmp_path / "masks.npz")
+    assert not (tmp_path / "masks.npz").exists()
+    with pytest.raises(ValueError, match="the mask of bias is list, not a tensor"):
+        masking.apply_(nn.Linear(2, 2), {"bias": [True, False]})
+
+
 def test_safetensors_hold_masks_and_nothing_else(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file({"w": torch.zeros(2)}, tmp_path / "weights.safetensors")
@@ -659,7 +766,9 @@ def test_torch_prune_and_back():
         (model.inner, "bias"),
     ]:
         torch_prune.remove(module, name)
-    assert masking.from_torch_prune(model) == {} and model.head.weight is model.words.weight
+    assert model.head.weight is model.words.weight
+    with pytest.raises(ValueError, match="never pruned by it, or its remove"):
+        masking.from_torch_prune(model)
     assert all(not p[~mask].any() for p, mask in masking.matched(model, back))
 
 
@@ -674,6 +783,21 @@ def test_masks_for_torch_prune(batch):
     torch_prune.l1_unstructured(own, "weight", 3)
     assert torch.equal(masking.from_torch_prune(own)["weight"], own.weight_mask.bool())
     assert pickle.loads(pickle.dumps(model)).fc1.weight_mask.sum() == masks["fc1.weight"].sum()
+
+
+def test_models_pruned_by_other_means_have_no_masks_to_read_and_none_to_add():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    sparsifier = WeightNormSparsifier(sparsity_level=0.5, sparse_block_shape=(1, 1), zeros_per_block=1)
+    sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+    with pytest.raises(ValueError, match=r"torch.ao.pruning masks this model.*0.parametrizations.*squash_mask\(\)"):
+        masking.from_torch_prune(model)
+    masks = {"0.weight": torch.eye(4, dtype=torch.bool)}
+    with pytest.raises(ValueError, match="masks for 0.weight, but 0.weight is parametrized: remove"):
+        masking.to_torch_prune(model, masks)
+    sparsifier.squash_mask()
+    masking.to_torch_prune(model, masks)
+    with pytest.raises(ValueError, match="from_torch_prune reads its masks"):
+        masking.to_torch_prune(model, masks)
 
 
 class Reads(nn.Module):

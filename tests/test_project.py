@@ -61,8 +61,8 @@ def imported(path):
 
 
 METHOD = [
-    "data", "export", "pool", "ladder", "controls", "masking", "scoring", "successors", "saliency", "models", "recipe",
-    "training",
+    "data", "_weights", "export", "pool", "_attach", "ladder", "controls", "masking", "scoring", "successors",
+    "saliency", "models", "recipe", "training",
 ]
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
