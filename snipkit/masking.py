@@ -6,17 +6,20 @@ A mask set is a plain ``{parameter name: bool tensor}``, True where a connection
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from snipkit._optional import optional
 from snipkit.export import Masks, apply_, attach, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
 from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
 from snipkit.pool import Where, check_keep, is_bias, is_norm, kept_count, pool, prunable  # noqa: F401
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Sparsity = float | Mapping[str, float] | None
 
@@ -109,10 +112,11 @@ def empty_layers(masks: Masks) -> list[str]:
     return [name for name, mask in masks.items() if not is_bias(name) and not mask.any()]
 
 
-def layer_table(masks: Masks) -> pd.DataFrame:
+def layer_table(masks: Masks) -> "pd.DataFrame":
     """Kept and total parameters and density per parameter, as a table indexed by name."""
     rows = {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"]).rename_axis("parameter")
+    frame = optional("pandas").DataFrame
+    table = frame.from_dict(rows, orient="index", columns=["kept", "total"]).rename_axis("parameter")
     return table.assign(density=table.kept / table.total)
 
 

@@ -3,10 +3,15 @@
 import re
 from collections.abc import Callable
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
+
+from snipkit._optional import optional
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Where = Callable[[str, nn.Module], bool]
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -61,7 +66,7 @@ def to_prune(model: nn.Module, *, biases: bool = True, where: Where | None = Non
     return found
 
 
-def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> pd.DataFrame:
+def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> "pd.DataFrame":
     """All parameters, and what ``prunable`` says to them: a table to look at before pruning.
 
     Columns: ``pruned``, ``role`` ("weight", "bias", or why not), ``layer`` (class), ``shape``, ``shared with`` (names).
@@ -70,7 +75,8 @@ def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -
     for name, parameter, role, [(_, module), *others] in _survey(model, biases, where):
         shape = () if nn.parameter.is_lazy(parameter) else tuple(parameter.shape)
         rows[name] = [role in ("weight", "bias"), role, type(module).__name__, shape, ", ".join(n for n, _ in others)]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["pruned", "role", "layer", "shape", "shared with"])
+    frame = optional("pandas").DataFrame
+    table = frame.from_dict(rows, orient="index", columns=["pruned", "role", "layer", "shape", "shared with"])
     return table.rename_axis("parameter")
 
 
