@@ -130,29 +130,13 @@ def _in_pixels(values, device):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The training, validation and test images of one data set.
-
-    Raises:
-        ValueError: a label that is not from 0 to ``num_classes`` - 1.
-    """
+    """The training, validation and test images of one data set."""
 
     name: str
     num_classes: int
     train: Images
     val: Images
     test: Images
-
-    def __post_init__(self):
-        for part in ("train", "val", "test"):
-            labels = getattr(self, part).labels
-            if labels.is_meta or not len(labels):
-                continue
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes:
-                raise ValueError(
-                    f"the labels of {part} go from {low} to {high}; with {self.num_classes} classes "
-                    f"they take 0 to {self.num_classes - 1}"
-                )
 
 
 def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -114,7 +114,7 @@ def _read_pickled_anew(folder: Path) -> dict[str, np.ndarray]:
                 content = {os.fsdecode(key): value for key, value in content.items()}
                 records[f"{name}.bin"] = _as_records(content["labels"], content["data"])
             except Exception as error:  # a damaged pickle can raise anything
-                raise ValueError(f"{folder / name}: {error}") from error
+                raise ValueError(f"{name}: {error}") from error
     return records
 
 
@@ -125,6 +125,7 @@ class _ArraysOnly(pickle.Unpickler):
         "numpy": {"ndarray", "dtype", "_reconstruct", "_frombuffer", "scalar"},
         "_codecs": {"encode"},
         "builtins": {"bytes"},
+        "__builtin__": {"bytes"},  # as Python 2 called it
     }
 
     def find_class(self, module, name):
