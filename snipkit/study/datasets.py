@@ -55,7 +55,7 @@ def load(
     """
     if name not in SHAPES:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(SHAPES)}")
-    images, test = _decoded(name, str(root or paths.data_root()), str(device))
+    images, test = _decoded(name, str(Path(root or paths.data_root()).expanduser()), str(device))
     train, val = split(images, torch.Generator().manual_seed(split_seed))
     sizes = ("train_size", train_size, len(train)), ("test_size", test_size, len(test))
     for what, size, limit in sizes:

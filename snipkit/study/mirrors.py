@@ -124,5 +124,6 @@ def _run(command: list[str], folder: Path) -> None:
         )
     if finished.returncode:
         lines = finished.stderr.strip().splitlines()
+        lines = [line for line in lines if "complete log of this run" not in line]  # npm's last
         reason = lines[-1] if lines else f"exit {finished.returncode}"
         raise RuntimeError(f"{command[0]} failed: {reason}")

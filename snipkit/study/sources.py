@@ -68,7 +68,7 @@ def fetch(name: str, root: str | Path | None = None) -> Path:
     if name not in SOURCES:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(SOURCES)}")
     source = SOURCES[name]
-    root = Path(root or paths.data_root())
+    root = Path(root or paths.data_root()).expanduser()
     folder = root / source.folder
     try:
         missing = [file for file in source.sha256 if not _present(folder, file, source.sha256)]
@@ -131,6 +131,8 @@ def _present(folder: Path, file: str, sha256: dict[str, str]) -> bool:
 def _pickles_verified(root: Path, source: Source) -> bool:
     """Whether torchvision's CIFAR-10 is there, complete, and holds what the binary files would."""
     folder = root / source.pickles
+    if not folder.is_dir():
+        return False
     try:
         records = official.read_cifar_10(root)
     except FileNotFoundError:
