@@ -92,6 +92,43 @@ def test_to_moves_everything_to_the_device(images, part):
     assert inputs.device.type == labels.device.type == "meta"
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"pixels": torch.rand(6, 3, 8, 8)}, r"float32; they take torch.uint8 .* \(255 \* pixels\).round\(\)"),
+        ({"pixels": torch.rand(6, 3, 8, 8).double()}, "float64; they take torch.uint8"),
+        ({"pixels": torch.zeros(6, 3, 8, 8).long()}, "int64; they take torch.uint8"),
+        ({"pixels": torch.zeros(6, 3, 8, 8).numpy()}, "ndarray and Tensor; they take tensors"),
+        ({"labels": [0, 1, 2, 3, 0, 1]}, "Tensor and list; they take tensors"),
+        ({"labels": torch.zeros(6).int()}, r"labels are torch.int32; .* labels.long\(\)"),
+        ({"labels": torch.zeros(6)}, "labels are torch.float32"),
+        ({"labels": torch.zeros(5).long()}, r"labels have the shape \(5,\); there are 6 images"),
+        ({"labels": torch.zeros(7).long()}, r"labels have the shape \(7,\)"),
+        ({"labels": torch.zeros(6, 4).long()}, r"labels have the shape \(6, 4\)"),
+        ({"rows": torch.arange(5)}, "there are 5 images"),
+        ({"pixels": torch.zeros(6, 8, 8, 3).byte()}, "channels before height and width"),
+        ({"pixels": torch.zeros(6, 8, 8).byte()}, r"they take \(N, C, H, W\)"),
+        ({"mean": (0.5,)}, "with 1 means"),
+        ({"std": (0.5,)}, "3 means and 1 deviations"),
+        ({"mean": (127.0,) * 3}, "must be of pixel / 255"),
+        ({"std": (70.0,) * 3}, "must be of pixel / 255"),
+        ({"std": (0.0,) * 3}, "std above 0"),
+        ({"mean": (float("nan"),) * 3}, "must be of pixel / 255"),
+    ],
+)
+def test_images_of_another_kind_are_refused(images, change, message):
+    six = {"pixels": images.pixels[:6], "labels": images.labels[:6], "mean": images.mean}
+    with pytest.raises((TypeError, ValueError), match=message):
+        data.Images(**(six | {"std": images.std} | change))
+
+
+def test_statistics_can_be_lists_and_tensors(images):
+    for kind in (list, torch.tensor):
+        other = replace(images, mean=kind(images.mean), std=kind(images.std))
+        assert torch.allclose(other[:5][0], images[:5][0], atol=1e-5)
+        assert isinstance(other.mean, tuple) and isinstance(other.mean[0], float)
+
+
 def test_a_split_holds_out_a_random_tenth(images, part):
     train, val = data.split(images, seeded(3))
     assert (len(train), len(val)) == (108, 12) and train.pixels is images.pixels
