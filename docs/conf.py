@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import address  # noqa: E402
+import address
 
-import snipkit  # noqa: E402
+import snipkit
 
 REPOSITORY = address.repository()
 

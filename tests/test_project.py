@@ -20,7 +20,7 @@ import snipkit
 from snipkit.study import notebooks, paper, verdicts
 
 sys.path.insert(0, str(ROOT / "docs"))
-import address  # noqa: E402
+import address
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -46,7 +46,9 @@ def test_every_pin_satisfies_its_lower_bound():
         if match := re.match(r"([\w.-]+)==([\w.+]+)", line):
             pins.setdefault(match[1], []).append(match[2])
     for requirement in REQUIREMENTS:
-        assert all(requirement.specifier.contains(version) for version in pins[requirement.name]), requirement
+        assert all(requirement.specifier.contains(version) for version in pins[requirement.name]), (
+            requirement
+        )
 
 
 #: names to import, where they are not those of the packages
@@ -127,7 +129,7 @@ def test_the_wheel_is_whole(away):
 
 @pytest.fixture(scope="module")
 def bare_packages(tmp_path_factory):
-    """A folder of packages with torch, numpy and what they need, as `pip install snipkit` leaves it."""
+    """torch, numpy and what they need: what `pip install snipkit` brings."""
     folder = tmp_path_factory.mktemp("packages")
     todo, done = ["torch", "numpy"], set()
     while todo:
@@ -197,7 +199,9 @@ def test_the_study_says_what_to_install(away, bare_packages, tmp_path):
 
 
 def test_nothing_shows_an_address_that_is_not_known():
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     placeholder = "github.com/" + "OWNER"
     for line in listed.stdout.splitlines():
         path = ROOT / line
@@ -240,7 +244,15 @@ def test_the_cell_for_colab_works_on_a_clone(tmp_path):
         "IPYTHONDIR": str(tmp_path / "ipython"),
     }
     environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", f"{cell}\n{look}"]
+    command = [
+        sys.executable,
+        "-m",
+        "IPython",
+        "--no-banner",
+        "--colors=NoColor",
+        "-c",
+        f"{cell}\n{look}",
+    ]
     finished = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True
     )
@@ -260,7 +272,9 @@ def workflow(name):
 def test_the_workflows_test_every_python_that_is_promised():
     jobs = workflow("tests")
     pythons = jobs["test"]["strategy"]["matrix"]["python"]
-    promised = [re.match(r"Programming Language :: Python :: (3\.\d+)", c) for c in PROJECT["classifiers"]]
+    promised = [
+        re.match(r"Programming Language :: Python :: (3\.\d+)", c) for c in PROJECT["classifiers"]
+    ]
     assert pythons == [match[1] for match in promised if match]
     assert PROJECT["requires-python"] == f">={pythons[0]}"
     for job in jobs.values():
@@ -301,14 +315,30 @@ def imported(path):
             inside = [f"{module}.{alias.name}".lstrip(".") for alias in node.names]
             yield from inside if module in ("", "study") else [module]
         elif isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("snipkit.") for alias in node.names if alias.name.startswith("snipkit"))
+            yield from (
+                alias.name.removeprefix("snipkit.")
+                for alias in node.names
+                if alias.name.startswith("snipkit")
+            )
 
 
 METHOD = [
-    "_optional", "data", "export", "pool", "ladder", "masking", "scoring", "successors", "saliency", "models", "recipe", "training",
+    "_optional",
+    "data",
+    "export",
+    "pool",
+    "ladder",
+    "masking",
+    "scoring",
+    "successors",
+    "saliency",
+    "models",
+    "recipe",
+    "training",
 ]
 STUDY = [
-    "paths", "unpacking", "_torchvision", "official", "mirrors", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
+    "paths", "unpacking", "_torchvision", "official", "mirrors", "sources", "datasets", "paper",
+    "runs", "checkpoints", "stacking", "provenance", "records",
     "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks",
     "progress", "__main__",
 ]  # fmt: skip
@@ -324,8 +354,12 @@ def test_the_method_knows_nothing_of_the_study_and_nothing_flows_back():
             continue  # they load the others on first use
         assert name in ORDER, f"{name} has no place in the order"
         for other in imported(path):
-            place = next((one for one in ORDER if other == one or other.startswith(f"{one}.")), None)
-            assert place is None or ORDER.index(place) <= ORDER.index(name), f"{name} imports {other}"
+            place = next(
+                (one for one in ORDER if other == one or other.startswith(f"{one}.")), None
+            )
+            assert place is None or ORDER.index(place) <= ORDER.index(name), (
+                f"{name} imports {other}"
+            )
 
 
 @pytest.mark.parametrize("name", notebooks.names())
@@ -343,7 +377,9 @@ def test_a_notebook_is_fit_to_be_committed(name):
         for output in cell["outputs"]:
             assert output["output_type"] != "error" and output.get("name") != "stderr", output
             assert len(output.get("data", {}).get("image/png", "")) * 3 / 4 < 150_000
-    assert re.search("^## (Exercises|Open questions)$", "".join(content["cells"][-1]["source"]), re.MULTILINE)
+    assert re.search(
+        "^## (Exercises|Open questions)$", "".join(content["cells"][-1]["source"]), re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("profile", notebooks.PROFILES)
@@ -357,8 +393,12 @@ def test_every_profile_fits_every_notebook(name, profile):
 def test_the_numbers_of_the_front_page_are_those_of_the_notebooks():
     """Prose is not printed from the records, so it is compared with what is."""
     readme = (ROOT / "README.md").read_text()
-    pages = [json.loads((ROOT / f"notebooks/{name}.ipynb").read_text()) for name in notebooks.names()]
-    shown = json.dumps([cell.get("outputs", []) for page in pages for cell in page["cells"]], ensure_ascii=False)
+    pages = [
+        json.loads((ROOT / f"notebooks/{name}.ipynb").read_text()) for name in notebooks.names()
+    ]
+    shown = json.dumps(
+        [cell.get("outputs", []) for page in pages for cell in page["cells"]], ensure_ascii=False
+    )
     numbers = re.findall(r"-?\d+\.\d+ ± \d+\.\d+", readme)
     assert len(numbers) > 5 and not [number for number in numbers if number not in shown]
     rows = verdicts.report(("paper", "overnight"))
@@ -367,8 +407,12 @@ def test_the_numbers_of_the_front_page_are_those_of_the_notebooks():
     pictures = confirmed["where"].str.fullmatch("Figure (2[ab]|5|6)").sum()
     built = confirmed.index.isin(["table2-counts", "table5", "table6"]).sum()
     words = "none one two three four five six seven eight nine ten".split()
-    trained, pictures, built = (words[n] for n in (len(confirmed) - pictures - built, pictures, built))
-    assert f"{trained} rest on training, {pictures} on pictures of masks, {built} on counts" in readme
+    trained, pictures, built = (
+        words[n] for n in (len(confirmed) - pictures - built, pictures, built)
+    )
+    assert (
+        f"{trained} rest on training, {pictures} on pictures of masks, {built} on counts" in readme
+    )
     assert paper.text("rule").strip() in (ROOT / "REPLICATION.md").read_text(), "run `make figures`"
 
 

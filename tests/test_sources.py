@@ -13,7 +13,6 @@ import tarfile
 import threading
 import zipfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,12 +42,16 @@ def deliver(contents, files, scratch):
 
 
 def idx(array):
-    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.astype(np.uint8).tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + np.array(array.shape, ">i4").tobytes()
+        + array.astype(np.uint8).tobytes()
+    )
 
 
 @pytest.fixture
 def digits():
-    """The four files of a small set in the format of MNIST: 50 images whose pixels are all their number, and 10."""
+    """A small set in the format of MNIST: 50 images whose pixels are all their number, and 10."""
     arrays = [np.arange(50)[:, None, None] + np.zeros((1, 28, 28)), np.arange(50) % 10]
     arrays += [100 + np.arange(10)[:, None, None] + np.zeros((1, 28, 28)), np.arange(10)[::-1]]
     return dict(zip(sources.IDX_FILES, map(idx, arrays)))
@@ -56,7 +59,7 @@ def digits():
 
 @pytest.fixture
 def root(tmp_path, monkeypatch, digits):
-    """A data folder with the small set under the name of MNIST; ``root.calls`` would list attempts to fetch it."""
+    """A data folder with the small set under the name of MNIST, and the attempts to fetch it."""
     calls = []
 
     def refuse(files, scratch):
@@ -95,7 +98,9 @@ def test_home_and_data_root_by_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "elsewhere"))
     assert paths.data_root() == tmp_path / "elsewhere"
     monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path / "mistyped"))
-    with pytest.raises(ValueError, match=r"\$SNIPKIT_HOME is '.*mistyped', and there is no such folder"):
+    with pytest.raises(
+        ValueError, match=r"\$SNIPKIT_HOME is '.*mistyped', and there is no such folder"
+    ):
         paths.results("laptop")
 
 
@@ -126,7 +131,9 @@ def test_the_temporary_folder_is_this_users_own(tmp_path, monkeypatch):
 def test_files_on_disk_come_first(root):
     folder, calls = root
     assert sources.fetch("mnist", folder) == folder / "set" and calls == []
-    with pytest.raises(ValueError, match="unknown data set 'mist'; known: mnist, fashion-mnist, cifar-10"):
+    with pytest.raises(
+        ValueError, match="unknown data set 'mist'; known: mnist, fashion-mnist, cifar-10"
+    ):
         sources.fetch("mist", folder)
 
 
@@ -149,12 +156,16 @@ def test_a_damaged_file_is_named_and_left_alone(root, digits, damage):
     path.unlink()
     if damage != "a bit":
         path = path.with_name(f"{path.name}.gz")
-        content = gzip.compress(content) if damage == "packed" else gzip.compress(digits[path.stem])[:-9]
+        content = (
+            gzip.compress(content) if damage == "packed" else gzip.compress(digits[path.stem])[:-9]
+        )
     path.write_bytes(content)
     names = sorted(os.listdir(folder / "set"))
     with pytest.raises(sources.DamagedError, match=f"{path}: the file is damaged"):
         datasets.load("mnist", root=folder)
-    assert path.read_bytes() == content and calls == [] and sorted(os.listdir(folder / "set")) == names
+    assert (
+        path.read_bytes() == content and calls == [] and sorted(os.listdir(folder / "set")) == names
+    )
 
 
 def test_when_every_source_fails_one_error_says_what_was_tried(root, capsys):
@@ -164,7 +175,13 @@ def test_when_every_source_fails_one_error_says_what_was_tried(root, capsys):
         sources.fetch("mnist", folder)
     assert not isinstance(caught.value, sources.DamagedError)
     assert calls == [[sources.IDX_FILES[2]]] * 2  # only what is missing
-    words = "the site: no route", "the registry: no route", str(folder / "set"), sources.IDX_FILES[2], "SNIPKIT_DATA"
+    words = (
+        "the site: no route",
+        "the registry: no route",
+        str(folder / "set"),
+        sources.IDX_FILES[2],
+        "SNIPKIT_DATA",
+    )
     assert [word for word in words if word not in str(caught.value)] == []
     assert sources.IDX_FILES[0] not in str(caught.value) and len(os.listdir(folder / "set")) == 3
     lines = capsys.readouterr().err.splitlines()  # before each try: it can take long to fail
@@ -175,10 +192,18 @@ def test_when_every_source_fails_one_error_says_what_was_tried(root, capsys):
 def test_a_download_with_the_wrong_content_is_not_used(tmp_path, monkeypatch, digits):
     lies = digits | {sources.IDX_FILES[3]: b"not a digit"}
     define(monkeypatch, "mnist", digits, {"a liar": partial(deliver, lies)})
-    with pytest.raises(sources.DataError, match=f"a liar: {sources.IDX_FILES[3]}, as delivered: the file is damaged"):
+    with pytest.raises(
+        sources.DataError,
+        match=f"a liar: {sources.IDX_FILES[3]}, as delivered: the file is damaged",
+    ):
         sources.fetch("mnist", tmp_path)
     assert os.listdir(tmp_path / "set") == []
-    define(monkeypatch, "mnist", digits, {"a liar": partial(deliver, lies), "a friend": partial(deliver, digits)})
+    define(
+        monkeypatch,
+        "mnist",
+        digits,
+        {"a liar": partial(deliver, lies), "a friend": partial(deliver, digits)},
+    )
     folder = sources.fetch("mnist", tmp_path)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == digits
 
@@ -301,7 +326,9 @@ def test_archives_are_unpacked_on_every_python(python, tmp_path):
     command = [python, "-I", "-c", UNPACK, unpacking.__file__, str(inside)]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.stdout == "True set.tar.gz has no file inner/link\n", finished.stderr
-    unpacked = {path.name: path.read_bytes() for path in inside.iterdir() if "." not in path.name[1:]}
+    unpacked = {
+        path.name: path.read_bytes() for path in inside.iterdir() if "." not in path.name[1:]
+    }
     assert unpacked == {"c": b"c"} and (inside / "a.bin").read_bytes() == b"a"
     assert os.listdir(tmp_path) == ["inside"] and (inside / "b.bin").read_bytes() == b"b"
 
@@ -359,7 +386,11 @@ def pickled(folder, labels, images, key=str, **options):
     folder.mkdir(parents=True)
     for name, file_labels, file_images in zip(official.CIFAR_10_FILES, labels, images):
         rows = file_images.transpose(0, 3, 1, 2).reshape(4, -1)
-        content = {key("data"): rows, key("labels"): file_labels.tolist(), key("batch_label"): key("")}
+        content = {
+            key("data"): rows,
+            key("labels"): file_labels.tolist(),
+            key("batch_label"): key(""),
+        }
         (folder / name).write_bytes(pickle.dumps(content, **options))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
 
@@ -462,13 +493,24 @@ def test_other_images_in_torchvisions_folder_are_refused(tmp_path, monkeypatch, 
 
 
 def test_files_of_a_debian_package(tmp_path, monkeypatch, tools, digits):
-    define(monkeypatch, "mnist", digits, {"Debian": partial(mirrors.from_debian, "dataset-digits", "usr/share/digits")})
+    define(
+        monkeypatch,
+        "mnist",
+        digits,
+        {"Debian": partial(mirrors.from_debian, "dataset-digits", "usr/share/digits")},
+    )
     (tmp_path / "usr/share/digits").mkdir(parents=True)
     for file, content in digits.items():
         (tmp_path / "usr/share/digits" / f"{file}.gz").write_bytes(gzip.compress(content))
     tools("apt-get", 'case "$*" in *"download dataset-digits") touch digits.deb;; esac')
-    tools("dpkg-deb", f'[ "$1 $3" = "-x unpacked" ] && mkdir unpacked && cp -r {tmp_path}/usr unpacked/ && ls "$2"')
-    assert sorted(path.name for path in sources.fetch("mnist", tmp_path).iterdir()) == sorted(digits)
+    tools(
+        "dpkg-deb",
+        '[ "$1 $3" = "-x unpacked" ] && mkdir unpacked && '
+        f'cp -r {tmp_path}/usr unpacked/ && ls "$2"',
+    )
+    assert sorted(path.name for path in sources.fetch("mnist", tmp_path).iterdir()) == sorted(
+        digits
+    )
 
 
 def test_a_tool_that_fails_or_is_missing_is_named(tmp_path, tools):
@@ -502,7 +544,12 @@ def test_a_read_only_folder_is_used_as_far_as_it_goes(root, read_only):
     with pytest.raises(sources.DataError) as caught:
         sources.fetch("mnist", folder)
     assert not calls  # a download would have nowhere to go
-    words = "mnist: the data set is not here", sources.IDX_FILES[2], "Permission denied", "SNIPKIT_DATA"
+    words = (
+        "mnist: the data set is not here",
+        sources.IDX_FILES[2],
+        "Permission denied",
+        "SNIPKIT_DATA",
+    )
     assert [word for word in words if word not in str(caught.value)] == []
 
 
@@ -540,43 +587,75 @@ def test_loading_splits_the_training_images(root):
     assert [len(images) for images in (dataset.train, dataset.val, dataset.test)] == [45, 5, 10]
     assert (dataset.name, dataset.num_classes) == ("mnist", 10)
     numbers = [images.pixels[images.rows, 0, 5, 7] for images in (dataset.val, dataset.train)]
-    assert torch.equal(torch.cat(numbers), torch.randperm(50, generator=torch.Generator().manual_seed(3)).byte())
+    assert torch.equal(
+        torch.cat(numbers), torch.randperm(50, generator=torch.Generator().manual_seed(3)).byte()
+    )
     assert torch.equal(dataset.train.labels, numbers[1].long() % 10)
     assert dataset.test.pixels[:, 0, 3, 4].tolist() == list(range(100, 110))
     assert dataset.test.labels.tolist() == list(range(10))[::-1]
     values = np.arange(50) / 255  # of all training images, and of no test image
     for images in (dataset.train, dataset.val, dataset.test):
-        assert images.mean == pytest.approx((values.mean(),)) and images.std == pytest.approx((values.std(),))
+        assert images.mean == pytest.approx((values.mean(),)) and images.std == pytest.approx(
+            (values.std(),)
+        )
 
 
 def test_loading_takes_so_many_at_random(root):
-    whole, part = datasets.load("mnist", root=root[0]), datasets.load("mnist", root=root[0], train_size=20, test_size=3)
-    assert torch.equal(part.train.rows, whole.train.rows[:20]) and torch.equal(part.val.rows, whole.val.rows)
-    assert len(part.test) == 3 and part.test.labels.tolist() != [9, 8, 7]  # not the first, and each with its label
+    whole, part = (
+        datasets.load("mnist", root=root[0]),
+        datasets.load("mnist", root=root[0], train_size=20, test_size=3),
+    )
+    assert torch.equal(part.train.rows, whole.train.rows[:20]) and torch.equal(
+        part.val.rows, whole.val.rows
+    )
+    assert len(part.test) == 3 and part.test.labels.tolist() != [
+        9,
+        8,
+        7,
+    ]  # not the first, and each with its label
     pairs = zip(part.test.pixels[part.test.rows], part.test.labels)
     assert all(int(image[0, 3, 4]) - 100 == 9 - label for image, label in pairs)
     other = datasets.load("mnist", root=root[0], split_seed=1)
     assert set(other.val.rows.tolist()) != set(whole.val.rows.tolist())
-    assert len({images.pixels.data_ptr() for images in (whole.train, whole.val, part.train, other.train)}) == 1
+    assert (
+        len(
+            {
+                images.pixels.data_ptr()
+                for images in (whole.train, whole.val, part.train, other.train)
+            }
+        )
+        == 1
+    )
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"train_size": 46}, "train_size is 46; mnist has 1 to 45"), ({"train_size": 0}, "train_size is 0"),
-    ({"test_size": 11}, "test_size is 11; mnist has 1 to 10"), ({"test_size": 0}, "test_size is 0"),
-])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"train_size": 46}, "train_size is 46; mnist has 1 to 45"),
+        ({"train_size": 0}, "train_size is 0"),
+        ({"test_size": 11}, "test_size is 11; mnist has 1 to 10"),
+        ({"test_size": 0}, "test_size is 0"),
+    ],
+)
 def test_a_size_that_the_set_does_not_have_is_refused(root, wrong, message):
     with pytest.raises(ValueError, match=message):
         datasets.load("mnist", root=root[0], **wrong)
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="unknown data set 'mist'; known: mnist, fashion-mnist, cifar-10, tiny"):
+    with pytest.raises(
+        ValueError, match="unknown data set 'mist'; known: mnist, fashion-mnist, cifar-10, tiny"
+    ):
         datasets.load("mist")
 
 
 def test_the_real_mnist(mnist):
     assert [*mnist.train.mean, *mnist.train.std] == pytest.approx([0.1306605, 0.3081078], abs=1e-6)
-    assert [len(images) for images in (mnist.train, mnist.val, mnist.test)] == [54_000, 6_000, 10_000]
+    assert [len(images) for images in (mnist.train, mnist.val, mnist.test)] == [
+        54_000,
+        6_000,
+        10_000,
+    ]
     assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     # what split 0 is in the committed records
     assert mnist.train.labels[:12].tolist() == [0, 4, 1, 6, 0, 0, 8, 7, 6, 2, 1, 9]
@@ -590,19 +669,31 @@ def test_mnist_1d_is_made_and_checked(tmp_path, monkeypatch):
     made = datasets.load("mnist-1d", root=tmp_path)
     assert (random.random(), np.random.rand()) == expected
     assert [len(part) for part in (made.train, made.val, made.test)] == [3_600, 400, 10_000]
-    assert made.test[:5][0].shape == (5, 1, 1, 40) and 900 < made.test.labels.bincount().min() < 1_100
-    monkeypatch.setattr("mnist1d.data.make_dataset", lambda _: {name: np.zeros((2, 1)) for name in ("x", "x_test")} | {
-        name: np.zeros(2) for name in ("y", "y_test")
-    })  # fmt: skip
-    with pytest.raises(sources.DataError, match="package mnist1d.*train-images-idx3-ubyte, as delivered.*has SHA-256"):
+    assert (
+        made.test[:5][0].shape == (5, 1, 1, 40) and 900 < made.test.labels.bincount().min() < 1_100
+    )
+    zeros = {
+        "x": np.zeros((2, 1)),
+        "x_test": np.zeros((2, 1)),
+        "y": np.zeros(2),
+        "y_test": np.zeros(2),
+    }
+    monkeypatch.setattr("mnist1d.data.make_dataset", lambda _: zeros)
+    with pytest.raises(
+        sources.DataError,
+        match="package mnist1d.*train-images-idx3-ubyte, as delivered.*has SHA-256",
+    ):
         sources.fetch("mnist-1d", tmp_path / "other")
 
 
 #: of the official binary version, https://www.cs.toronto.edu/~kriz/cifar.html
 CIFAR_MD5 = {
-    "data_batch_1": "5dd7e06a14cb22eb9f671a540d1b7c25", "data_batch_2": "5ea93a67294ea407fff1d09f752e9692",
-    "data_batch_3": "942cd6a4bcdd0dd3c604fbe906cb4421", "data_batch_4": "ae636b3ba5c66a11e91e8cb52e771fcb",
-    "data_batch_5": "53f37980c15c3d472c316c40844f3f0d", "test_batch": "803d5f7f4d78ea53de84dbe85f74fb6d",
+    "data_batch_1": "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "data_batch_2": "5ea93a67294ea407fff1d09f752e9692",
+    "data_batch_3": "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "data_batch_4": "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "data_batch_5": "53f37980c15c3d472c316c40844f3f0d",
+    "test_batch": "803d5f7f4d78ea53de84dbe85f74fb6d",
 }
 
 
@@ -615,10 +706,23 @@ def test_the_real_cifar_10():
         for file, md5 in CIFAR_MD5.items():
             assert hashlib.md5((folder / f"{file}.bin").read_bytes()).hexdigest() == md5
     dataset = datasets.load("cifar-10")
-    assert [len(images) for images in (dataset.train, dataset.val, dataset.test)] == [45_000, 5_000, 10_000]
+    assert [len(images) for images in (dataset.train, dataset.val, dataset.test)] == [
+        45_000,
+        5_000,
+        10_000,
+    ]
     assert dataset.train.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=5e-5)
     assert dataset.train.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=5e-5)
-    assert dataset.test.labels[:8].tolist() == [3, 8, 8, 0, 6, 6, 1, 6]  # cat, ship, ship, airplane, …
+    assert dataset.test.labels[:8].tolist() == [
+        3,
+        8,
+        8,
+        0,
+        6,
+        6,
+        1,
+        6,
+    ]  # cat, ship, ship, airplane, …
 
 
 def digest(*tensors):
@@ -656,7 +760,7 @@ def test_the_data_sets_are_those_of_the_committed_records(name):
 
 @pytest.fixture
 def tiny_imagenet(tmp_path, monkeypatch):
-    """An archive of Tiny-ImageNet's layout: 200 classes of 5 images, one of them grey, and 20 for testing."""
+    """An archive of Tiny-ImageNet's layout: 200 classes of 5 images, one grey, and 20 for testing."""
     wnids, pictures = [f"n{i:08d}" for i in range(200)], []
     for mode, colour in (("RGB", (200, 100, 50)), ("L", 80)):
         stream = io.BytesIO()
@@ -667,27 +771,41 @@ def tiny_imagenet(tmp_path, monkeypatch):
         archive.writestr("tiny-imagenet-200/wnids.txt", "\n".join(reversed(wnids)))
         for wnid in wnids:
             for i in range(5):
-                archive.writestr(f"tiny-imagenet-200/train/{wnid}/images/{wnid}_{i}.JPEG", pictures[i == 0])
+                archive.writestr(
+                    f"tiny-imagenet-200/train/{wnid}/images/{wnid}_{i}.JPEG", pictures[i == 0]
+                )
         for i in range(20):
             archive.writestr(f"tiny-imagenet-200/val/images/val_{i}.JPEG", pictures[0])
         archive.writestr("tiny-imagenet-200/val/val_annotations.txt", lines)
     digest = sources.archive_digest(tmp_path / "tiny-imagenet-200.zip")
     monkeypatch.setattr(datasets, "TINY_IMAGES_PER_CLASS", 5)
-    monkeypatch.setitem(sources.SOURCES, "tiny-imagenet", sources.Source(".", {"tiny-imagenet-200.zip": digest}, {}))
+    monkeypatch.setitem(
+        sources.SOURCES, "tiny-imagenet", sources.Source(".", {"tiny-imagenet-200.zip": digest}, {})
+    )
     return tmp_path
 
 
 def test_tiny_imagenet_is_decoded_once_and_checked_after(tiny_imagenet, monkeypatch):
     dataset = datasets.load("tiny-imagenet", root=tiny_imagenet)
-    assert (len(dataset.train), len(dataset.val), len(dataset.test), dataset.num_classes) == (900, 100, 20, 200)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test), dataset.num_classes) == (
+        900,
+        100,
+        20,
+        200,
+    )
     assert dataset.test.labels.tolist() == [7 * i for i in range(20)]
     train, _ = datasets._decoded("tiny-imagenet", str(tiny_imagenet), "cpu")
     assert train.labels.tolist() == [label for label in range(200) for _ in range(5)]
     grey, coloured = train.pixels[10].float().mean((1, 2)), train.pixels[11].float().mean((1, 2))
     assert torch.allclose(grey, torch.tensor([80.0] * 3), atol=3)
     assert torch.allclose(coloured, torch.tensor([200.0, 100.0, 50.0]), atol=3)
-    assert dataset.test.mean == pytest.approx([(4 * colour + 80) / 5 / 255 for colour in (200, 100, 50)], abs=0.01)
-    assert sorted(os.listdir(tiny_imagenet)) == ["tiny-imagenet-200-arrays", "tiny-imagenet-200.zip"]
+    assert dataset.test.mean == pytest.approx(
+        [(4 * colour + 80) / 5 / 255 for colour in (200, 100, 50)], abs=0.01
+    )
+    assert sorted(os.listdir(tiny_imagenet)) == [
+        "tiny-imagenet-200-arrays",
+        "tiny-imagenet-200.zip",
+    ]
     monkeypatch.setattr(datasets, "_unpack_tiny_imagenet", None)  # a second time, it is not decoded
     datasets._decoded.cache_clear()
     again = datasets.load("tiny-imagenet", root=tiny_imagenet)
@@ -695,7 +813,9 @@ def test_tiny_imagenet_is_decoded_once_and_checked_after(tiny_imagenet, monkeypa
     path = tiny_imagenet / "tiny-imagenet-200-arrays/train_labels.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     datasets._decoded.cache_clear()
-    with pytest.raises(sources.DamagedError, match="train_labels.npy: the file is damaged. Delete the folder"):
+    with pytest.raises(
+        sources.DamagedError, match="train_labels.npy: the file is damaged. Delete the folder"
+    ):
         datasets.load("tiny-imagenet", root=tiny_imagenet)
 
 
@@ -708,7 +828,10 @@ def test_an_archive_counts_by_what_is_read_of_it(tiny_imagenet):
     path, top = tiny_imagenet / "tiny-imagenet-200.zip", "tiny-imagenet-200"
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
-    image, labels = f"{top}/train/n00000000/images/n00000000_1.JPEG", f"{top}/val/val_annotations.txt"
+    image, labels = (
+        f"{top}/train/n00000000/images/n00000000_1.JPEG",
+        f"{top}/val/val_annotations.txt",
+    )
 
     def digest(change):
         with zipfile.ZipFile(tiny_imagenet / "other.zip", "w") as archive:
@@ -721,7 +844,11 @@ def test_an_archive_counts_by_what_is_read_of_it(tiny_imagenet):
     other_label = entries[labels].replace(b"n00000007", b"n00000008")
     for harmless in ({}, {f"{top}/test/images/test_0.JPEG": b"not used"}, {labels: other_boxes}):
         assert digest(harmless) == found
-    for harm in ({image: b"another image"}, {image.replace("_1.", "_5."): b"one more"}, {labels: other_label}):
+    for harm in (
+        {image: b"another image"},
+        {image.replace("_1.", "_5."): b"one more"},
+        {labels: other_label},
+    ):
         assert digest(harm) != found
     for damaged in ((tiny_imagenet / "other.zip").read_bytes(), path.read_bytes()[:-100]):
         path.write_bytes(damaged)
