@@ -193,6 +193,10 @@ def test_the_study_says_what_to_install(away, bare_packages, tmp_path):
     assert finished.returncode == 1
     message = "error: the package typer is not installed: pip install 'snipkit[study]'\n"
     assert finished.stderr == message
+    code = "from snipkit import study\nstudy.Run"
+    finished = in_bare_environment(away, bare_packages, tmp_path, code)
+    message = "the study needs the package pydantic: pip install 'snipkit[study]'"
+    assert finished.stderr.splitlines()[-1] == f"ModuleNotFoundError: {message}"
 
 
 # --- the public address ---
