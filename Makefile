@@ -1,6 +1,6 @@
 # Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
 .DELETE_ON_ERROR:
-.PHONY: help setup data paper train figures notebooks test lint mutants bench gpu-check lab labs site site-check clean
+.PHONY: help setup data paper train registered figures notebooks test lint mutants bench gpu-check lab labs site site-check clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -9,6 +9,7 @@ PROFILE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo paper || echo laptop)
 # Minutes after which no run is started (the next call carries on), and the Dask scheduler of other machines: docs/machines.md.
 BUDGET ?=
 EXECUTOR ?=
+CLAIMS ?=
 
 UV = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
   .venv/bin/uv pip install --python $(PY) --compile-bytecode -c constraints.txt
@@ -43,6 +44,9 @@ paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 min
 # The records are read when this runs, after the training: new ones draw the figures anew.
 build/$(PROFILE)/%.ipynb: notebooks/%.ipynb notebooks/profiles/$(PROFILE).yml $(CODE) $(wildcard results/$(PROFILE)/*.jsonl)
 	$(PY) -m snipkit.study execute $* $@ --profile $(PROFILE)
+
+registered: data  ## train the registered replication (REGISTRATION.md; resumable; CLAIMS="table1 figure3" trains those alone)
+	$(PY) -m snipkit.study registered $(CLAIMS) $(BUDGET:%=--budget %)
 
 figures: setup  ## draw the figures again from the records alone, and rewrite REPLICATION.md (seconds)
 	$(PY) -m snipkit.study figures

@@ -100,6 +100,29 @@ def train(
         print(f"profile {profile}: {done} of {len(files)} on record{stopped}")
 
 
+@app.command("registered")
+def train_registered(
+    claims: Annotated[list[str], typer.Argument(help="ids, or how they begin; by default all")] = None,
+    budget: Annotated[float, typer.Option(help="minutes; then no run is started, and those under way stop")] = None,
+):
+    """Train the registered runs that are not on record, and say how far each claim is (REGISTRATION.md)."""
+    if budget is not None and not (math.isfinite(budget) and budget >= 0):
+        raise ValueError(f"the budget is {budget}; it takes a number of minutes")
+    deadline = None if budget is None else time.monotonic() + 60 * budget
+
+    from snipkit.study import executors, registered, registration, scheduler
+
+    wanted = registration.runs(tuple(claims or ("",)), gpu=executors.on_gpu())
+    if not wanted:
+        raise ValueError(f"no claim with runs for this machine begins with {', '.join(claims)}")
+    registered.measure()
+    file = registration.records_file()
+    try:
+        scheduler.execute_all(dict.fromkeys(wanted, file), deadline=deadline)
+    finally:
+        print(registered.progress(registered.table()))
+
+
 @app.command()
 def execute(name: str, target: Path, profile: Profile = "laptop"):
     """Run one notebook with a profile's parameters into TARGET."""
