@@ -98,9 +98,7 @@ def test_home_and_data_root_by_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "elsewhere"))
     assert paths.data_root() == tmp_path / "elsewhere"
     monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path / "mistyped"))
-    with pytest.raises(
-        ValueError, match=r"\$SNIPKIT_HOME is '.*mistyped', and there is no such folder"
-    ):
+    with pytest.raises(ValueError, match=r"\$SNIPKIT_HOME is '.*mistyped', and there is no such folder"):
         paths.results("laptop")
 
 
