@@ -27,7 +27,7 @@ setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snipkit needs Python 3.11 or later: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet uv==0.13.9
-	$(UV) -e '.[paper,test]'
+	$(UV) -e '.[study,notebooks,test]'
 	@touch $@
 
 data: setup  ## fetch and verify the data sets, once (under a minute)

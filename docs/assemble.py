@@ -14,7 +14,9 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(DOCS))
-from conf import REPOSITORY  # noqa: E402
+import address  # noqa: E402
+
+REPOSITORY = address.repository()
 
 SOLUTIONS = DOCS / "solutions"
 TARGET = ROOT / "build" / "site-source"
@@ -48,6 +50,8 @@ def relinked(text: str, source: Path, page: Path) -> str:
             return f"![{label}]({os.path.relpath(copy, page.parent)})"
         if (on_site := place(file)) is not None:
             return f"[{label}]({os.path.relpath(on_site, page.parent)}{anchor})"
+        if not REPOSITORY:
+            return label  # nobody knows where the repository is: its own readers have the file
         return f"[{label}]({REPOSITORY}/{'tree' if file.is_dir() else 'blob'}/main/{file.relative_to(ROOT)}{anchor})"
 
     pattern = r"(?P<picture>!?)\[(?P<label>[^\]\n]*)\]\((?P<target>[\w./-]*[./][\w./-]+)(?P<anchor>#[\w-]+)?\)"

@@ -1,16 +1,17 @@
 """Sphinx settings of the site; `make site` builds it into build/site/ from what docs/assemble.py has put together."""
 
-import os
-import tomllib
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# The workflow that publishes the site passes its own address, so a fork's badges open the fork.
-REPOSITORY = os.environ.get("REPOSITORY") or METADATA["urls"]["Repository"]
+sys.path.insert(0, str(Path(__file__).parent))
+import address
 
-project, release = METADATA["name"], METADATA["version"]
-author = project_copyright = METADATA["authors"][0]["name"]
+import snipkit
+
+REPOSITORY = address.repository()
+
+project, release = "snipkit", snipkit.__version__
+author = project_copyright = "The snipkit authors"
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design", "sphinx_togglebutton",
 ]  # fmt: skip
@@ -38,11 +39,8 @@ html_show_sourcelink = False
 html_copy_source = False
 html_context = {
     "repository": REPOSITORY,
-    "on_github": REPOSITORY.removeprefix("https://github.com/"),
-    # A clone, not the package alone: with its records on disk a notebook trains nothing anew.
-    "install": f"!git clone -q --depth 1 {REPOSITORY}\n%cd {REPOSITORY.rpartition('/')[2]}\n%pip install -q .",
+    "on_github": address.on_github(REPOSITORY),
+    "install": address.colab_cell(REPOSITORY),
 }
 copybutton_exclude = ".linenos, .gp, .go"
 togglebutton_hint, togglebutton_hint_hide = "Show", "Hide"
-
-linkcheck_ignore = [rf"{REPOSITORY}.*"] if "OWNER" in REPOSITORY else []

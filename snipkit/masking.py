@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
+from snipkit._optional import optional
 from snipkit._weights import refuse_recomputed
 from snipkit.export import (  # noqa: F401
     Masks,
@@ -31,7 +32,6 @@ from snipkit.ladder import LAYERWISE, erk, layer_sparsities, relabel, shuffle, s
 from snipkit.pool import (  # noqa: F401
     Where,
     check_keep,
-    import_pandas,
     is_bias,
     is_norm,
     kept_count,
@@ -223,7 +223,7 @@ def empty_layers(masks: Masks) -> list[str]:
 def layer_table(masks: Masks) -> pd.DataFrame:
     """Kept and total entries and density of each parameter, a table by name. Needs pandas."""
     rows = {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
-    pandas = import_pandas()
+    pandas = optional("pandas")
     table = pandas.DataFrame.from_dict(rows, orient="index", columns=["kept", "total"])
     return table.rename_axis("parameter").assign(density=table.kept / table.total)
 

@@ -6,12 +6,12 @@ import re
 import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from snipkit._optional import optional
 from snipkit._weights import is_recomputed, share_memory
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def prunable_table(
     """
     if by not in ("parameter", "layer"):
         raise ValueError(f'by is {by!r}; it is "parameter" or "layer"')
-    pandas = import_pandas()
+    pandas = optional("pandas")
     rows = []
     for name, parameter, role, places in _survey(model, biases, where):
         lazy = nn.parameter.is_lazy(parameter)
@@ -160,19 +160,6 @@ def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -
     """``prunable_table`` by its old name."""
     warnings.warn("pool is called prunable_table now: write that", DeprecationWarning, stacklevel=2)
     return prunable_table(model, biases=biases, where=where)
-
-
-def import_pandas() -> ModuleType:
-    """pandas, which nothing but tables needs; ModuleNotFoundError says what to install."""
-    try:
-        import pandas
-    except ModuleNotFoundError as error:
-        if error.name != "pandas":
-            raise
-        raise ModuleNotFoundError(
-            "tables need pandas: pip install pandas", name="pandas"
-        ) from error
-    return pandas
 
 
 def _survey(

@@ -1,70 +1,117 @@
-"""How a network is trained: the recipe, and what follows from it alone (optimiser, learning rates, order)."""
+"""How a network is trained: the recipe, and what follows from it alone.
+
+That is the optimiser, the learning rates, and the order of the examples.
+"""
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from snipkit.data import AUGMENTATIONS
 from snipkit.masking import is_norm
 
-#: types and ranges are checked when a value is made
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+COUNTS = ("steps", "batch_size", "decay_every")
+NUMBERS = ("lr", "momentum", "weight_decay", "decay_factor")
+CHOICES = {
+    "optimiser": ("sgd", "adam"),
+    "schedule": ("constant", "step", "onecycle"),
+    "augment": AUGMENTATIONS,
+    "precision": ("float32", "bfloat16"),
+}
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Recipe:
-    """How a network is trained, as a value.
+    """How a network is trained, as a value. Its fields are checked when it is made.
 
-    The defaults are the paper's for MNIST (SNIP, section 5). The paper does not say for how long it trains.
+    The defaults are the paper's for MNIST (SNIP, section 5). The paper does not say for how long it
+    trains.
 
     Attributes:
         steps: number of optimiser steps.
-        batch_size: examples a step. An epoch's last examples are left out if they do not fill a batch.
+        batch_size: examples a step. An epoch's last examples are left out if they do not fill a
+            batch.
         optimiser: "sgd" or "adam".
         lr: learning rate at the start; with "onecycle" the highest.
         momentum: of SGD, in [0, 1).
-        weight_decay: this times the weight is added to its gradient (L2), except in normalisation layers.
-        schedule: "constant"; "step": times ``decay_factor`` every ``decay_every`` steps; "onecycle": up along a cosine
-            over the first fifth of the steps, down along a cosine over the rest.
+        weight_decay: this times the weight is added to its gradient (L2), except in normalisation
+            layers.
+        schedule: "constant"; "step": times ``decay_factor`` every ``decay_every`` steps;
+            "onecycle": up along a cosine over the first fifth of the steps, down along a cosine
+            over the rest.
         augment: a name in ``data.AUGMENTATIONS``, for the training images.
-        precision: "float32", or "bfloat16": autocast in training and testing. Weights, losses and optimiser stay
-            float32.
+        precision: "float32", or "bfloat16": autocast in training and testing. Weights, losses and
+            optimiser stay float32.
 
     Raises:
-        pydantic.ValidationError: (a ValueError) an unknown name, a wrong type, a number out of range.
+        ValueError: an unknown name, a value of another type (there is no conversion, but of whole
+            numbers to floats), or a number out of range.
     """
 
-    steps: PositiveInt
-    batch_size: PositiveInt = 100
+    steps: int
+    batch_size: int = 100
     optimiser: Literal["sgd", "adam"] = "sgd"
-    lr: PositiveFloat = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegativeFloat = 5e-4
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
     schedule: Literal["constant", "step", "onecycle"] = "step"
-    decay_every: PositiveInt = 25_000
-    decay_factor: PositiveFloat = 0.1
-    augment: Literal[AUGMENTATIONS] = "none"  # type: ignore[valid-type]
+    decay_every: int = 25_000
+    decay_factor: float = 0.1
+    augment: str = "none"
     precision: Literal["float32", "bfloat16"] = "float32"
 
+    def __post_init__(self):
+        for name in COUNTS:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {value!r}; it takes a whole number of at least 1")
 
-def optimiser_of(model: nn.Module, recipe: Recipe, parameters: dict[str, Tensor]) -> torch.optim.Optimizer:
-    """The optimiser of ``parameters`` (by the model's names). Normalisation layers have no weight decay.
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} is {value!r}; it takes a number")
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value!r}; it takes a finite number")
+            # Equal recipes must be written alike: a run's id is a hash of its text.
+            object.__setattr__(self, name, float(value))
+        for name in ("lr", "decay_factor"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it takes more than 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it takes 0 or more, and less than 1")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay is {self.weight_decay}; it takes 0 or more")
+
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}; it takes {', '.join(choices)}")
+
+
+def optimiser_of(
+    model: nn.Module, recipe: Recipe, parameters: dict[str, Tensor]
+) -> torch.optim.Optimizer:
+    """The optimiser of ``parameters``, by the model's names.
+
+    Normalisation layers have no weight decay.
 
     Source: the L2 penalty of the authors' code leaves batch norm out.
     """
-    norms = {id(p) for module in model.modules() if is_norm(module) for p in module.parameters(recurse=False)}
+    norms = set()
+    for module in model.modules():
+        if is_norm(module):
+            norms |= {id(parameter) for parameter in module.parameters(recurse=False)}
     decayed: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in model.named_parameters():
         (others if id(parameter) in norms else decayed).append(parameters[name])
     pairs = (decayed, recipe.weight_decay), (others, 0.0)
-    groups: list[dict] = [{"params": own, "weight_decay": decay} for own, decay in pairs if own]
+    groups = [{"params": group, "weight_decay": decay} for group, decay in pairs if group]
     if recipe.optimiser == "adam":
         return torch.optim.Adam(groups, lr=recipe.lr, fused=True)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
@@ -79,24 +126,31 @@ def learning_rate(step, recipe) -> float:
         return recipe.lr * recipe.decay_factor ** (done // recipe.decay_every)
     if done < warmup:
         return recipe.lr * (0.04 + 0.96 * (1 - math.cos(math.pi * done / warmup)) / 2)
-    return recipe.lr * ((1 + math.cos(math.pi * (done - warmup) / (recipe.steps - warmup))) / 2)
+    share = (done - warmup) / (recipe.steps - warmup)
+    return recipe.lr * ((1 + math.cos(math.pi * share)) / 2)
 
 
 def batches(size, recipe, seeds, device) -> Iterator[Tensor]:
-    """The indices of each step's batches, (S, batch size): a new permutation for every epoch and seed.
+    """The indices of each step's batches, (S, batch size).
 
-    They are drawn on the CPU, so they are the same on every device. They are moved once an epoch, because a GPU would
-    wait for a copy at each step.
+    Every epoch and seed has a new permutation.
+    They are drawn on the CPU, so they are the same on every device. They are moved once an epoch,
+    because a GPU would wait for a copy at each step.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     per_epoch = size // recipe.batch_size
     for step in range(recipe.steps):
         if step % per_epoch == 0:
-            epoch = torch.stack([torch.randperm(size, generator=generator) for generator in generators]).to(device)
+            orders = [torch.randperm(size, generator=generator) for generator in generators]
+            epoch = torch.stack(orders).to(device)
         start = step % per_epoch * recipe.batch_size
         yield epoch[:, start : start + recipe.batch_size]
 
 
 def augmentation_generator(seed) -> torch.Generator:
-    """The generator of a seed's augmentation: independent of the order of the examples, of this and of other seeds."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+    """The generator of a seed's augmentation.
+
+    It is independent of the order of the examples, of this seed and of others.
+    """
+    state = np.random.SeedSequence([seed, 1]).generate_state(1)
+    return torch.Generator().manual_seed(int(state[0]))

@@ -14,7 +14,6 @@ import sys
 import time
 
 import torch
-import torchvision_shim
 from PIL import Image
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,6 +23,7 @@ import snipkit
 from snipkit import data, masking, models, saliency, training
 from snipkit.recipe import Recipe, learning_rate, optimiser_of
 from snipkit.study import datasets, paths
+from snipkit.study._torchvision import load_torchvision
 from snipkit.study.runs import RECIPES
 from snipkit.study.stacking import train_stack
 
@@ -113,7 +113,7 @@ def several(function, times):
 
 def loader_epoch(name, folder):
     """The same training through torchvision's data set, transforms and a DataLoader."""
-    vision = torchvision_shim.load()
+    vision = load_torchvision()
     steps = vision.transforms.ToTensor(), vision.transforms.Normalize((0.1307,), (0.3081,))
     digits = vision.datasets.MNIST(folder, train=True, transform=vision.transforms.Compose(steps))
     images = torch.utils.data.Subset(digits, range(54_000))
@@ -223,7 +223,7 @@ class Items(torch.utils.data.Dataset):
     """Images one at a time through torchvision's transforms, as its CIFAR10 gives them."""
 
     def __init__(self, images):
-        transforms = torchvision_shim.load().transforms
+        transforms = load_torchvision().transforms
         self.pixels, self.labels = images.pixels.permute(0, 2, 3, 1).numpy(), images.labels.tolist()
         self.transform = transforms.Compose(
             [

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision_shim import load as load_torchvision
 
 from snipkit import masking
+from snipkit.study._torchvision import load_torchvision
 
 PAGE = (Path(__file__).parents[1] / "docs" / "any_network.md").read_text()
 EXAMPLES = {

@@ -1,22 +1,28 @@
 """What holds the project's files together."""
 
 import ast
-import io
+import importlib.metadata
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
-import tokenize
 import tomllib
+import zipfile
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from tiny import ENVIRONMENT, ROOT
 
+import snipkit
 from snipkit.study import notebooks, paper, verdicts
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+sys.path.insert(0, str(ROOT / "docs"))
+import address
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [Requirement(r) for r in PROJECT["dependencies"] + sum(EXTRAS.values(), [])]
 CONDA = {"torch": "pytorch", "igraph": "python-igraph"}  # names that differ on conda-forge
@@ -27,9 +33,11 @@ def test_environment_yml_says_the_same_as_pyproject():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *packages, pip = environment["dependencies"]
     assert pip == {"pip": [*(str(r) for r in REQUIREMENTS if r.name in NOT_ON_CONDA_FORGE), "-e ."]}
-    left_out = {*EXTRAS["site"]} | {str(r) for r in REQUIREMENTS if r.name in NOT_ON_CONDA_FORGE}
-    wanted = {f"{CONDA.get(r.name, r.name)}{r.specifier}" for r in REQUIREMENTS if str(r) not in left_out}
-    assert set(packages) == wanted | {f"python{PROJECT['requires-python']}", "pip"}
+    expected = {f"python{PROJECT['requires-python']}", "pip"}
+    for r in REQUIREMENTS:
+        if str(r) not in EXTRAS["site"] and r.name not in NOT_ON_CONDA_FORGE:
+            expected.add(f"{CONDA.get(r.name, r.name)}{r.specifier}")
+    assert set(packages) == expected and len(packages) == len(expected)
 
 
 def test_every_pin_satisfies_its_lower_bound():
@@ -38,7 +46,261 @@ def test_every_pin_satisfies_its_lower_bound():
         if match := re.match(r"([\w.-]+)==([\w.+]+)", line):
             pins.setdefault(match[1], []).append(match[2])
     for requirement in REQUIREMENTS:
-        assert all(requirement.specifier.contains(version) for version in pins[requirement.name]), requirement
+        assert all(requirement.specifier.contains(version) for version in pins[requirement.name]), (
+            requirement
+        )
+
+
+#: names to import, where they are not those of the packages
+IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml"}
+COME_ALONG = {"traitlets": "papermill"}  # papermill and Jupyter are configured with it
+NOT_IMPORTED = {
+    "igraph",  # by the method, for one control
+    "ipykernel", "jupyterlab",  # started by papermill, and by `make lab`
+    "seaborn",  # for the pages
+    "tabulate",  # by pandas.DataFrame.to_markdown
+    "torchvision",  # by study._torchvision
+}  # fmt: skip
+
+
+def packages_imported(paths):
+    """The packages that files import, anywhere in them, but the standard library and snipkit."""
+    packages = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                packages |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                packages.add(node.module.split(".")[0])
+    return packages - {*sys.stdlib_module_names, "snipkit"}
+
+
+def names_to_import(requirements):
+    names = {Requirement(requirement).name for requirement in requirements}
+    return {IMPORTED_AS.get(name, name) for name in names}
+
+
+def test_the_extras_bring_what_the_code_imports():
+    study = set((ROOT / "snipkit" / "study").rglob("*.py"))
+    method = set((ROOT / "snipkit").rglob("*.py")) - study
+    basic = names_to_import(PROJECT["dependencies"])
+    # these are for one function each, which says so
+    assert packages_imported(method) - basic == {"pandas", "igraph", "safetensors"}
+    extras = names_to_import(EXTRAS["study"] + EXTRAS["notebooks"] + EXTRAS["cluster"])
+    assert packages_imported(study) - basic - {*COME_ALONG} == extras - NOT_IMPORTED
+
+
+def test_the_version_stands_in_one_place():
+    assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == snipkit.__version__
+
+
+@pytest.fixture(scope="module")
+def away(tmp_path_factory):
+    """A folder that holds what the wheel holds, and nothing of the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "snipkit", source / "snipkit", ignore=ignored)
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    build = "from setuptools import build_meta; build_meta.build_wheel('../dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (wheel,) = (folder / "dist").iterdir()
+    assert wheel.name == f"snipkit-{snipkit.__version__}-py3-none-any.whl"
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_is_whole(away):
+    files = {path.relative_to(away) for path in (away / "snipkit").rglob("*") if path.is_file()}
+    expected = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "snipkit"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    listed = [line for line in expected.stdout.splitlines() if (ROOT / line).exists()]
+    assert sorted(map(str, files)) == sorted(listed)
+    (metadata,) = away.glob("*.dist-info/METADATA")
+    required = re.findall(r"^Requires-Dist: (.*)$", metadata.read_text(encoding="utf-8"), re.M)
+    slim = [requirement for requirement in required if "extra ==" not in requirement]
+    assert sorted(slim) == sorted(PROJECT["dependencies"])
+
+
+@pytest.fixture(scope="module")
+def bare_packages(tmp_path_factory):
+    """torch, numpy and what they need: what `pip install snipkit` brings."""
+    folder = tmp_path_factory.mktemp("packages")
+    todo, done = ["torch", "numpy"], set()
+    while todo:
+        name = todo.pop()
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # needed on another system
+        done.add(name)
+        for file in distribution.files:
+            if file.parts[0] != ".." and not (folder / file.parts[0]).exists():
+                (folder / file.parts[0]).symlink_to(distribution.locate_file(file.parts[0]))
+        for line in distribution.requires or ():
+            if "extra ==" not in line and (needed := Requirement(line).name) not in done:
+                todo.append(needed)
+    assert not (folder / "pandas").exists() and not (folder / "pydantic").exists()
+    return folder
+
+
+PRUNE = """
+import importlib, pkgutil
+import torch, snipkit
+from torch import nn
+from snipkit.recipe import Recipe
+for module in pkgutil.iter_modules(snipkit.__path__):
+    if module.name != "study":
+        importlib.import_module("snipkit." + module.name)
+model = nn.Sequential(nn.Flatten(), nn.Linear(16, 50), nn.ReLU(), nn.Linear(50, 3))
+pixels = torch.randint(0, 256, (60, 1, 4, 4), dtype=torch.uint8)
+images = snipkit.data.Images(pixels, torch.arange(60) % 3, *snipkit.data.channel_statistics(pixels))
+masks = snipkit.prune(model, images[:], sparsity=0.9)
+dataset = snipkit.data.Dataset("noise", 3, images, images, images)
+snipkit.training.train(model, masks, dataset, Recipe(steps=5, batch_size=20))
+print(sum(int(mask.sum()) for mask in masks.values()), int((model[1].weight != 0).sum()) <= 100)
+print(snipkit.__file__)
+try:
+    snipkit.masking.layer_table(masks)
+except ModuleNotFoundError as error:
+    print(error)
+"""
+
+
+def in_bare_environment(away, bare_packages, folder, code, *words):
+    """Run Python code in ``folder`` with the wheel's content, torch and numpy, and no more."""
+    paths = f"import sys; sys.path[:0] = [{str(away)!r}, {str(bare_packages)!r}]\n"
+    command = [sys.executable, "-I", "-S", "-c", paths + code, *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_the_method_needs_torch_and_numpy_alone(away, bare_packages, tmp_path):
+    finished = in_bare_environment(away, bare_packages, tmp_path, PRUNE)
+    assert finished.returncode == 0, finished.stderr
+    counts, file, table = finished.stdout.splitlines()
+    assert counts == "100 True" and file == str(away / "snipkit" / "__init__.py")
+    assert table == "this function needs the package pandas: pip install pandas"
+
+
+def test_the_study_says_what_to_install(away, bare_packages, tmp_path):
+    code = "import runpy; runpy.run_module('snipkit.study', run_name='__main__')"
+    finished = in_bare_environment(away, bare_packages, tmp_path, code, "--help")
+    assert finished.returncode == 1
+    message = "error: the package typer is not installed: pip install 'snipkit[study]'\n"
+    assert finished.stderr == message
+    code = "from snipkit import study\nstudy.Run"
+    finished = in_bare_environment(away, bare_packages, tmp_path, code)
+    message = "the study needs the package pydantic: pip install 'snipkit[study]'"
+    assert finished.stderr.splitlines()[-1] == f"ModuleNotFoundError: {message}"
+
+
+# --- the public address ---
+
+
+def test_nothing_shows_an_address_that_is_not_known():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    placeholder = "github.com/" + "OWNER"
+    for line in listed.stdout.splitlines():
+        path = ROOT / line
+        if path.suffix in (".md", ".toml", ".py", ".html", ".yml", ".yaml", ".cff", ".ipynb"):
+            assert placeholder not in path.read_text(encoding="utf-8"), line
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == address.with_badges(readme, address.repository()), "run docs/address.py"
+    assert address.badges("") == address.colab_cell("") == ""
+
+
+def test_badges_appear_with_the_address(monkeypatch):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setenv("REPOSITORY", "https://github.com/you/snipkit/")
+    with_them = address.with_badges(readme, address.repository())
+    title, blank, badges, *rest = with_them.splitlines()
+    assert (title, blank) == (readme.splitlines()[0], "")
+    links = re.findall(r"\]\((https://[^)]*)\)", badges)
+    workflow = "https://github.com/you/snipkit/actions/workflows/tests.yml"
+    assert workflow in links and (ROOT / ".github/workflows/tests.yml").exists()
+    assert any("colab" in link and "/github/you/snipkit/blob/main/" in link for link in links)
+    assert (ROOT / address.FIRST_NOTEBOOK).exists()
+    assert address.with_badges(with_them, "https://github.com/you/snipkit") == with_them
+    assert address.with_badges(with_them, "") == readme
+
+
+def test_the_cell_for_colab_works_on_a_clone(tmp_path):
+    """As a reader runs it in IPython, from a clone on this machine in place of the public one."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    (tmp_path / "public").mkdir()
+    copy = ["git", "clone", "-q", "--bare", str(ROOT), str(tmp_path / "public" / "snipkit")]
+    subprocess.run(copy, check=True)
+    cell = address.colab_cell(f"file://{tmp_path}/public/snipkit")
+    look = "import snipkit; from snipkit.study import paths; print(snipkit.__file__, paths.home())"
+    environment = os.environ | {
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it the wrong way round: no download
+        "PIP_NO_INDEX": "1",
+        "PIP_TARGET": str(tmp_path / "installed"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+    environment.pop("PYTHONPATH", None)
+    command = [
+        sys.executable,
+        "-m",
+        "IPython",
+        "--no-banner",
+        "--colors=NoColor",
+        "-c",
+        f"{cell}\n{look}",
+    ]
+    finished = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    clone = tmp_path / "snipkit"
+    assert finished.stdout.splitlines()[-1:] == [f"{clone}/snipkit/__init__.py {clone}"], finished
+    assert (tmp_path / "installed" / "snipkit" / "study").is_dir()
+
+
+# --- what runs on GitHub and before a commit ---
+
+
+def workflow(name):
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["jobs"]
+
+
+def test_the_workflows_test_every_python_that_is_promised():
+    jobs = workflow("tests")
+    pythons = jobs["test"]["strategy"]["matrix"]["python"]
+    promised = [
+        re.match(r"Programming Language :: Python :: (3\.\d+)", c) for c in PROJECT["classifiers"]
+    ]
+    assert pythons == [match[1] for match in promised if match]
+    assert PROJECT["requires-python"] == f">={pythons[0]}"
+    for job in jobs.values():
+        assert "make test" in job["steps"][-1]["run"]
+
+
+def test_the_release_prunes_in_an_empty_environment(tmp_path):
+    """The script of the workflow, run here."""
+    steps = workflow("release")["wheel"]["steps"]
+    (script,) = [step["run"] for step in steps if "prune" in step.get("name", "")]
+    code = re.search(r"<<'PYTHON'\n(.*?)^PYTHON$", script, re.S | re.M)[1]
+    finished = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert finished.stdout == f"snipkit {snipkit.__version__} kept 120 connections\n", finished
+
+
+def test_before_a_commit_the_tools_of_the_environment_run():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    programs = [hook["entry"].split()[0] for repo in hooks for hook in repo["hooks"]]
+    assert programs == [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/mypy"]
+    assert {"ruff", "mypy"} <= names_to_import(EXTRAS["test"])
 
 
 def test_importing_snipkit_does_not_import_torch():
@@ -57,15 +319,20 @@ def imported(path):
             inside = [f"{module}.{alias.name}".lstrip(".") for alias in node.names]
             yield from inside if module in ("", "study") else [module]
         elif isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("snipkit.") for alias in node.names if alias.name.startswith("snipkit"))
+            yield from (
+                alias.name.removeprefix("snipkit.")
+                for alias in node.names
+                if alias.name.startswith("snipkit")
+            )
 
 
 METHOD = [
-    "data", "_weights", "export", "pool", "_attach", "ladder", "controls", "masking", "scoring", "successors",
-    "saliency", "models", "recipe", "training",
+    "_optional", "data", "_weights", "export", "pool", "_attach", "ladder", "controls", "masking",
+    "scoring", "successors", "saliency", "models", "recipe", "training",
 ]
 STUDY = [
-    "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
+    "paths", "unpacking", "_torchvision", "official", "mirrors", "sources", "datasets", "paper",
+    "runs", "checkpoints", "stacking", "provenance", "records",
     "experiment", "executors", "scheduler", "ladder_runs", "estimate", "statistics", "figures", "verdicts", "notebooks",
     "progress", "__main__",
 ]  # fmt: skip
@@ -81,33 +348,12 @@ def test_the_method_knows_nothing_of_the_study_and_nothing_flows_back():
             continue  # they load the others on first use
         assert name in ORDER, f"{name} has no place in the order"
         for other in imported(path):
-            place = next((one for one in ORDER if other == one or other.startswith(f"{one}.")), None)
-            assert place is None or ORDER.index(place) <= ORDER.index(name), f"{name} imports {other}"
-
-
-def lines_of_code(text):
-    """How many lines hold code: no blank lines, comments or docstrings."""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, documented) and ast.get_docstring(node)]
-    docstrings = {line for node in nodes for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)}
-    layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    tokens = [one for one in tokenize.generate_tokens(io.StringIO(text).readline) if one.type not in layout]
-    return len({line for one in tokens for line in range(one.start[0], one.end[0] + 1)} - docstrings)
-
-
-def test_both_rooms_stay_small():
-    """No long file; in lines of code at most 1,800 for the method with its networks, and 2,500 for the study."""
-    rooms = {"method": 0, "study": 0}
-    for path in (ROOT / "snipkit").rglob("*.py"):
-        text = path.read_text()
-        lines = text.splitlines()
-        assert len(lines) <= 350 and max(map(len, lines), default=0) <= 120, path
-        rooms["study" if "study" in path.relative_to(ROOT).parts else "method"] += lines_of_code(text)
-    assert rooms["method"] <= 1800 and rooms["study"] <= 2500, rooms
-
-
-def test_lines_of_code_are_counted_without_docstrings_and_comments():
-    assert lines_of_code('"""A\nB."""\n\n# why\ndef f():\n    """C."""\n    return (1,\n        2)  # d\n') == 3
+            place = next(
+                (one for one in ORDER if other == one or other.startswith(f"{one}.")), None
+            )
+            assert place is None or ORDER.index(place) <= ORDER.index(name), (
+                f"{name} imports {other}"
+            )
 
 
 @pytest.mark.parametrize("name", notebooks.names())
@@ -125,7 +371,9 @@ def test_a_notebook_is_fit_to_be_committed(name):
         for output in cell["outputs"]:
             assert output["output_type"] != "error" and output.get("name") != "stderr", output
             assert len(output.get("data", {}).get("image/png", "")) * 3 / 4 < 150_000
-    assert re.search("^## (Exercises|Open questions)$", "".join(content["cells"][-1]["source"]), re.MULTILINE)
+    assert re.search(
+        "^## (Exercises|Open questions)$", "".join(content["cells"][-1]["source"]), re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("profile", notebooks.PROFILES)
@@ -139,8 +387,12 @@ def test_every_profile_fits_every_notebook(name, profile):
 def test_the_numbers_of_the_front_page_are_those_of_the_notebooks():
     """Prose is not printed from the records, so it is compared with what is."""
     readme = (ROOT / "README.md").read_text()
-    pages = [json.loads((ROOT / f"notebooks/{name}.ipynb").read_text()) for name in notebooks.names()]
-    shown = json.dumps([cell.get("outputs", []) for page in pages for cell in page["cells"]], ensure_ascii=False)
+    pages = [
+        json.loads((ROOT / f"notebooks/{name}.ipynb").read_text()) for name in notebooks.names()
+    ]
+    shown = json.dumps(
+        [cell.get("outputs", []) for page in pages for cell in page["cells"]], ensure_ascii=False
+    )
     numbers = re.findall(r"-?\d+\.\d+ ± \d+\.\d+", readme)
     assert len(numbers) > 5 and not [number for number in numbers if number not in shown]
     rows = verdicts.report(("paper", "overnight"))
@@ -149,8 +401,12 @@ def test_the_numbers_of_the_front_page_are_those_of_the_notebooks():
     pictures = confirmed["where"].str.fullmatch("Figure (2[ab]|5|6)").sum()
     built = confirmed.index.isin(["table2-counts", "table5", "table6"]).sum()
     words = "none one two three four five six seven eight nine ten".split()
-    trained, pictures, built = (words[n] for n in (len(confirmed) - pictures - built, pictures, built))
-    assert f"{trained} rest on training, {pictures} on pictures of masks, {built} on counts" in readme
+    trained, pictures, built = (
+        words[n] for n in (len(confirmed) - pictures - built, pictures, built)
+    )
+    assert (
+        f"{trained} rest on training, {pictures} on pictures of masks, {built} on counts" in readme
+    )
     assert paper.text("rule").strip() in (ROOT / "REPLICATION.md").read_text(), "run `make figures`"
 
 

@@ -39,6 +39,7 @@ def test_a_page_links_to_files_that_exist():
 
 def test_links_go_to_pages_of_the_site_or_to_the_repository(monkeypatch):
     monkeypatch.setattr(assemble, "BROKEN", broken := [])
+    monkeypatch.setattr(assemble, "REPOSITORY", "https://github.com/you/snipkit")
     source, page = ROOT / "docs" / "machines.md", assemble.Path("machines.md")
     text = "[a](laws.md#law-1) [b](../snipkit/data.py) [c](../notebooks/rq2_how_sparse.ipynb) [d](https://x.org) "
     assert assemble.linked(f"{text}[e](no.md)", source, page) == (
@@ -46,6 +47,8 @@ def test_links_go_to_pages_of_the_site_or_to_the_repository(monkeypatch):
         "[d](https://x.org) e"
     )
     assert broken == ["docs/machines.md: link to no.md, and there is no such file"]
+    monkeypatch.setattr(assemble, "REPOSITORY", "")  # not known
+    assert assemble.linked("[b](../snipkit/data.py)", source, page) == "b"
     once = "[law 1](laws.md#law-1)"
     assert assemble.linked(once, source, page) == once
     assert assemble.linked("by law 4, see `rq2`\n```\nlaw 4\n```", source, assemble.Path("notebooks/x.ipynb")) == (

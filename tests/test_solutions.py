@@ -6,11 +6,11 @@ import re
 
 import matplotlib
 import pytest
-import torchvision_shim
 from tiny import ROOT
 
 from snipkit import training
 from snipkit.study import datasets
+from snipkit.study._torchvision import load_torchvision
 
 FOLDER = ROOT / "docs" / "solutions"
 BLOCK = re.compile(r"^```python(.*)\n((?:.*\n)*?)```$", re.M)
@@ -67,7 +67,7 @@ def test_solution_runs(page, heading, monkeypatch):
     matplotlib.use("agg")
     start, parts = sections(page)
     if "torchvision" in parts[heading]:
-        torchvision_shim.load()
+        load_torchvision()
     found = {}
     exec(compile(code(start), f"{page.name} (start)", "exec"), found)
     exec(compile(code(parts[heading]), f"{page.name} ({heading})", "exec"), found)

@@ -164,18 +164,28 @@ def test_every_field_of_a_recipe_does_something(blobs, small_networks, field):
         {"lr": float("inf")}, {"lr": float("nan")}, {"lr": 0.0}, {"lr": -0.1}, {"lr": "0.1"}, {"momentum": 1.0},
         {"momentum": -0.1}, {"weight_decay": float("nan")}, {"weight_decay": -1e-4}, {"decay_every": 0},
         {"decay_factor": 0.0}, {"optimiser": "sdg"}, {"schedule": "cyclic"}, {"augment": "flip"},
-        {"precision": "half"}, {"nesterov": True},
+        {"precision": "half"}, {"momentum": False}, {"schedule": None}, {"lr": None},
     ],
     ids=str,
 )
 def test_a_wrong_recipe_is_refused(wrong):
-    with pytest.raises(ValueError, match=rf"(?s)1 validation error for Recipe\n{next(iter(wrong))}\n"):
+    (name, value), = wrong.items()
+    with pytest.raises(ValueError, match=rf"^{name} is {re.escape(repr(value))}; it takes "):
         Recipe(**({"steps": 10} | wrong))
 
 
 def test_a_recipe_needs_its_steps():
-    with pytest.raises(ValueError, match="steps"):
+    with pytest.raises(TypeError, match="steps"):
         Recipe()
+    with pytest.raises(TypeError, match="nesterov"):
+        Recipe(steps=10, nesterov=True)
+
+
+def test_equal_recipes_are_written_alike():
+    """A run's id is a hash of its text, and YAML writes 1 for 1.0."""
+    recipe_ = Recipe(steps=10, lr=1, momentum=0, weight_decay=0, decay_factor=1)
+    fields = [recipe_.lr, recipe_.momentum, recipe_.weight_decay, recipe_.decay_factor]
+    assert list(map(repr, fields)) == ["1.0", "0.0", "0.0", "1.0"]
 
 
 def test_the_papers_learning_rates():
@@ -331,7 +341,7 @@ def test_a_masked_parameter_may_be_unused(blobs):
 def test_divergence_is_one_clear_error(blobs, small_networks):
     with pytest.raises(training.DivergedError, match="training loss is .* by step 6 of 200 .*a lower learning rate"):
         training.train(small_networks.mlp(), {}, blobs, replace(SHORT, steps=200, lr=1e20))
-    wrong = replace(blobs, test=replace(blobs.test, mean=(float("inf"),)))
+    wrong = replace(blobs, test=replace(blobs.test, std=(1e-40,)))  # the pixels overflow
     with pytest.raises(training.DivergedError, match="test loss is nan by step 16 of 24"):
         training.train(small_networks.mlp(), {}, wrong, SHORT)
 

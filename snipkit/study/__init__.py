@@ -19,5 +19,12 @@ __all__ = sorted(_NAMES)
 def __getattr__(name):
     # On first use: `python -m snipkit.study --help` stays free of torch, so it answers at once.
     if name in _NAMES:
-        return getattr(importlib.import_module(f"snipkit.study.{_NAMES[name]}"), name)
+        try:
+            module = importlib.import_module(f"snipkit.study.{_NAMES[name]}")
+        except ModuleNotFoundError as error:
+            if error.name.split(".")[0] == "snipkit":
+                raise
+            message = f"the study needs the package {error.name}: pip install 'snipkit[study]'"
+            raise ModuleNotFoundError(message, name=error.name) from error
+        return getattr(module, name)
     raise AttributeError(f"module 'snipkit.study' has no attribute {name!r}")

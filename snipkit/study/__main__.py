@@ -10,7 +10,12 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"error: the package {error.name} is not installed: pip install 'snipkit[study]'"
+    ) from error
 
 app = typer.Typer(help="The commands behind the Makefile.", no_args_is_help=True, pretty_exceptions_enable=False)
 Profile = Annotated[str, typer.Option(help="lesson, laptop, overnight or paper")]
@@ -182,6 +187,11 @@ def _expected(error):
         if said := error.format_message():
             print(f"error: {said} (--help lists what there is)", file=sys.stderr)
         return 2
+    if isinstance(error, ModuleNotFoundError) and error.name.split(".")[0] != "snipkit":
+        return (
+            f"error: the package {error.name} is not installed: "
+            "pip install 'snipkit[study,notebooks]' brings all that the commands need"
+        )
     from pydantic import ValidationError
 
     from snipkit.study.sources import DataError

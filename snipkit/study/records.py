@@ -21,8 +21,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from snipkit import masking
-from snipkit.recipe import STRICT
-from snipkit.study.runs import Run, one_line
+from snipkit.study.runs import STRICT, Run, one_line
 from snipkit.training import Outcome
 
 DIGITS = 4  # of the curves, which are most of a record

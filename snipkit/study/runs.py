@@ -11,13 +11,24 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from snipkit import controls, ladder, masking, models, saliency
 from snipkit.data import AUGMENTATIONS, SAMPLING
-from snipkit.recipe import STRICT, Recipe
+from snipkit.recipe import Recipe
 from snipkit.study.datasets import SHAPES
+
+#: types and ranges are checked when a value is made
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 SHUFFLES = ("shuffle", "shuffle-inputs", "shuffle-outputs", "shuffle-units", "shuffle-channels")
 ABLATIONS = ("none", *SHUFFLES, "relabel", "invert", "live-units", "misaligned")
@@ -77,7 +88,15 @@ def _recipe(value):
         if value not in RECIPES:
             raise ValueError(f"unknown recipe {value!r}; known: {', '.join(RECIPES)}")
         return RECIPES[value]
-    return Recipe(**value) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    names = [each.name for each in fields(Recipe)]
+    unknown = [str(name) for name in value if name not in names]
+    if unknown:
+        raise ValueError(f"no field {', '.join(unknown)}; a recipe has {', '.join(names)}")
+    if "steps" not in value:
+        raise ValueError("a recipe needs its number of steps")
+    return Recipe(**value)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -124,7 +143,7 @@ class Run:
             network does not have, or values that contradict each other.
     """
 
-    recipe: Annotated[Recipe, BeforeValidator(_recipe)]
+    recipe: Annotated[InstanceOf[Recipe], BeforeValidator(_recipe)]
     data: Literal[tuple(SHAPES)] = "mnist"  # type: ignore[valid-type]
     model: Literal[tuple(models.MODELS)] = "lenet-300-100"  # type: ignore[valid-type]
     options: dict[str, Any] = field(default_factory=dict, hash=False)
