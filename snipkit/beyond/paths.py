@@ -35,7 +35,7 @@ def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             raise ValueError(f"paths through {type(module).__name__} are not defined here: feed-forward layers only")
     pairs = matched(model, masks)
-    kept = {parameter: mask for parameter, mask in pairs}
+    kept = dict(pairs)
     tape = record(model, inputs)
     weights = {}
     for parameter in model.parameters():
@@ -74,7 +74,7 @@ def compact(model: nn.Module, masks: Masks, inputs: Tensor, *, convolutions: boo
         ValueError: an operation that ``effective`` refuses, or one that keeps every channel in its place, by name; or a
             forward pass with sizes or places of channels written into it.
     """
-    kept = {parameter: mask for parameter, mask in matched(model, masks)}
+    kept = dict(matched(model, masks))
     tape = record(model, inputs)
     weights = {}
     for parameter in model.parameters():
