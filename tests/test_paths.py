@@ -55,11 +55,16 @@ def random_masks(model, density, seed=0):
 
 
 def without_biases(masks):
-    return {name: torch.zeros_like(mask) if masking.is_bias(name) else mask for name, mask in masks.items()}
+    return {
+        name: torch.zeros_like(mask) if masking.is_bias(name) else mask
+        for name, mask in masks.items()
+    }
 
 
 def dense(model):
-    return {name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(model).items()}
+    return {
+        name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(model).items()
+    }
 
 
 def count(masks):
@@ -83,7 +88,10 @@ def test_effective_masks_by_boolean_matrices():
     assert torch.equal(on_path["fc2.weight"], second & fed1 & leads2[:, None])
     assert torch.equal(on_path["fc3.weight"], third & fed2)
     assert torch.equal(on_path["fc1.bias"], masks["fc1.bias"] & leads1 & fed1)
-    assert torch.equal(on_path["fc3.bias"], (third & fed2).any(1)) and 0 < on_path["fc3.bias"].sum() < 10
+    assert (
+        torch.equal(on_path["fc3.bias"], (third & fed2).any(1))
+        and 0 < on_path["fc3.bias"].sum() < 10
+    )
     assert 0 < count(on_path) < count(masks)
 
 
@@ -154,19 +162,32 @@ def test_what_stands_after_the_last_layer_hides_no_path(end):
     assert all(torch.equal(on_path[name], reference[name]) for name in masks)
 
 
-@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"stride": 2}, {"dilation": 2}, {"ceil_mode": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"padding": 1}, {"stride": 2}, {"dilation": 2}, {"ceil_mode": True}]
+)
 def test_the_windows_of_a_maximum(options):
     """A 1x1 convolution before, one weight for each place behind: exactly those places lead on that a window sees."""
     pool = nn.MaxPool2d(3, **{"stride": 3} | options)
     shape = pool(torch.zeros(1, 1, 8, 8)).shape
     for place in range(shape.numel()):
-        model = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), pool, nn.Flatten(), nn.Linear(shape.numel(), 1))
+        model = nn.Sequential(
+            nn.Unflatten(1, (1, 8, 8)), pool, nn.Flatten(), nn.Linear(shape.numel(), 1)
+        )
         model = nn.Sequential(nn.Linear(64, 64, bias=False), model)
-        masks = {"0.weight": torch.eye(64, dtype=torch.bool), "1.3.weight": torch.zeros(1, shape.numel()).bool()}
+        masks = {
+            "0.weight": torch.eye(64, dtype=torch.bool),
+            "1.3.weight": torch.zeros(1, shape.numel()).bool(),
+        }
         masks["1.3.weight"][0, place] = True
         seen = torch.zeros(1, 1, 8, 8, requires_grad=True)
         padded = F.pad(seen, (0, 8, 0, 8)) if options.get("ceil_mode") else seen
-        windows = F.unfold(padded, 3, options.get("dilation", 1), options.get("padding", 0), options.get("stride", 3))
+        windows = F.unfold(
+            padded,
+            3,
+            options.get("dilation", 1),
+            options.get("padding", 0),
+            options.get("stride", 3),
+        )
         across = int(windows.shape[2] ** 0.5)
         row, column = divmod(place, shape[-1])
         (gradient,) = torch.autograd.grad(windows[0, :, row * across + column].sum(), seen)
@@ -239,7 +260,9 @@ def test_nothing_is_effective_behind_an_empty_layer_and_everything_in_a_deep_den
     masks["fc2.weight"][:] = False
     on_path = masking.effective(model, masks, torch.zeros(1, 1, 28, 28))
     assert not any(mask.any() for name, mask in on_path.items() if name.endswith("weight"))
-    deep = nn.Sequential(*(nn.Linear(64, 64) for _ in range(300)))  # 64^300 paths: their number is no float
+    deep = nn.Sequential(
+        *(nn.Linear(64, 64) for _ in range(300))
+    )  # 64^300 paths: their number is no float
     assert count(masking.effective(deep, dense(deep), torch.zeros(1, 64))) == count(dense(deep))
     half = random_masks(deep, 0.5)  # every unit still has paths; 0 · ∞ would be NaN
     assert count(masking.effective(deep, half, torch.zeros(1, 64))) == count(half)
@@ -263,7 +286,9 @@ def test_frozen_and_wrapped_layers_are_part_of_the_paths_and_the_model_stays_as_
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     on_path = masking.effective(nn.DataParallel(frozen), masks, torch.zeros(1, 3))
     assert on_path["2.weight"].equal(masks["2.weight"])
-    assert [module.training for module in frozen] == [True, False, True] and not frozen[0].weight.requires_grad
+    assert [module.training for module in frozen] == [True, False, True] and not frozen[
+        0
+    ].weight.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
 
 
@@ -278,11 +303,27 @@ class Assigned(nn.Sequential):
     "model, inputs, message",
     [
         (nn.Sequential(nn.LSTM(3, 4)), torch.zeros(1, 2, 3), "paths through LSTM are not defined"),
-        (Ending(nn.FractionalMaxPool2d(8, output_size=1)), torch.zeros(1, 2, 8, 8), "fractional_max_pool2d are not"),
-        (Ending(end=lambda x: x.topk(2).values), torch.zeros(1, 2, 8, 8), "operation topk are not defined"),
-        (Ending(end=lambda x: x.gather(1, x.argsort(1))), torch.zeros(1, 2, 8, 8), "gather are not defined"),
+        (
+            Ending(nn.FractionalMaxPool2d(8, output_size=1)),
+            torch.zeros(1, 2, 8, 8),
+            "fractional_max_pool2d are not",
+        ),
+        (
+            Ending(end=lambda x: x.topk(2).values),
+            torch.zeros(1, 2, 8, 8),
+            "operation topk are not defined",
+        ),
+        (
+            Ending(end=lambda x: x.gather(1, x.argsort(1))),
+            torch.zeros(1, 2, 8, 8),
+            "gather are not defined",
+        ),
         (Assigned(nn.Linear(3, 2)), torch.zeros(1, 3), "fill_ on a part of a tensor"),
-        (nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2)), torch.zeros(1, 3).long(), "floating-point inputs"),
+        (
+            nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2)),
+            torch.zeros(1, 3).long(),
+            "floating-point inputs",
+        ),
     ],
 )
 def test_paths_that_are_not_defined_are_refused_by_name(model, inputs, message):
@@ -300,14 +341,19 @@ def assert_same(model, masks, small, small_masks, shape, steps=4):
     masking.apply_(small, small_masks)
     losses = []
     for network, network_masks in ((model, masks), (small, small_masks)):
-        assert all(p.shape == network_masks[n].shape for n, p in network.named_parameters() if n in network_masks)
+        assert all(
+            p.shape == network_masks[n].shape
+            for n, p in network.named_parameters()
+            if n in network_masks
+        )
         masking.attach(network, network_masks)
         network.train()
         optimiser = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
         losses.append([])
         for _ in range(steps):
             optimiser.zero_grad()
-            loss = F.cross_entropy(network(x), y)
+            outputs = network(x)
+            loss = F.cross_entropy(outputs, y % outputs.shape[1])
             loss.backward()
             optimiser.step()
             losses[-1].append(loss.item())
@@ -324,14 +370,22 @@ def test_the_smaller_network_is_the_same_function_and_trains_the_same_way(name, 
     """In double precision; masks from scores, and random ones with biases in units that get nothing."""
     model, shape = build(name)
     if kind == "snip":
-        masks = masking.keep_top(saliency.snip(model.float(), [tensor.float() for tensor in batch(shape)][0:1] + [batch(shape)[1]]), 0.95)
+        masks = masking.keep_top(
+            saliency.snip(
+                model.float(), [tensor.float() for tensor in batch(shape)][0:1] + [batch(shape)[1]]
+            ),
+            0.95,
+        )
         model.double()
     else:
         masks = random_masks(model, 0.05)
     small, small_masks = paths.compact(model, masks, batch(shape)[0])
     before, after = (sum(p.numel() for p in network.parameters()) for network in (model, small))
     assert type(small) is type(model) and [*small.state_dict()] == [*model.state_dict()]
-    assert after < (0.9 if kind == "snip" and "lstm" not in name and "gru" not in name else 1.01) * before
+    assert (
+        after
+        < (0.9 if kind == "snip" and "lstm" not in name and "gru" not in name else 1.01) * before
+    )
     assert count(small_masks) <= count(masks)
     assert_same(model, masks, small, small_masks, shape)
 
@@ -340,7 +394,10 @@ def test_only_linear_layers_get_smaller_where_one_asks_for_it():
     model, shape = build("lenet-5-caffe")
     masks = masking.keep_top(saliency.magnitude(model), 0.99)
     small, small_masks = paths.compact(model, masks, batch(shape)[0], convolutions=False)
-    assert small.conv1.weight.shape == model.conv1.weight.shape and small.conv2.weight.shape == model.conv2.weight.shape
+    assert (
+        small.conv1.weight.shape == model.conv1.weight.shape
+        and small.conv2.weight.shape == model.conv2.weight.shape
+    )
     assert small.fc1.weight.numel() < 0.8 * model.fc1.weight.numel()
     assert_same(model, masks, small, small_masks, shape)
 
@@ -367,9 +424,11 @@ def test_networks_of_torchvision(name, size, monkeypatch):
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
     model, shape = model.double(), (3, size, size)
-    masks = without_biases(random_masks(model, 0.1))
+    masks = without_biases(random_masks(model, 0.02))
     small, small_masks = paths.compact(model, masks, batch(shape)[0])
-    assert sum(p.numel() for p in small.parameters()) < 0.97 * sum(p.numel() for p in model.parameters())
+    assert sum(p.numel() for p in small.parameters()) < 0.9 * sum(
+        p.numel() for p in model.parameters()
+    )
     assert_same(model, masks, small, small_masks, shape)
 
 
@@ -395,7 +454,11 @@ class Residual(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(2, 6, 1, bias=False), nn.BatchNorm2d(6)
-        self.enter, self.between, self.leave = nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5), nn.Conv2d(5, 6, 1)
+        self.enter, self.between, self.leave = (
+            nn.Conv2d(6, 5, 1),
+            nn.BatchNorm2d(5),
+            nn.Conv2d(5, 6, 1),
+        )
         self.last = nn.Linear(6, 3)
 
     def forward(self, x):
@@ -408,15 +471,25 @@ def test_channels_go_if_nobody_reads_them_and_constants_stay():
     """By hand: channel by channel."""
     model = Residual().double()
     masks = without_biases(dense(model))
-    for channel in (0, 1, 2):  # the block does not read the first three, the last layer not the second
+    for channel in (
+        0,
+        1,
+        2,
+    ):  # the block does not read the first three, the last layer not the second
         masks["enter.weight"][:, channel] = False
     masks["last.weight"][:, 1] = False
     masks["last.weight"][:, 4] = False  # read by the block alone
-    masks["stem.weight"][5] = False  # gets nothing, but batch norm makes a constant of it, and the block adds to it
+    masks["stem.weight"][5] = (
+        False  # gets nothing, but batch norm makes a constant of it, and the block adds to it
+    )
     masks["enter.weight"][1] = False  # gets nothing, and batch norm again
     masks["leave.weight"][:, 2] = False  # nobody reads it
     small, small_masks = paths.compact(model, masks, torch.zeros(1, 2, 4, 4, dtype=torch.float64))
-    assert small.stem.weight.shape[:2] == (5, 2) and small.norm.num_features == 5 and len(small.norm.running_var) == 5
+    assert (
+        small.stem.weight.shape[:2] == (5, 2)
+        and small.norm.num_features == 5
+        and len(small.norm.running_var) == 5
+    )
     assert small.enter.weight.shape[:2] == (4, 5) and small.leave.weight.shape[:2] == (5, 4)
     assert small.last.weight.shape == (3, 4)  # it alone picks from the stream
     assert_same(model, masks, small, small_masks, (2, 4, 4))
@@ -490,16 +563,22 @@ class Dense(nn.Module):
         return self.last(F.max_pool2d(x, 2).flatten(1)).log_softmax(1)
 
 
-@pytest.mark.parametrize("construct, shape", [(TwoHeads, (6,)), (Tied, (6,)), (Dense, (2, 4, 4)), (Gate, (2, 8, 8))])
+@pytest.mark.parametrize(
+    "construct, shape", [(TwoHeads, (6,)), (Tied, (6,)), (Dense, (2, 6, 6)), (Gate, (2, 8, 8))]
+)
 def test_networks_that_are_no_chains(construct, shape):
     torch.manual_seed(0)
     for density, biases in ((0.05, False), (0.1, True), (0.3, False), (0.3, True)):
         model = construct().double()
         masks = random_masks(model, density)
         masks = masks if biases else without_biases(masks)
-        small, small_masks = paths.compact(model, masks, torch.zeros(1, *shape, dtype=torch.float64))
+        small, small_masks = paths.compact(
+            model, masks, torch.zeros(1, *shape, dtype=torch.float64)
+        )
         if construct is not Tied and density < 0.1:
-            assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+            assert sum(p.numel() for p in small.parameters()) < sum(
+                p.numel() for p in model.parameters()
+            )
         x = torch.randn(5, *shape, dtype=torch.float64)
         for network, network_masks in ((model, masks), (small, small_masks)):
             masking.apply_(network, network_masks)
@@ -526,7 +605,11 @@ class Written(nn.Sequential):
 @pytest.mark.parametrize(
     "model, shape, message",
     [
-        (nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 4)), (6,), "channels these mix: native_layer_norm"),
+        (
+            nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 4)),
+            (6,),
+            "channels these mix: native_layer_norm",
+        ),
         (Written(nn.Linear(6, 8), nn.Linear(8, 4)), (6,), "written into its forward pass"),
         (Shuffled(), (2, 3, 3), "written into its forward pass"),
         (nn.Sequential(nn.LSTM(6, 8)), (6,), "mkldnn_rnn_layer|lstm"),

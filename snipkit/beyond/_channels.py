@@ -18,10 +18,32 @@ from snipkit.beyond._tape import Call, Tape
 FIXED = 0
 RESHAPES = ("view", "_unsafe_view", "reshape")
 MOVES = ("t", "transpose", "permute", "squeeze", "unsqueeze", "expand", "cat", "stack")
-CUTS = ("slice", "select", "narrow", "split", "split_with_sizes", "unbind", "constant_pad_nd", "flip")
+CUTS = (
+    "slice",
+    "select",
+    "narrow",
+    "split",
+    "split_with_sizes",
+    "unbind",
+    "constant_pad_nd",
+    "flip",
+)
 POOLS = (
-    *("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool1d"),
-    *("avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d"),
+    *(
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+        "avg_pool1d",
+    ),
+    *(
+        "avg_pool2d",
+        "avg_pool3d",
+        "_adaptive_avg_pool2d",
+        "_adaptive_avg_pool3d",
+        "adaptive_avg_pool1d",
+    ),
     *("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "fractional_max_pool2d"),
     *("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d"),
 )
@@ -60,7 +82,9 @@ class Channels:
         self.not_understood: list[str] = []
         self.read: dict[Tensor, Tensor] = {}
         self.parents = [FIXED]
-        self.numbers: dict[int, Tensor] = {id(tape.inputs): torch.zeros(tape.inputs.shape, dtype=torch.long)}
+        self.numbers: dict[int, Tensor] = {
+            id(tape.inputs): torch.zeros(tape.inputs.shape, dtype=torch.long)
+        }
         self.fed = {id(tape.inputs)}
         self.matrices: dict[int, Matrix] = {}
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -121,9 +145,10 @@ class Channels:
 
     def _together(self, first, second):
         """What these pairs of numbers stand for stays or goes together."""
-        pairs = torch.stack([first.flatten(), second.flatten()])
-        pairs = torch.unique(pairs[:, pairs[0] != pairs[1]], dim=1)
-        for one, other in pairs.t().tolist():
+        first, second = first.flatten(), second.flatten()
+        codes = torch.unique((first * len(self.parents) + second)[first != second])
+        for code in codes.tolist():
+            one, other = divmod(code, len(self.parents))
             low, high = sorted([self._root(one), self._root(other)])
             self.parents[high] = low  # so that 0 stays the root of what must stay
 
@@ -187,7 +212,9 @@ class Channels:
         if len(call.tensors) > 1 or id(source) not in self.matrices:
             return None
         weight, dims = self.matrices[id(source)]
-        if call.name in ("detach", "alias") or (call.name in RESHAPES and call.result.shape == source.shape):
+        if call.name in ("detach", "alias") or (
+            call.name in RESHAPES and call.result.shape == source.shape
+        ):
             return Matrix(weight, dims)
         if call.name == "t":
             return Matrix(weight, dims[::-1])
@@ -214,7 +241,9 @@ class Channels:
         if call.name in RESHAPES:
             return self._of(source).reshape(call.arguments[1])
         if call.name in MOVES:
-            arguments = tree_map(lambda leaf: self._of(leaf) if isinstance(leaf, Tensor) else leaf, call.arguments)
+            arguments = tree_map(
+                lambda leaf: self._of(leaf) if isinstance(leaf, Tensor) else leaf, call.arguments
+            )
             return call.function(*arguments, **call.options)
         if call.name in CUTS:
             return self._cut(call, result)
@@ -244,7 +273,11 @@ class Channels:
         elif call.name not in ("mm", "bmm"):
             return None
         source, weight = factors[:2]
-        if id(source) not in self.fed or id(weight) not in self.matrices or id(bias) in self.matrices:
+        if (
+            id(source) not in self.fed
+            or id(weight) not in self.matrices
+            or id(bias) in self.matrices
+        ):
             return None
         weight, dims = self.matrices[id(weight)]
         features = self._along(self._of(source), -1)
@@ -283,8 +316,14 @@ class Channels:
         return _spread(outputs, result.shape, dim)
 
     def _pointwise(self, call, result):
-        tensors = [tensor for tensor in call.tensors if tensor.numel() > 1 or id(tensor) in self.numbers]
-        whole = [tensor for tensor in tensors if tensor.shape == result.shape and id(tensor) in self.numbers]
+        tensors = [
+            tensor for tensor in call.tensors if tensor.numel() > 1 or id(tensor) in self.numbers
+        ]
+        whole = [
+            tensor
+            for tensor in tensors
+            if tensor.shape == result.shape and id(tensor) in self.numbers
+        ]
         if not whole:
             return None
         numbers = self._of(whole[0])

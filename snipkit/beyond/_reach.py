@@ -17,26 +17,89 @@ from snipkit.beyond._tape import Call, Tape
 #: only move, repeat, leave out or add up entries: they are called as they are
 AS_THEY_ARE = {
     *("t", "transpose", "permute", "expand", "squeeze", "unsqueeze", "unfold"),
-    *("slice", "select", "narrow", "index", "index_select", "gather", "flip", "roll", "repeat", "diagonal", "im2col"),
-    *("cat", "stack", "split", "split_with_sizes", "unbind", "chunk", "sum", "mean", "avg_pool1d", "avg_pool2d"),
-    *("avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d", "pixel_shuffle"),
-    *("pixel_unshuffle", "channel_shuffle", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
-    *("upsample_bilinear2d", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d"),
+    *(
+        "slice",
+        "select",
+        "narrow",
+        "index",
+        "index_select",
+        "gather",
+        "flip",
+        "roll",
+        "repeat",
+        "diagonal",
+        "im2col",
+    ),
+    *(
+        "cat",
+        "stack",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "chunk",
+        "sum",
+        "mean",
+        "avg_pool1d",
+        "avg_pool2d",
+    ),
+    *(
+        "avg_pool3d",
+        "_adaptive_avg_pool2d",
+        "_adaptive_avg_pool3d",
+        "adaptive_avg_pool1d",
+        "pixel_shuffle",
+    ),
+    *(
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "upsample_nearest1d",
+        "upsample_nearest2d",
+        "upsample_nearest3d",
+    ),
+    *(
+        "upsample_bilinear2d",
+        "reflection_pad1d",
+        "reflection_pad2d",
+        "replication_pad1d",
+        "replication_pad2d",
+    ),
     *("cumsum", "col2im"),
 }
 #: reductions to one of several entries, or to a function of all: (place of the dimensions, place of keepdim)
 REDUCTIONS = {
-    **dict.fromkeys(["amax", "amin", "logsumexp", "prod", "median", "argmax", "argmin", "any", "all"], (1, 2)),
+    **dict.fromkeys(
+        ["amax", "amin", "logsumexp", "prod", "median", "argmax", "argmin", "any", "all"], (1, 2)
+    ),
     **dict.fromkeys(["max", "min", "mode", "nanmedian"], (1, 2)),
     **dict.fromkeys(["linalg_vector_norm", "norm"], (2, 3)),
     **dict.fromkeys(["std", "var", "std_mean", "var_mean"], (1, math.inf)),
 }
-SOFTMAXES = ("softmax", "_softmax", "_log_softmax", "_safe_softmax", "log_softmax", "sort", "cumprod", "logcumsumexp")
+SOFTMAXES = (
+    "softmax",
+    "_softmax",
+    "_log_softmax",
+    "_safe_softmax",
+    "log_softmax",
+    "sort",
+    "cumprod",
+    "logcumsumexp",
+)
 BATCH_NORMS = (
-    *("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
+    *(
+        "native_batch_norm",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "cudnn_batch_norm",
+    ),
     *("_batch_norm_no_update", "_batch_norm_with_update", "miopen_batch_norm", "batch_norm"),
 )
-MAX_POOLS = ("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices")
+MAX_POOLS = (
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+)
 ADAPTIVE_MAX_POOLS = {
     "adaptive_max_pool1d": F.adaptive_avg_pool1d,
     "adaptive_max_pool2d": F.adaptive_avg_pool2d,
@@ -65,7 +128,9 @@ class Reach:
         self.values[id(tape.inputs)] = torch.ones_like(tape.inputs, dtype=torch.float64)
         for call in tape.calls:
             self._follow(call)
-        self.outputs = [self.values[id(output)] for output in tape.outputs if id(output) in self.fed]
+        self.outputs = [
+            self.values[id(output)] for output in tape.outputs if id(output) in self.fed
+        ]
 
     def of(self, tensor: Tensor) -> Tensor:
         """1 where a path arrives at an entry of a tensor of the pass."""
@@ -85,7 +150,9 @@ class Reach:
         results = self._surrogate(call)
         leaves = tree_leaves(call.result)
         if isinstance(results, Tensor):
-            results = [results] * len(leaves)  # a maximum has indices, a norm statistics: they depend on the same
+            results = [results] * len(
+                leaves
+            )  # a maximum has indices, a norm statistics: they depend on the same
         for tensor, value in zip(leaves, results):
             if not isinstance(tensor, Tensor):
                 continue
@@ -117,7 +184,9 @@ class Reach:
             return self.of(source) + self.of(source).sum(dim, keepdim=True)
         if name in ("native_layer_norm", "_fused_rms_norm"):
             dims = tuple(range(-len(call.arguments[1]), 0))
-            return self._normalised(self.of(source) + self.of(source).sum(dims, keepdim=True), call, first=2)
+            return self._normalised(
+                self.of(source) + self.of(source).sum(dims, keepdim=True), call, first=2
+            )
         if name == "native_group_norm":
             value, groups = self.of(source), call.arguments[6]
             grouped = value.reshape(value.shape[0], groups, -1)
@@ -128,11 +197,19 @@ class Reach:
             return _max_pool(call, self.of(source))
         if name in ADAPTIVE_MAX_POOLS:
             return ADAPTIVE_MAX_POOLS[name](self.of(source), call.arguments[1])
-        if name in ("view", "_unsafe_view", "reshape") and not isinstance(call.arguments[1], torch.dtype):
+        if name in ("view", "_unsafe_view", "reshape") and not isinstance(
+            call.arguments[1], torch.dtype
+        ):
             return self.of(source).reshape(call.arguments[1])
         if name in AS_THEY_ARE and not self._chosen_by_signal(call):
-            options = {key: value for key, value in call.options.items() if key not in ("dtype", "memory_format")}
-            arguments = tree_map(lambda leaf: self.of(leaf) if isinstance(leaf, Tensor) else leaf, call.arguments)
+            options = {
+                key: value
+                for key, value in call.options.items()
+                if key not in ("dtype", "memory_format")
+            }
+            arguments = tree_map(
+                lambda leaf: self.of(leaf) if isinstance(leaf, Tensor) else leaf, call.arguments
+            )
             return call.function(*arguments, **options)
         raise ValueError(f"paths through torch's operation {name} are not defined here")
 
@@ -145,9 +222,15 @@ class Reach:
         total = torch.zeros((), dtype=torch.float64, device=call.tensors[0].device)
         for tensor in call.tensors:
             value = self.of(tensor)
-            counts = id(tensor) in self.fed or id(tensor) in self.held and (self.constants or not fed)
+            counts = (
+                id(tensor) in self.fed or id(tensor) in self.held and (self.constants or not fed)
+            )
             if not counts:
-                value = self._slope(value) if id(tensor) in self.held else torch.zeros_like(value, dtype=total.dtype)
+                value = (
+                    self._slope(value)
+                    if id(tensor) in self.held
+                    else torch.zeros_like(value, dtype=total.dtype)
+                )
             total = total + value
         if (self.constants or not fed) and _of_nothing(call):
             total = total + 1
@@ -174,7 +257,12 @@ class Reach:
 
     def _product(self, first, second):
         """A matrix product. Where both factors are signals, constants in either let the other pass."""
-        if id(first) in self.fed and id(second) in self.fed and first.dim() > 1 and second.dim() > 1:
+        if (
+            id(first) in self.fed
+            and id(second) in self.fed
+            and first.dim() > 1
+            and second.dim() > 1
+        ):
             return self.of(first).sum(-1, keepdim=True) + self.of(second).sum(-2, keepdim=True)
         if id(first) in self.fed and id(second) in self.fed:
             raise ValueError("paths through products of two vectors are not defined here")
@@ -183,7 +271,9 @@ class Reach:
     def _convolution(self, call):
         source, weight, bias, *rest = call.arguments
         if id(weight) in self.fed:
-            raise ValueError("paths through a convolution whose kernel depends on the input are not defined here")
+            raise ValueError(
+                "paths through a convolution whose kernel depends on the input are not defined here"
+            )
         value = torch.convolution(self.of(source), self.of(weight), None, *rest[:6])
         if bias is None:
             return value
@@ -222,11 +312,15 @@ def _binary(value):
 
 def _of_nothing(call):
     """Whether a function of zeros is anything else than zeros (as the sigmoid is)."""
-    zeros = tree_map(lambda leaf: torch.zeros_like(leaf) if isinstance(leaf, Tensor) else leaf, call.arguments)
+    zeros = tree_map(
+        lambda leaf: torch.zeros_like(leaf) if isinstance(leaf, Tensor) else leaf, call.arguments
+    )
     function = call.function
     if function._schema.name.endswith("_"):  # a fresh tensor is changed
         return bool((function(*zeros, **call.options) != 0).any())
-    results = [leaf for leaf in tree_leaves(function(*zeros, **call.options)) if isinstance(leaf, Tensor)]
+    results = [
+        leaf for leaf in tree_leaves(function(*zeros, **call.options)) if isinstance(leaf, Tensor)
+    ]
     return any(bool((result != 0).any()) for result in results)
 
 
@@ -241,12 +335,19 @@ def _max_pool(call, value):
         return sizes * places if len(sizes) == 1 else sizes
 
     kernel = each(1, "kernel_size", None)
-    stride, padding, dilation = each(2, "stride", kernel), each(3, "padding", [0]), each(4, "dilation", [1])
+    stride, padding, dilation = (
+        each(2, "stride", kernel),
+        each(3, "padding", [0]),
+        each(4, "dilation", [1]),
+    )
     widths = []
     for axis in reversed(range(places)):
         size, steps = value.shape[axis - places], result.shape[axis - places]
         reached = (steps - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
-        widths += [padding[axis], max(reached - size - padding[axis], 0)]  # more than its padding, in ceil mode
+        widths += [
+            padding[axis],
+            max(reached - size - padding[axis], 0),
+        ]  # more than its padding, in ceil mode
     batched = value.dim() == places + 2
     value = F.pad(value if batched else value.unsqueeze(0), widths)
     channels = value.shape[1]

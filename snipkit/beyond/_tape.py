@@ -106,7 +106,9 @@ def record(model: nn.Module, inputs: Tensor) -> Tape:
         raise ValueError(f"paths start at floating-point inputs, but these are {inputs.dtype}")
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     dtypes = [parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()]
-    ones = torch.ones(EXAMPLES, *inputs.shape[1:], dtype=(dtypes or [inputs.dtype])[0], device=inputs.device)
+    ones = torch.ones(
+        EXAMPLES, *inputs.shape[1:], dtype=(dtypes or [inputs.dtype])[0], device=inputs.device
+    )
     recorder = _Recorder()
     with torch.no_grad(), in_evaluation(model), _without_fused_attention(), recorder:
         outputs = model(ones)
@@ -120,12 +122,18 @@ def _refuse_partial_assignments(calls):
     tensors_in_memory: dict[int, set[int]] = {}
     for call in calls:
         in_place = call.function._schema.name.endswith("_")
-        target = call.arguments[0] if call.arguments and isinstance(call.arguments[0], Tensor) else None
+        target = (
+            call.arguments[0] if call.arguments and isinstance(call.arguments[0], Tensor) else None
+        )
         for tensor in [*call.tensors, *tree_leaves(call.result)]:
             if isinstance(tensor, Tensor) and tensor.numel():
-                tensors_in_memory.setdefault(tensor.untyped_storage().data_ptr(), set()).add(id(tensor))
+                tensors_in_memory.setdefault(tensor.untyped_storage().data_ptr(), set()).add(
+                    id(tensor)
+                )
         if not in_place or target is None or not target.numel():
             continue
         shared = len(tensors_in_memory[target.untyped_storage().data_ptr()]) > 1
         if shared and (len(call.tensors) > 1 or call.name in ("fill", "zero")):
-            raise ValueError(f"paths through {call.name}_ on a part of a tensor (an assignment) are not defined here")
+            raise ValueError(
+                f"paths through {call.name}_ on a part of a tensor (an assignment) are not defined here"
+            )

@@ -47,17 +47,27 @@ def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
             layers_read.append((module, arguments[0]))
 
     kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
-    hooks = [module.register_forward_hook(note) for module in folded.modules() if isinstance(module, kinds)]
+    hooks = [
+        module.register_forward_hook(note)
+        for module in folded.modules()
+        if isinstance(module, kinds)
+    ]
     tape = record(folded, inputs)
     for hook in hooks:
         hook.remove()
     reads: dict[int, int] = {}
     for tensor in [*(tensor for call in tape.calls for tensor in call.tensors), *tape.outputs]:
         reads[id(tensor)] = reads.get(id(tensor), 0) + 1
-    calls = [module for module, _ in layers_read] + [layer for group in modules_of_results.values() for layer in group]
+    calls = [module for module, _ in layers_read] + [
+        layer for group in modules_of_results.values() for layer in group
+    ]
     for norm, source in layers_read:
         layers = modules_of_results.get(id(source), [])
-        once = len(layers) == 1 and calls.count(norm) == calls.count(layers[0]) == 1 and reads[id(source)] == 1
+        once = (
+            len(layers) == 1
+            and calls.count(norm) == calls.count(layers[0]) == 1
+            and reads[id(source)] == 1
+        )
         if not once or norm.running_mean is None:
             continue
         layer = layers[0]
@@ -83,7 +93,9 @@ def for_inference(model: nn.Module, masks: Masks, inputs: Tensor) -> nn.Module:
 
     Args and errors: see ``paths.compact``.
     """
-    folded, masks = _without_constants(fold_batch_norm(model, inputs), masks, inputs)
+    masked = copy.deepcopy(model)
+    apply_(masked, masks)
+    folded, masks = _without_constants(fold_batch_norm(masked, inputs), masks, inputs)
     small, small_masks = compact(folded, masks, inputs)
     apply_(small, small_masks)
     return small
@@ -91,15 +103,16 @@ def for_inference(model: nn.Module, masks: Masks, inputs: Tensor) -> nn.Module:
 
 @torch.no_grad()
 def _without_constants(model, masks, inputs):
-    """A copy and masks for it, in which no layer reads a constant that its bias can stand for."""
+    """A copy and masks for it, in which no layer reads a constant that its bias can stand for. It is masked before."""
     changed, masks = copy.deepcopy(model), {name: mask.clone() for name, mask in masks.items()}
-    apply_(changed, masks)
     tape = record(changed, inputs)
     weights = {}
     for parameter in changed.parameters():
         weights[parameter] = (parameter != 0).double()
     reach, channels = Reach(tape, weights), Channels(changed, tape)
-    owners = {id(module.weight): module for module in changed.modules() if hasattr(module, "weight")}
+    owners = {
+        id(module.weight): module for module in changed.modules() if hasattr(module, "weight")
+    }
     names = {parameter: name for name, parameter in changed.named_parameters()}
     for layer in channels.layers:
         module, axis = owners.get(id(layer.weight)), 1 if layer.weight.dim() > 2 else -1
@@ -120,20 +133,27 @@ def _without_constants(model, masks, inputs):
         masks.setdefault(name, torch.ones_like(layer.weight, dtype=torch.bool))[:, constant] = False
     for name, parameter in changed.named_parameters():
         if name in masks and parameter.dim() == 1:
-            masks[name] |= parameter != 0  # a constant may have come to a pruned bias
+            masks[name] |= (
+                parameter != 0
+            )  # batch norm, or a constant, may have come to a pruned bias
     return changed, masks
 
 
 def in_csr(model: nn.Module, masks: Masks) -> nn.Module:
     """A copy in evaluation mode whose linear layers and convolutions multiply by a sparse matrix (CSR).
 
-    Convolutions without groups gather their windows first (``im2col``). Only for inference, with torch's own kernels.
+    Convolutions gather their windows first (``im2col``); those with groups, or of a class with a forward pass of its
+    own (``SameConv2d``), stay dense. Only for inference, with torch's own kernels.
     """
     sparse = copy.deepcopy(model).eval()
     apply_(sparse, masks)
     for module in list(sparse.modules()):
         plain = type(module) is nn.Linear or type(module).forward is nn.Conv2d.forward
-        if plain and getattr(module, "groups", 1) == 1 and getattr(module, "padding_mode", "zeros") == "zeros":
+        if (
+            plain
+            and getattr(module, "groups", 1) == 1
+            and getattr(module, "padding_mode", "zeros") == "zeros"
+        ):
             _replace(sparse, module, _Sparse(module))
     return sparse
 
@@ -165,7 +185,12 @@ class _Sparse(nn.Module):
 
 
 def latencies(
-    model: nn.Module, masks: Masks, inputs: Tensor, *, batch_sizes: Sequence[int] = (1, 100), seconds: float = 1.0
+    model: nn.Module,
+    masks: Masks,
+    inputs: Tensor,
+    *,
+    batch_sizes: Sequence[int] = (1, 100),
+    seconds: float = 1.0,
 ) -> pd.DataFrame:
     """Milliseconds of a forward pass: masked, compacted, compacted for inference, in CSR; on one thread.
 
@@ -189,10 +214,14 @@ def latencies(
     for size in batch_sizes:
         batch, slowest = inputs[:size], None
         for name, network in networks.items():
-            timer = Timer("network(batch)", globals={"network": network, "batch": batch}, num_threads=1)
+            timer = Timer(
+                "network(batch)", globals={"network": network, "batch": batch}, num_threads=1
+            )
             with torch.inference_mode():
                 milliseconds = 1000 * timer.blocked_autorange(min_run_time=seconds).median
             slowest = slowest or milliseconds
             count = None if name == "CSR" else multiply_adds(network, inputs)
             rows.append([size, name, count, milliseconds, slowest / milliseconds])
-    return pd.DataFrame(rows, columns=["batch", "network", "multiply-adds", "milliseconds", "times as fast"])
+    return pd.DataFrame(
+        rows, columns=["batch", "network", "multiply-adds", "milliseconds", "times as fast"]
+    )

@@ -33,7 +33,9 @@ def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
     """
     for module in model.modules():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-            raise ValueError(f"paths through {type(module).__name__} are not defined here: feed-forward layers only")
+            raise ValueError(
+                f"paths through {type(module).__name__} are not defined here: feed-forward layers only"
+            )
     pairs = matched(model, masks)
     kept = dict(pairs)
     tape = record(model, inputs)
@@ -47,11 +49,18 @@ def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
     on_path = {parameter: torch.zeros_like(value) for parameter, value in weights.items()}
     if isinstance(total, Tensor) and total.requires_grad:
         gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
-        on_path |= {parameter: slope for parameter, slope in zip(weights, gradients) if slope is not None}
-    return {name: mask & (on_path[parameter] > 0).to(mask.device) for name, (parameter, mask) in zip(masks, pairs)}
+        on_path |= {
+            parameter: slope for parameter, slope in zip(weights, gradients) if slope is not None
+        }
+    return {
+        name: mask & (on_path[parameter] > 0).to(mask.device)
+        for name, (parameter, mask) in zip(masks, pairs)
+    }
 
 
-def compact(model: nn.Module, masks: Masks, inputs: Tensor, *, convolutions: bool = True) -> tuple[nn.Module, Masks]:
+def compact(
+    model: nn.Module, masks: Masks, inputs: Tensor, *, convolutions: bool = True
+) -> tuple[nn.Module, Masks]:
     """A copy of a masked network and its masks, without the units and channels that the network has no use for.
 
     A unit or channel goes if no path of kept weights leads from it to an output, or if what reads it always sees zero.
@@ -85,7 +94,9 @@ def compact(model: nn.Module, masks: Masks, inputs: Tensor, *, convolutions: boo
     smaller = _Smaller(model, channels, needed)
     if channels.not_understood and not smaller.changes:
         names = ", ".join(dict.fromkeys(channels.not_understood))
-        raise ValueError(f"this network cannot be made smaller: it is not known which channels these mix: {names}")
+        raise ValueError(
+            f"this network cannot be made smaller: it is not known which channels these mix: {names}"
+        )
     small_masks = {}
     for name, (parameter, mask) in zip(masks, matched(model, masks)):
         small_masks[name] = smaller.cut(parameter, mask)
@@ -109,7 +120,9 @@ class _Smaller:
             remaining = needed[channels.sides[weight][1]]
             read = channels.read[weight] & remaining
             if not read.any():
-                read = remaining & (remaining.cumsum(0) == 1)  # a layer that reads nothing keeps its first input
+                read = remaining & (
+                    remaining.cumsum(0) == 1
+                )  # a layer that reads nothing keeps its first input
             if not torch.equal(read, remaining):
                 self.places.setdefault(weight, {})[1] = read.nonzero().squeeze(1)
                 self.selected[weight] = read[remaining].nonzero().squeeze(1)
@@ -134,11 +147,15 @@ class _Smaller:
             if original not in parameters:
                 cut = _as_laid_out(self.cut(original, values.detach()), values)
                 is_parameter = isinstance(values, nn.Parameter)
-                parameters[original] = nn.Parameter(cut, values.requires_grad) if is_parameter else cut
+                parameters[original] = (
+                    nn.Parameter(cut, values.requires_grad) if is_parameter else cut
+                )
             setattr(module, attribute, parameters[original])
             if attribute == "weight" and original in self.selected:
                 module.__class__ = _SelectedLinear
-                module.register_buffer("selected", self.selected[original].to(values.device), persistent=False)
+                module.register_buffer(
+                    "selected", self.selected[original].to(values.device), persistent=False
+                )
             _tell_sizes(module)
         return small
 
@@ -172,7 +189,9 @@ def _tell_sizes(module):
         if module.groups > 1:  # only those with one channel a group are ever cut
             module.groups = module.in_channels = module.out_channels
     elif isinstance(module, nn.modules.batchnorm._NormBase):
-        module.num_features = len(module.weight if module.weight is not None else module.running_mean)
+        module.num_features = len(
+            module.weight if module.weight is not None else module.running_mean
+        )
 
 
 @torch.no_grad()
@@ -197,7 +216,9 @@ def _check(model, masks, smaller, small_masks, inputs):
     except (RuntimeError, IndexError, TypeError):
         found = None
     pairs = zip(tree_leaves(expected), tree_leaves(found))
-    same = found is not None and all(_close(one, other) for one, other in pairs if isinstance(one, Tensor))
+    same = found is not None and all(
+        _close(one, other) for one, other in pairs if isinstance(one, Tensor)
+    )
     if not same:
         raise ValueError(
             "this network cannot be made smaller: sizes or places of channels are written into its forward pass"
@@ -205,4 +226,6 @@ def _check(model, masks, smaller, small_masks, inputs):
 
 
 def _close(first, second):
-    return first.shape == second.shape and bool((first - second).abs().max() <= 1e-3 * first.abs().max())
+    return first.shape == second.shape and bool(
+        (first - second).abs().max() <= 1e-3 * first.abs().max()
+    )
