@@ -5,7 +5,6 @@ A mask set is a plain ``{parameter name: bool tensor}``, True where a connection
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
 from snipkit._optional import optional
@@ -228,114 +226,10 @@ def layer_table(masks: Masks) -> pd.DataFrame:
     return table.rename_axis("parameter").assign(density=table.kept / table.total)
 
 
-def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
-    """The part of the masks that lies on a path of kept connections from an input to an output.
+def __getattr__(name):
+    # Paths are defined after masks, in a module that imports this one.
+    if name in ("compact", "effective"):
+        from snipkit.beyond import paths
 
-    Whatever else is kept leads nowhere, or always sees zero. A bias counts where its unit is on such a path. Paths are
-    looked for, not counted: each unit is set back to 0 or 1 on the way, so that nothing under- or overflows.
-
-    Args:
-        model: a feed-forward network of ``nn.Linear`` and ``nn.Conv2d``, pooling, batch norm, ReLU and sums.
-        masks: parameters without one count as kept.
-        inputs: one batch; only its shape is used.
-
-    Raises:
-        ValueError: masks that do not fit, or a layer with weights of another kind.
-
-    Source: effective sparsity, Vysogorets and Kempe (arXiv 2107.02306).
-    """
-    probe = copy.deepcopy(model).double().eval().requires_grad_(True)
-    for parent in list(probe.modules()):
-        for name, child in list(parent.named_children()):
-            if is_norm(child):
-                setattr(parent, name, nn.Identity())
-    for module in probe.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            module.register_forward_hook(lambda _module, _inputs, output: _reached(output))
-        elif any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False)):
-            raise ValueError(f"paths through {type(module).__name__} are not defined here: Linear and Conv2d only")
-    weights = prunable(probe)
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.fill_(0 if is_bias(name) else 1)
-        apply_(probe, masks)
-    with torch.enable_grad(), _AveragePooling():
-        outputs = probe(torch.ones_like(inputs[:1], dtype=torch.float64))
-        gradients = torch.autograd.grad(outputs.sum(), list(weights.values()), allow_unused=True)
-    on_path = {weight: torch.zeros_like(weight) if g is None else g for weight, g in zip(weights.values(), gradients)}
-    pairs = zip(masks, matched(probe, masks))
-    return {name: mask & (on_path[weight] > 0).to(mask.device) for name, (weight, mask) in pairs}
-
-
-def _reached(signal):
-    """1 where anything arrives, forwards and backwards."""
-    reached = (signal > 0).to(signal.dtype)
-    reached = reached + reached * (signal - signal.detach())
-    reached.register_hook(lambda gradient: (gradient > 0).to(gradient.dtype))
-    return reached
-
-
-def compact(model: nn.Module, masks: Masks, inputs: Tensor) -> tuple[nn.Module, Masks]:
-    """A copy of a masked network and its masks, without inputs and units of ``nn.Linear`` layers that are on no path.
-
-    It computes the same function; trained with its masks, it goes the same way, but for rounding.
-
-    Args:
-        model, masks, inputs: see ``effective``; masks of all prunable parameters, layers called one after the other.
-
-    Raises:
-        ValueError: paths are not defined for this network (see ``effective``), a layer would be left out whole, a bias
-            is kept in a unit that no input reaches (it has an output all the same), or the function would change.
-    """
-    on_path = effective(model, masks, inputs)
-    small, kept, before = copy.deepcopy(model), dict(masks), None
-    layers = [(name, module) for name, module in small.named_modules() if isinstance(module, nn.Linear)]
-    if unknown := [name for name, _ in layers if f"{name}.weight" not in masks]:
-        raise ValueError(f"no mask for the weights of {', '.join(unknown)}: left out by where=, or shared by layers")
-    for number, (name, layer) in enumerate(layers):
-        path, bias = on_path[f"{name}.weight"], masks.get(f"{name}.bias")
-        rows, columns = path.any(1), path.any(0)
-        if number == len(layers) - 1:
-            rows = torch.ones_like(rows)
-        if not columns.any() or (layer.bias is not None and (bias is None or (bias & ~rows).any())):
-            raise ValueError(f"{name} cannot be made smaller: no path leads through it, or a bias is kept beside them")
-        smaller = nn.Linear(int(columns.sum()), int(rows.sum()), bias=layer.bias is not None)
-        smaller.weight = nn.Parameter(layer.weight.detach()[rows][:, columns])
-        kept[f"{name}.weight"] = masks[f"{name}.weight"][rows][:, columns]
-        if layer.bias is not None:
-            smaller.bias, kept[f"{name}.bias"] = nn.Parameter(layer.bias.detach()[rows]), bias[rows]
-        if before is None or not torch.equal(before, columns):
-            index = columns.nonzero().squeeze(1).to(layer.weight.device)
-            smaller.register_forward_pre_hook(lambda _, inputs, index=index: (inputs[0].index_select(-1, index),))
-        parent, _, own = name.rpartition(".")
-        setattr(small.get_submodule(parent), own, smaller)
-        before = rows
-    whole = _outputs(model, masks, inputs)
-    try:
-        same = bool((_outputs(small, kept, inputs) - whole).abs().max() <= 1e-3 * whole.abs().max())
-    except (RuntimeError, IndexError):  # sizes that do not go together
-        same = False
-    if not same:
-        raise ValueError("this network cannot be made smaller: its linear layers are not called one after the other")
-    return small, kept
-
-
-@torch.no_grad()
-def _outputs(model, masks, inputs):
-    """What a masked model makes of eight random inputs."""
-    masked = copy.deepcopy(model).eval()
-    apply_(masked, masks)
-    return masked(torch.randn(8, *inputs.shape[1:], generator=torch.Generator().manual_seed(0)).to(inputs))
-
-
-class _AveragePooling(TorchFunctionMode):
-    """Means for maxima: of several equal values, a maximum leads back to one only."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        options = kwargs or {}
-        if function is nn.functional.max_pool2d:
-            if options.get("dilation", 1) not in (1, (1, 1)):
-                raise ValueError("paths through a dilated pooling are not defined here")
-            shared = {name: options[name] for name in ("stride", "padding", "ceil_mode") if name in options}
-            return nn.functional.avg_pool2d(*args, **shared)
-        return function(*args, **options)
+        return getattr(paths, name)
+    raise AttributeError(f"module 'snipkit.masking' has no attribute {name!r}")

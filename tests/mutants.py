@@ -248,7 +248,7 @@ MUTANTS = {
         ("seed=seed, image_size=side, **run.options)", "seed=seed, image_size=side)"),
         ("network, own_masks, dataset, run.recipe, seed=run.seeds()[\"order\"]", "network, own_masks, dataset, run.recipe, seed=0"),
         ("network, own_masks, dataset, run.recipe,", "network, {}, dataset, run.recipe,"),
-        ("        return masking.compact(model, masks, dataset.test[:1][0])", "        return masking.compact(model, masks, dataset.test[:1][0])[0], {}"),
+        ("    return masking.compact(model, masks, inputs, convolutions=False)", "    return masking.compact(model, masks, inputs, convolutions=False)[0], {}"),
         ("    return _record(run, model, masks, dataset, outcome, {\"seconds\"", "    return _record(run, network, own_masks, dataset, outcome, {\"seconds\""),
         ("if not masks or run.model not in LENETS:", "if not masks:"),
         ("seeds = [run.seeds()[\"order\"] for run in prepared]", "seeds = [runs[0].seeds()[\"order\"] for run in prepared]"),
