@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -23,9 +22,9 @@ def processes(tmp_path):
 
     def begin(*words):
         environment = ENVIRONMENT | {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
-        with open(tmp_path / f"log{len(started)}", "w") as log:
+        with open(tmp_path / f"log{len(started)}", "w", encoding="utf-8") as log:
             command = [sys.executable, "-m", "dask", *words, "--no-dashboard"]
-            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            started.append(begin(command, env=environment, stdout=log, stderr=log))
         return started[-1]
 
     yield begin

@@ -10,54 +10,11 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tiny import ENVIRONMENT, ROOT, record
+from tiny import ENVIRONMENT, ROOT, record, write_notebook
 
 import snipkit
 from snipkit.study import __main__, estimate, executors, experiment, notebooks, paths, records, scheduler, sources
 from snipkit.study.runs import Run
-
-GRID = """from snipkit import study
-runs = study.seeded({'recipe': recipe, 'seeds': seeds, 'train_size': 200, 'test_size': 50})"""
-PARAMETERS = "profile = 'lesson'\nseeds = 1\nrecipe = {'steps': 5}\nrate = 0.5\nname = None"
-RUN = """from snipkit.study import paths
-table = study.run_all(runs, paths.results(profile) / 'toy.jsonl')
-print(len(table))"""
-FIGURE = """import matplotlib.pyplot as plt
-from snipkit.study import figures
-fig, ax = plt.subplots()
-ax.plot(table.seed, table.test_error)
-figures.save(fig, 'toy', profile, table)"""
-NOTEBOOK = {
-    "cells": [
-        {"source": PARAMETERS, "tags": ["parameters"]}, {"source": GRID, "tags": ["grid"]},
-        {"source": RUN, "tags": []}, {"source": FIGURE, "tags": ["figure"]},
-    ],
-    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    "nbformat": 4, "nbformat_minor": 5,
-}  # fmt: skip
-
-
-def write_notebook(folder, name="toy", **replaced):
-    """A notebook of the study's kind; ``replaced``: the sources of cells, by tag."""
-    cells = []
-    for number, cell in enumerate(NOTEBOOK["cells"]):
-        source = replaced.get("".join(cell["tags"]), cell["source"])
-        about = {"cell_type": "code", "metadata": {"tags": cell["tags"]}, "execution_count": None, "outputs": []}
-        cells.append(about | {"source": source, "id": f"c{number}"})
-    (folder / "notebooks" / f"{name}.ipynb").write_text(json.dumps(NOTEBOOK | {"cells": cells}))
-
-
-@pytest.fixture
-def toy(tmp_path, monkeypatch):
-    """A project folder with one small notebook."""
-    (tmp_path / "notebooks/profiles").mkdir(parents=True)
-    write_notebook(tmp_path)
-    for profile in notebooks.PROFILES:
-        text = "toy: {seeds: 2}" if profile == "laptop" else ""
-        (tmp_path / f"notebooks/profiles/{profile}.yml").write_text(text)
-    monkeypatch.setenv("SNIPKIT_DATA", str(paths.data_root()))
-    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture
@@ -110,6 +67,24 @@ def test_train_says_what_there_is_to_do_does_it_and_has_nothing_left(toy, comman
     code, out, _ = command("train", "--profile", "laptop", "--budget", "10")
     assert code == 0 and "nothing to do, all 2 runs are on record" in out
     assert out.splitlines()[-1] == "profile laptop: 2 of 2 on record"
+
+
+STRAY = {"Untitled.ipynb": "", "toy-Copy1.ipynb": None, ".ipynb_checkpoints/toy-checkpoint.ipynb": None}
+
+
+@pytest.mark.parametrize("name", STRAY)
+def test_a_notebook_that_no_profile_names_is_the_readers_own(toy, command, instead, name):
+    """Be it new, a copy of a page with other parameters, or what Jupyter keeps."""
+    path = toy / "notebooks" / name
+    path.parent.mkdir(exist_ok=True)
+    text = (toy / "notebooks/toy.ipynb").read_text() if STRAY[name] is None else STRAY[name]
+    path.write_text(text)
+    assert notebooks.names() == ["toy"]
+    code, out, err = command("train")
+    assert code == 0 and out.startswith("toy: 2 runs, 2 to do\nprofile laptop"), err
+    code, _, err = command("report")
+    assert code == 0, err
+    assert path.read_text() == text
 
 
 def test_a_profile_trained_in_pieces(toy, command, instead):
@@ -264,6 +239,21 @@ def test_a_folder_of_results_that_is_a_file(toy, command, instead):
     assert code == 1 and said.startswith("error: ") and said.endswith("change that and run again to carry on")
 
 
+@pytest.mark.parametrize("package", ["papermill", "nbformat"])
+def test_a_page_without_jupyter_is_one_line(toy, command, monkeypatch, package):
+    """As after `pip install` of the wheel alone; nothing is left where the page would have been."""
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"running a page needs {package}, which is not installed: pip install 'snipkit\[notebooks\]'"
+    refused(command("execute", "toy", str(toy / "build/out.ipynb")), message)
+    assert not list(toy.glob("build/*"))
+
+
+def test_a_package_that_is_missing_is_one_line(toy, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tabulate", None)
+    monkeypatch.setattr(notebooks, "names", lambda: __import__("tabulate"))
+    refused(command("report"), r"this needs tabulate, which is not installed: pip install 'snipkit\[study,")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_that_is_told_to_stop(toy, command, monkeypatch, number):
     """By the signal that nobody else has caught; a traceback would be no help."""
@@ -282,6 +272,15 @@ def test_the_report_is_written(toy, command):
     code, out, err = command("report")
     assert code == 0, err
     assert re.search(r"profile laptop, \d+ claims of the paper: ", out) and (toy / "REPLICATION.md").exists()
+
+
+def test_the_report_in_a_locale_without_unicode(toy):
+    """Such is LC_ALL=C, or en_US without .UTF-8 on an old cluster; a half-written report would be 0 bytes."""
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "SNIPKIT_HOME": str(toy)}
+    command = [sys.executable, "-m", "snipkit.study", "report"]
+    done = subprocess.run(command, env=ENVIRONMENT | locale, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "mean ± half a 95 % t-interval" in (toy / "REPLICATION.md").read_text(encoding="utf-8")
 
 
 def test_the_report_says_what_is_planned_and_on_record(toy, command):
