@@ -6,6 +6,7 @@ import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 from tiny import carry_on, ids, quick, record
@@ -61,6 +62,20 @@ def test_minutes_are_sixty_seconds(tmp_path, monkeypatch):
     with ThreadPoolExecutor(1) as executor:
         assert len(scheduler.run_all([quick()], tmp_path / "a.jsonl", executor, minutes=5)) == 1
     assert 290 < seen[0].deadline - time.monotonic() <= 300
+
+
+@pytest.mark.parametrize("minutes", ["none", -1, float("nan")])
+def test_minutes_are_a_number(tmp_path, done, minutes):
+    """A page's parameters may come from a command line."""
+    with pytest.raises(ValueError, match=f"minutes is {minutes!r}; it takes a number of minutes, or None"):
+        scheduler.run_all([quick()], tmp_path / "a.jsonl", minutes=minutes)
+
+
+def test_a_tilde_in_the_path_of_results(tmp_path, done, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with ThreadPoolExecutor(1) as executor:
+        scheduler.run_all([quick()], "~/results/a.jsonl", executor)
+    assert ids(tmp_path / "results") == [quick().id] and not Path("~").exists()
 
 
 def test_the_runs_of_several_files_share_one_queue(tmp_path, done):

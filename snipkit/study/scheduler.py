@@ -47,7 +47,12 @@ def run_all(
     Returns:
         ``records.table`` of ``runs``, in their order, without those that the time was too short
         for, or whose data set is unavailable (see ``reachable``).
+
+    Raises:
+        ValueError: minutes that are no number.
     """
+    if minutes is not None and not (isinstance(minutes, int | float) and minutes >= 0):
+        raise ValueError(f"minutes is {minutes!r}; it takes a number of minutes, or None")
     runs = list({run.id: run for run in runs}.values())
     results = paths.expanded(results)
     if minutes == 0:
