@@ -51,10 +51,16 @@ def test_a_killed_worker_costs_nothing(tmp_path, processes):
         client, at_work = executor._client, []
         client.wait_for_workers(2)
         assert executors.capacity(executor) == 2
-        address = next(a for a, worker in client.scheduler_info()["workers"].items() if worker["name"] == "a")
+        address = next(
+            a for a, worker in client.scheduler_info()["workers"].items() if worker["name"] == "a"
+        )
 
         def kill_one():
-            while not (path.exists() and path.read_bytes().count(b"\n") >= 2 and client.processing()[address]):
+            while not (
+                path.exists()
+                and path.read_bytes().count(b"\n") >= 2
+                and client.processing()[address]
+            ):
                 time.sleep(0.02)
             at_work.extend(client.processing()[address])
             workers[0].kill()

@@ -13,7 +13,17 @@ import pytest
 from tiny import ENVIRONMENT, ROOT, record, write_notebook
 
 import snipkit
-from snipkit.study import __main__, estimate, executors, experiment, notebooks, paths, records, scheduler, sources
+from snipkit.study import (
+    __main__,
+    estimate,
+    executors,
+    experiment,
+    notebooks,
+    paths,
+    records,
+    scheduler,
+    sources,
+)
 from snipkit.study.runs import Run
 
 
@@ -51,7 +61,9 @@ def test_the_version_and_the_help_come_without_torch():
     code = "import sys; from snipkit.study.__main__ import main\ntry: main()\nfinally: assert 'torch' not in "
     code += "sys.modules"
     said = [
-        subprocess.run([sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, text=True)
+        subprocess.run(
+            [sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, text=True
+        )
         for word in ("--version", "--help")
     ]
     assert [one.returncode for one in said] == [0, 0], said
@@ -62,14 +74,20 @@ def test_train_says_what_there_is_to_do_does_it_and_has_nothing_left(toy, comman
     code, out, err = command("train", "--profile", "laptop")
     assert code == 0, err
     assert "toy: 2 runs, 2 to do\nprofile laptop: 0 runs on record in " in out
-    assert re.search(r"2 to do, about \d minutes here; .*; shorter: make paper PROFILE=lesson\n", out)
+    assert re.search(
+        r"2 to do, about \d minutes here; .*; shorter: make paper PROFILE=lesson\n", out
+    )
     assert len((toy / "results/laptop/toy.jsonl").read_text().splitlines()) == 2
     code, out, _ = command("train", "--profile", "laptop", "--budget", "10")
     assert code == 0 and "nothing to do, all 2 runs are on record" in out
     assert out.splitlines()[-1] == "profile laptop: 2 of 2 on record"
 
 
-STRAY = {"Untitled.ipynb": "", "toy-Copy1.ipynb": None, ".ipynb_checkpoints/toy-checkpoint.ipynb": None}
+STRAY = {
+    "Untitled.ipynb": "",
+    "toy-Copy1.ipynb": None,
+    ".ipynb_checkpoints/toy-checkpoint.ipynb": None,
+}
 
 
 @pytest.mark.parametrize("name", STRAY)
@@ -92,7 +110,9 @@ def test_a_profile_trained_in_pieces(toy, command, instead):
     write_notebook(toy, "zoo", parameters="profile = 'lesson'\nseeds = 3\nrecipe = {'steps': 5}")
     code, out, _ = command("train", "--budget", "0")
     assert code == 0 and "toy: 2 runs, 2 to do\nzoo: 3 runs, 1 to do\n" in out
-    assert out.splitlines()[-1] == "profile laptop: 0 of 3 on record" and not list(toy.glob("results/laptop/*.jsonl"))
+    assert out.splitlines()[-1] == "profile laptop: 0 of 3 on record" and not list(
+        toy.glob("results/laptop/*.jsonl")
+    )
     (run, *_) = notebooks.grid("toy", "laptop")
     state = scheduler.checkpoint_of(run, toy / "results/laptop")
     state.parent.mkdir(parents=True, exist_ok=True)
@@ -101,11 +121,19 @@ def test_a_profile_trained_in_pieces(toy, command, instead):
     assert out.splitlines()[-1] == "profile laptop: 0 of 3 on record, 1 stopped at a checkpoint"
     code, out, _ = command("train", "--budget", "10")
     assert code == 0 and out.splitlines()[-1] == "profile laptop: 3 of 3 on record"
-    files = {name: (toy / f"results/laptop/{name}.jsonl").read_text().splitlines() for name in ("toy", "zoo")}
-    assert [{json.loads(line)["run"]["seed"] for line in lines} for lines in files.values()] == [{0, 1}, {2}]
+    files = {
+        name: (toy / f"results/laptop/{name}.jsonl").read_text().splitlines()
+        for name in ("toy", "zoo")
+    }
+    assert [{json.loads(line)["run"]["seed"] for line in lines} for lines in files.values()] == [
+        {0, 1},
+        {2},
+    ]
 
 
-def test_one_seed_of_everything_comes_before_the_second_of_anything(toy, command, instead, monkeypatch):
+def test_one_seed_of_everything_comes_before_the_second_of_anything(
+    toy, command, instead, monkeypatch
+):
     """And the cheapest first within a seed, whatever the order in the notebooks."""
     write_notebook(toy, "big", parameters="profile = 'lesson'\nseeds = 2\nrecipe = {'steps': 900}")
     done = []
@@ -121,34 +149,50 @@ def test_one_seed_of_everything_comes_before_the_second_of_anything(toy, command
         (["train", "--budget", "nan"], "the budget is nan; it takes a number of minutes"),
         (["train", "--budget", "inf"], "the budget is inf"),
         (["train", "--budget", "-5"], "the budget is -5"),
-        (["train", "--executor", "host:8786"], "'host:8786' is not the address of a Dask scheduler: tcp://host:port"),
+        (
+            ["train", "--executor", "host:8786"],
+            "'host:8786' is not the address of a Dask scheduler: tcp://host:port",
+        ),
         (["train", "--executor", "http://host:8786"], "is not the address"),
         (["train", "--executor", "tcp://host"], "is not the address"),
         (["train", "--executor", "tcp://host:port"], "is not the address"),
-        (["train", "--profile", "nope"], "unknown profile 'nope'; known: lesson, laptop, overnight, paper"),
+        (
+            ["train", "--profile", "nope"],
+            "unknown profile 'nope'; known: lesson, laptop, overnight, paper",
+        ),
         (["report", "--profile", "nope"], "unknown profile 'nope'"),
         (["figures", "--profile", "nope"], "unknown profile 'nope'"),
         (["execute", "toy", "out.ipynb", "--profile", "nope"], "unknown profile 'nope'"),
         (["execute", "zoo", "out.ipynb"], "no notebook is called zoo; known: toy"),
-        (["execute", "zoo", "out.ipynb", "--profile", "lesson"], "no notebook is called zoo; known: toy"),
+        (
+            ["execute", "zoo", "out.ipynb", "--profile", "lesson"],
+            "no notebook is called zoo; known: toy",
+        ),
         (["fetch", "imagenet"], "unknown data set 'imagenet'; known: mnist"),
     ],
 )
-def test_a_wrong_value_is_one_line_and_nothing_is_written(toy, command, monkeypatch, words, message):
+def test_a_wrong_value_is_one_line_and_nothing_is_written(
+    toy, command, monkeypatch, words, message
+):
     monkeypatch.chdir(toy)
     before = sorted(toy.rglob("*"))
     refused(command(*words), message)
     assert sorted(toy.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", [["trian"], ["train", "--budget", "ten"], ["train", "--bugdet", "3"], ["execute"]])
+@pytest.mark.parametrize(
+    "words", [["trian"], ["train", "--budget", "ten"], ["train", "--bugdet", "3"], ["execute"]]
+)
 def test_a_wrong_word_is_one_line(toy, command, words):
     refused(command(*words), "--help lists what there is", code=2)
 
 
-@pytest.mark.parametrize("words", [["train"], ["report"], ["figures"], ["execute", "toy", "out.ipynb"]])
 @pytest.mark.parametrize(
-    "kind, message", [("mistyped", "and there is no such folder"), ("empty", "no notebooks in .*SNIPKIT_HOME")]
+    "words", [["train"], ["report"], ["figures"], ["execute", "toy", "out.ipynb"]]
+)
+@pytest.mark.parametrize(
+    "kind, message",
+    [("mistyped", "and there is no such folder"), ("empty", "no notebooks in .*SNIPKIT_HOME")],
 )
 def test_a_home_without_notebooks(tmp_path, command, monkeypatch, words, kind, message):
     monkeypatch.chdir(tmp_path)
@@ -165,10 +209,22 @@ def test_a_home_without_notebooks(tmp_path, command, monkeypatch, words, kind, m
         ("toy: {seeds: many}", "laptop.yml: seeds of toy is 'many', but it takes int"),
         ("toy: {seeds: 2.5}", "laptop.yml: seeds of toy is 2.5, but it takes int"),
         ("toy: {seeds: true}", "laptop.yml: seeds of toy is True, but it takes int"),
-        ("toy: {recipe: paper-mnist}", "laptop.yml: recipe of toy is 'paper-mnist', but it takes dict"),
-        ("toy: {recipe: {setps: 5}}", r"laptop.yml does not fit toy: .*recipe.setps: Unexpected keyword argument"),
-        ("toy: {recipe: {steps: 5, lr: .nan}}", r"laptop.yml does not fit toy: recipe.lr: Input should be a finite"),
-        ("toy: {recipe: {steps: '5'}}", r"laptop.yml does not fit toy: recipe.steps: .* valid integer, not '5'"),
+        (
+            "toy: {recipe: paper-mnist}",
+            "laptop.yml: recipe of toy is 'paper-mnist', but it takes dict",
+        ),
+        (
+            "toy: {recipe: {setps: 5}}",
+            r"laptop.yml does not fit toy: .*recipe.setps: Unexpected keyword argument",
+        ),
+        (
+            "toy: {recipe: {steps: 5, lr: .nan}}",
+            r"laptop.yml does not fit toy: recipe.lr: Input should be a finite",
+        ),
+        (
+            "toy: {recipe: {steps: '5'}}",
+            r"laptop.yml does not fit toy: recipe.steps: .* valid integer, not '5'",
+        ),
         ("toy:\n\tseeds: 2", r"laptop.yml: .*'\\t' that cannot start any token"),
         ("toy: {seeds: 2", "laptop.yml: .*expected"),
         ("tyo: {seeds: 2}", "laptop.yml: no notebook is called tyo; known: toy"),
@@ -205,7 +261,10 @@ def test_a_damaged_data_set_stops_every_command_that_needs_it(toy, command, tmp_
         (folder / file).write_bytes(b"not a digit")
     monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "data"))
     for words in (["train"], ["fetch"], ["fetch", "mnist"]):
-        refused(command(*words), "train-images-idx3-ubyte: the file is damaged .*; delete it and run again")
+        refused(
+            command(*words),
+            "train-images-idx3-ubyte: the file is damaged .*; delete it and run again",
+        )
 
 
 def test_a_damaged_data_set_is_not_left_out(toy, command, tmp_path, monkeypatch):
@@ -221,10 +280,16 @@ def test_a_damaged_data_set_is_not_left_out(toy, command, tmp_path, monkeypatch)
 def test_what_cannot_be_had_is_left_out_but_mnist(toy, command, tmp_path, monkeypatch):
     for name, source in sources.SOURCES.items():
         empty = {} if name == "mnist" else {"the site": None}
-        monkeypatch.setitem(sources.SOURCES, name, sources.Source(source.folder, source.sha256, empty))
+        monkeypatch.setitem(
+            sources.SOURCES, name, sources.Source(source.folder, source.sha256, empty)
+        )
     monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path))
     code, out, err = command("fetch")
-    assert code == 1 and err.startswith("error: mnist: the data set is not here") and "Put the files" in err
+    assert (
+        code == 1
+        and err.startswith("error: mnist: the data set is not here")
+        and "Put the files" in err
+    )
     monkeypatch.setenv("SNIPKIT_DATA", ENVIRONMENT["SNIPKIT_DATA"])
     monkeypatch.setitem(sources.SOURCES, "cifar-10", sources.Source("nowhere", {"a": "0"}, {}))
     code, out, _ = command("fetch")
@@ -236,7 +301,11 @@ def test_a_folder_of_results_that_is_a_file(toy, command, instead):
     (toy / "results").write_text("a file where the folder should be")
     code, _, err = command("train")
     said = err.splitlines()[-1]
-    assert code == 1 and said.startswith("error: ") and said.endswith("change that and run again to carry on")
+    assert (
+        code == 1
+        and said.startswith("error: ")
+        and said.endswith("change that and run again to carry on")
+    )
 
 
 @pytest.mark.parametrize("package", ["papermill", "nbformat"])
@@ -251,7 +320,10 @@ def test_a_page_without_jupyter_is_one_line(toy, command, monkeypatch, package):
 def test_a_package_that_is_missing_is_one_line(toy, command, monkeypatch):
     monkeypatch.setitem(sys.modules, "tabulate", None)
     monkeypatch.setattr(notebooks, "names", lambda: __import__("tabulate"))
-    refused(command("report"), r"this needs tabulate, which is not installed: pip install 'snipkit\[study,")
+    refused(
+        command("report"),
+        r"this needs tabulate, which is not installed: pip install 'snipkit\[study,",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -271,12 +343,20 @@ def test_an_error_of_ours_keeps_its_traceback(toy, command, monkeypatch):
 def test_the_report_is_written(toy, command):
     code, out, err = command("report")
     assert code == 0, err
-    assert re.search(r"profile laptop, \d+ claims of the paper: ", out) and (toy / "REPLICATION.md").exists()
+    assert (
+        re.search(r"profile laptop, \d+ claims of the paper: ", out)
+        and (toy / "REPLICATION.md").exists()
+    )
 
 
 def test_the_report_in_a_locale_without_unicode(toy):
     """Such is LC_ALL=C, or en_US without .UTF-8 on an old cluster; a half-written report would be 0 bytes."""
-    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "SNIPKIT_HOME": str(toy)}
+    locale = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "SNIPKIT_HOME": str(toy),
+    }
     command = [sys.executable, "-m", "snipkit.study", "report"]
     done = subprocess.run(command, env=ENVIRONMENT | locale, capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -306,5 +386,7 @@ def test_figures_are_drawn_from_the_records_alone(toy, command, instead, monkeyp
     code, out, err = command("figures")
     assert code == 0 and out == "laptop: toy: drawn from 2 of 2 runs\n", err
     assert (toy / "figures/laptop/toy.png").exists()
-    assert Run(**{"recipe": {"steps": 5}, "train_size": 200, "test_size": 50}) in notebooks.grid("toy", "laptop")
+    assert Run(**{"recipe": {"steps": 5}, "train_size": 200, "test_size": 50}) in notebooks.grid(
+        "toy", "laptop"
+    )
     assert ROOT != paths.home() == toy

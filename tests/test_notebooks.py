@@ -26,8 +26,12 @@ def test_a_notebook_executed_with_a_profiles_parameters_and_drawn_again(toy, mon
     target = toy / "build/laptop/toy.ipynb"
     notebooks.execute("toy", "laptop", target)
     content = json.loads(target.read_text())
-    assert content["cells"][3]["outputs"][0]["text"] == ["2\n"]  # the laptop's two seeds, not the notebook's one
-    assert "papermill" not in content["metadata"] and [path.name for path in target.parent.iterdir()] == ["toy.ipynb"]
+    assert content["cells"][3]["outputs"][0]["text"] == [
+        "2\n"
+    ]  # the laptop's two seeds, not the notebook's one
+    assert "papermill" not in content["metadata"] and [
+        path.name for path in target.parent.iterdir()
+    ] == ["toy.ipynb"]
     assert all(set(cell["metadata"]) <= {"tags"} for cell in content["cells"])
     assert (toy / "results/laptop/toy.jsonl").read_text() == before  # nothing was trained twice
 
@@ -47,8 +51,12 @@ def test_a_failing_cell_leaves_no_target(toy, monkeypatch):
     assert not (toy / "build/toy.ipynb").exists()
 
 
-@pytest.mark.parametrize("around, short", [("/tmp", True), ("/tmp/" + 95 * "x", True), (None, False)])
-def test_sockets_have_short_paths_whatever_the_temporary_folder(tmp_path, monkeypatch, around, short):
+@pytest.mark.parametrize(
+    "around, short", [("/tmp", True), ("/tmp/" + 95 * "x", True), (None, False)]
+)
+def test_sockets_have_short_paths_whatever_the_temporary_folder(
+    tmp_path, monkeypatch, around, short
+):
     """None: no short folder can be written to, so it is by ports."""
     around = around or str(tmp_path / (95 * "x"))
     monkeypatch.setattr(notebooks.tempfile, "gettempdir", lambda: around)
@@ -71,7 +79,9 @@ def committed_pages():
 
 
 @pytest.mark.parametrize("profile, name", committed_pages())
-def test_the_committed_figures_are_those_of_the_committed_records(profile, name, tmp_path, monkeypatch):
+def test_the_committed_figures_are_those_of_the_committed_records(
+    profile, name, tmp_path, monkeypatch
+):
     """`make figures` in a folder that has nothing but notebooks and records."""
     command = ["git", "status", "--porcelain", f"results/{profile}"]
     if subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout:
@@ -101,7 +111,9 @@ def test_the_committed_figures_are_those_of_the_committed_records(profile, name,
 def regression():
     """notebooks/conftest.py, loaded without leaving its environment variables behind."""
     before = dict(os.environ)
-    spec = importlib.util.spec_from_file_location("notebook_conftest", ROOT / "notebooks/conftest.py")
+    spec = importlib.util.spec_from_file_location(
+        "notebook_conftest", ROOT / "notebooks/conftest.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     os.environ.clear()
@@ -137,9 +149,13 @@ def test_what_comes_from_records_is_compared_to_the_letter(regression):
 @pytest.mark.parametrize(
     "stored, found, equal",
     [
-        ("41.0", "44.9", True), ("41.0", "45.1", False),  # errors in per cent: at most 4 points
-        ("2.28", "1.50", True), ("2.28", "0.57", False),  # losses: learnt or not
-        ("0.00", "1.30", True), ("0.00", "1.40", False), ("12", "13", False),
+        ("41.0", "44.9", True),
+        ("41.0", "45.1", False),  # errors in per cent: at most 4 points
+        ("2.28", "1.50", True),
+        ("2.28", "0.57", False),  # losses: learnt or not
+        ("0.00", "1.30", True),
+        ("0.00", "1.40", False),
+        ("12", "13", False),
     ],
 )
 def test_trained_numbers_may_differ_by_more(regression, stored, found, equal):
@@ -152,14 +168,36 @@ def test_the_regression_can_fail(tmp_path):
     """nbval with this conftest on notebooks whose stored output is right, wrong, or missing."""
     for file in ("conftest.py", "nbval.cfg"):
         shutil.copy(ROOT / "notebooks" / file, tmp_path)
-    stored = {"right": "x is 0.5000\n", "number": "x is 0.6000\n", "text": "y is 0.5000\n", "stripped": None}
+    stored = {
+        "right": "x is 0.5000\n",
+        "number": "x is 0.6000\n",
+        "text": "y is 0.5000\n",
+        "stripped": None,
+    }
     for name, text in stored.items():
         output = [{"output_type": "stream", "name": "stdout", "text": text}] if text else []
-        cell = {"cell_type": "code", "source": "print(f'x is {0.5:.4f}')", "metadata": {}, "id": "a", "outputs": output}
+        cell = {
+            "cell_type": "code",
+            "source": "print(f'x is {0.5:.4f}')",
+            "metadata": {},
+            "id": "a",
+            "outputs": output,
+        }
         content = NOTEBOOK | {"cells": [cell | {"execution_count": text and 1}]}
         (tmp_path / f"{name}.ipynb").write_text(json.dumps(content))
-    words = ["-m", "pytest", "-q", "-rA", "--nbval", "--nbval-current-env", "--nbval-sanitize-with=nbval.cfg", "."]
-    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    words = [
+        "-m",
+        "pytest",
+        "-q",
+        "-rA",
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-sanitize-with=nbval.cfg",
+        ".",
+    ]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
     said = done.stdout
     assert re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", said, re.MULTILINE) == [
         ("PASSED", "right"), ("FAILED", "number"), ("FAILED", "stripped"), ("FAILED", "text")

@@ -12,7 +12,15 @@ import pytest
 from tiny import carry_on, ids, quick, record
 
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints, executors, experiment, provenance, records, scheduler, sources
+from snipkit.study import (
+    checkpoints,
+    executors,
+    experiment,
+    provenance,
+    records,
+    scheduler,
+    sources,
+)
 
 SNIP = {"criterion": "snip", "sparsity": 0.9}
 
@@ -34,7 +42,11 @@ def test_runs_are_done_once_in_their_order_and_put_on_record(tmp_path):
     runs = [quick(), quick(criterion="snip", sparsity=0.95), quick(), quick(seed=1)]
     table = carry_on(runs, tmp_path / "results" / "a.jsonl")
     wanted = [runs[0].id, runs[1].id, runs[3].id]
-    assert list(table.id) == ids(tmp_path / "results") == wanted and list(table.method) == ["dense", "snip", "dense"]
+    assert list(table.id) == ids(tmp_path / "results") == wanted and list(table.method) == [
+        "dense",
+        "snip",
+        "dense",
+    ]
     found = records.read(tmp_path / "results")
     assert [found[name].outcome.test_error for name in wanted] == list(table.test_error)
     assert all(found[name].provenance["commit"] == provenance.commit() for name in wanted)
@@ -58,7 +70,11 @@ def test_no_time_for_training_means_what_is_on_record(tmp_path, done, monkeypatc
 
 def test_minutes_are_sixty_seconds(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(experiment, "execute", lambda run, device, checkpoint: seen.append(checkpoint) or record(run))
+    monkeypatch.setattr(
+        experiment,
+        "execute",
+        lambda run, device, checkpoint: seen.append(checkpoint) or record(run),
+    )
     with ThreadPoolExecutor(1) as executor:
         assert len(scheduler.run_all([quick()], tmp_path / "a.jsonl", executor, minutes=5)) == 1
     assert 290 < seen[0].deadline - time.monotonic() <= 300
@@ -67,7 +83,9 @@ def test_minutes_are_sixty_seconds(tmp_path, monkeypatch):
 @pytest.mark.parametrize("minutes", ["none", -1, float("nan")])
 def test_minutes_are_a_number(tmp_path, done, minutes):
     """A page's parameters may come from a command line."""
-    with pytest.raises(ValueError, match=f"minutes is {minutes!r}; it takes a number of minutes, or None"):
+    with pytest.raises(
+        ValueError, match=f"minutes is {minutes!r}; it takes a number of minutes, or None"
+    ):
         scheduler.run_all([quick()], tmp_path / "a.jsonl", minutes=minutes)
 
 
@@ -80,7 +98,11 @@ def test_a_tilde_in_the_path_of_results(tmp_path, done, monkeypatch):
 
 def test_the_runs_of_several_files_share_one_queue(tmp_path, done):
     runs = [quick(seed=seed) for seed in range(3)]
-    files = {runs[2]: tmp_path / "a.jsonl", runs[0]: tmp_path / "b.jsonl", runs[1]: tmp_path / "a.jsonl"}
+    files = {
+        runs[2]: tmp_path / "a.jsonl",
+        runs[0]: tmp_path / "b.jsonl",
+        runs[1]: tmp_path / "a.jsonl",
+    }
     with ThreadPoolExecutor(1) as executor:
         scheduler.execute_all(files, executor)
     assert done == list(files)
@@ -90,19 +112,30 @@ def test_the_runs_of_several_files_share_one_queue(tmp_path, done):
 
 @pytest.mark.parametrize(
     "names, message",
-    [(["results.json"], "go into .jsonl files, not results.json"), (["a.jsonl", "b/b.jsonl"], "lie in one folder")],
+    [
+        (["results.json"], "go into .jsonl files, not results.json"),
+        (["a.jsonl", "b/b.jsonl"], "lie in one folder"),
+    ],
 )
 def test_files_that_would_not_be_read_again_are_refused(tmp_path, done, names, message):
     with pytest.raises(ValueError, match=message):
-        scheduler.execute_all({quick(seed=seed): tmp_path / name for seed, name in enumerate(names)})
+        scheduler.execute_all(
+            {quick(seed=seed): tmp_path / name for seed, name in enumerate(names)}
+        )
     assert not done and not list(tmp_path.iterdir()) and scheduler.execute_all({}) == {}
 
 
 def test_one_failing_run_does_not_cost_the_others(tmp_path):
     runs, path = [quick(), quick(scoring_batch=501, **SNIP), quick(seed=1)], tmp_path / "a.jsonl"
-    with pytest.raises(RuntimeError, match="1 of 3 runs failed, the others .*ValueError: cannot sample a batch of 501"):
+    with pytest.raises(
+        RuntimeError,
+        match="1 of 3 runs failed, the others .*ValueError: cannot sample a batch of 501",
+    ):
         carry_on(runs, path)
-    assert ids(tmp_path) == [runs[0].id, runs[2].id] and len(list(tmp_path.glob("checkpoints/*.lock"))) == 1
+    assert (
+        ids(tmp_path) == [runs[0].id, runs[2].id]
+        and len(list(tmp_path.glob("checkpoints/*.lock"))) == 1
+    )
     assert len(carry_on(runs[::2], path)) == 2
 
 
@@ -133,7 +166,9 @@ def test_what_a_run_is_scored_on_must_be_here_too(monkeypatch):
 
     monkeypatch.setattr(sources, "fetch", fetch)
     runs = [quick(), quick(scoring_data="fashion-mnist", **SNIP)]
-    with pytest.warns(UserWarning, match="1 runs are left out. fashion-mnist: the data set is not here"):
+    with pytest.warns(
+        UserWarning, match="1 runs are left out. fashion-mnist: the data set is not here"
+    ):
         assert scheduler.reachable(runs) == runs[:1]
 
 
@@ -165,10 +200,14 @@ def test_after_the_deadline_no_run_is_started(tmp_path, monkeypatch):
             raise checkpoints.Interrupted
         return record(run)
 
-    monkeypatch.setattr(scheduler, "_passed", lambda deadline: deadline is not None and len(asked) > 4)
+    monkeypatch.setattr(
+        scheduler, "_passed", lambda deadline: deadline is not None and len(asked) > 4
+    )
     monkeypatch.setattr(experiment, "execute", execute)
     runs = [quick(seed=seed) for seed in range(20)]
-    assert list(carry_on(runs, tmp_path / "a.jsonl", deadline=deadline).id) == [run.id for run in runs[:4]]
+    assert list(carry_on(runs, tmp_path / "a.jsonl", deadline=deadline).id) == [
+        run.id for run in runs[:4]
+    ]
     assert asked == [tmp_path / "checkpoints" / f"{run.id}.pt" for run in runs[:5]]
     assert deadlines == pytest.approx([deadline] * 5, abs=30)
     assert len(carry_on(runs, tmp_path / "a.jsonl", deadline=deadline)) == 4 and len(asked) == 5
@@ -199,20 +238,30 @@ def test_a_run_cut_off_by_the_deadline_carries_on_from_its_checkpoint(tmp_path, 
         assert scheduler.checkpoint_of(run, tmp_path).exists()
     table = carry_on([run], tmp_path / "a.jsonl")
     assert table.train_loss[0] == whole.train_loss[0] and table.test_error[0] == whole.test_error[0]
-    assert records.read(tmp_path)[run.id].provenance["resumed"] and not scheduler.checkpoint_of(run, tmp_path).exists()
+    assert (
+        records.read(tmp_path)[run.id].provenance["resumed"]
+        and not scheduler.checkpoint_of(run, tmp_path).exists()
+    )
 
 
 def test_two_threads_share_the_runs(tmp_path, monkeypatch):
     """Each has an executor of its own, and all records; no run is done twice."""
     asked, tables = [], []
-    monkeypatch.setattr(experiment, "execute", lambda run, *_: asked.append(run) or time.sleep(0.02) or record(run))
+    monkeypatch.setattr(
+        experiment, "execute", lambda run, *_: asked.append(run) or time.sleep(0.02) or record(run)
+    )
     runs = [quick(seed=seed) for seed in range(12)]
-    callers = [threading.Thread(target=lambda: tables.append(carry_on(runs, tmp_path / "a.jsonl"))) for _ in range(3)]
+    callers = [
+        threading.Thread(target=lambda: tables.append(carry_on(runs, tmp_path / "a.jsonl")))
+        for _ in range(3)
+    ]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert sorted(ids(tmp_path)) == sorted(run.id for run in asked) == sorted(run.id for run in runs)
+    assert (
+        sorted(ids(tmp_path)) == sorted(run.id for run in asked) == sorted(run.id for run in runs)
+    )
     assert [list(table.seed) for table in tables] == [list(range(12))] * 3
 
 
@@ -241,12 +290,16 @@ def test_room_made_in_time_loses_nothing(tmp_path, monkeypatch):
         real(results, one)
 
     monkeypatch.setattr(records, "append", append)
-    assert len(carry_on(runs, tmp_path / "a.jsonl")) == 5 and sorted(ids(tmp_path)) == sorted(run.id for run in runs)
+    assert len(carry_on(runs, tmp_path / "a.jsonl")) == 5 and sorted(ids(tmp_path)) == sorted(
+        run.id for run in runs
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_training(tmp_path, done):
     (tmp_path / "results").write_text("a file where the folder should be")
-    with pytest.raises(RuntimeError, match="results.* cannot be written: .* change that and run again"):
+    with pytest.raises(
+        RuntimeError, match="results.* cannot be written: .* change that and run again"
+    ):
         carry_on([quick()], tmp_path / "results" / "a.jsonl")
     assert not done
 
@@ -274,7 +327,9 @@ def test_an_executor_that_dies(tmp_path, done, error, message):
     executor = Dying()
     with pytest.raises(RuntimeError, match=message):
         scheduler.run_all([quick(seed=seed) for seed in range(20)], tmp_path / "a.jsonl", executor)
-    assert len(ids(tmp_path)) == 1 and executor.submitted <= 1 + executor._max_workers + scheduler.LEAD
+    assert (
+        len(ids(tmp_path)) == 1 and executor.submitted <= 1 + executor._max_workers + scheduler.LEAD
+    )
 
 
 @pytest.fixture
