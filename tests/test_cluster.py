@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from processes import begin
 from tiny import ENVIRONMENT, ids
 
 from snipkit.recipe import Recipe
@@ -20,14 +21,14 @@ def processes(tmp_path):
     pytest.importorskip("distributed", reason="pip install '.[cluster]' in snipkit's folder")
     started = []
 
-    def begin(*words):
+    def start(*words):
         environment = ENVIRONMENT | {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
         with open(tmp_path / f"log{len(started)}", "w", encoding="utf-8") as log:
             command = [sys.executable, "-m", "dask", *words, "--no-dashboard"]
             started.append(begin(command, env=environment, stdout=log, stderr=log))
         return started[-1]
 
-    yield begin
+    yield start
     for process in started:
         process.kill()
         process.wait()

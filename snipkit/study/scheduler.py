@@ -1,5 +1,4 @@
-"""Which run is done when and by whom: a queue of what is not on record, shared by any number of
-processes."""
+"""Which run is done when and by whom: a queue of what is not on record, shared by processes."""
 
 import dataclasses
 import sys
@@ -41,15 +40,12 @@ def run_all(
         runs: a run that is given twice is done once.
         results: the ``.jsonl`` file to append new records to; made if need be.
         executor: see ``execute_all``, also for what is raised.
-        minutes: the time for training: None is as long as it takes, 0 is none: what is on record is
-            all there is.
+        minutes: the time for training (else a ValueError): None is as long as it takes, 0 is none:
+            what is on record is all there is.
 
     Returns:
         ``records.table`` of ``runs``, in their order, without those that the time was too short
         for, or whose data set is unavailable (see ``reachable``).
-
-    Raises:
-        ValueError: minutes that are no number.
     """
     if minutes is not None and not (isinstance(minutes, int | float) and minutes >= 0):
         raise ValueError(f"minutes is {minutes!r}; it takes a number of minutes, or None")
@@ -93,10 +89,8 @@ def execute_all(
         return {}
     wrong = {path.name for path in files.values() if path.suffix != ".jsonl"}
     if wrong:
-        raise ValueError(
-            f"records go into .jsonl files, not {', '.join(sorted(wrong))}: "
-            "they would not be read again"
-        )
+        names = ", ".join(sorted(wrong))
+        raise ValueError(f"records go into .jsonl files, not {names}: nothing would read them")
     folders = {path.parent for path in files.values()}
     if len(folders) > 1:
         raise ValueError("the files of one study lie in one folder")
@@ -185,10 +179,8 @@ class _Queue:
     def work(self, groups, executor, deadline, signals):
         self.queue.extend(groups)
         self.planned = [run for group in groups for run in group]
-        # In a log, a line every half minute is enough.
-        interval = 0.1 if sys.stderr.isatty() else 30
-        total = len(self.planned)
-        bar = tqdm(total=total, desc="training runs", unit="run", mininterval=interval)
+        interval = 0.1 if sys.stderr.isatty() else 30  # a line every half minute in a log
+        bar = tqdm(self.planned, desc="training runs", unit="run", mininterval=interval)
         try:
             with bar:
                 while not signals and (self.running or (self.queue and self._goes_on(deadline))):
@@ -217,7 +209,8 @@ class _Queue:
             if future in ended:
                 self._collect(future)
             elif deadline is not None and _passed(deadline + LATE) and future.cancel():
-                self._release_group(self.running.pop(future))  # it waited, or was done again
+                for run in self.running.pop(future):  # it waited, or was done again
+                    self._release(run)
         self._write()
 
     def _stop(self, executor):
@@ -225,12 +218,9 @@ class _Queue:
         for future in executors.stop(executor, list(self.running)):
             self._collect(future)
         self._write()
-        print(
-            f"{self._done()} of {len(self.planned)} runs are on record in {self.folder}, "
-            "unfinished ones at their checkpoints: run again to carry on",
-            file=sys.stderr,
-            flush=True,
-        )
+        done = f"{self._done()} of {len(self.planned)} runs are on record in {self.folder}"
+        advice = "unfinished ones at their checkpoints: run again to carry on"
+        print(f"{done}, {advice}", file=sys.stderr, flush=True)
         raise KeyboardInterrupt
 
     def _goes_on(self, deadline):
@@ -254,10 +244,7 @@ class _Queue:
             self.running[future] = group
 
     def _next(self):
-        """Take the first group off the queue, less what is on record and what other processes do.
-
-        [] if there is none now.
-        """
+        """The first group of the queue, less what is on record or claimed by others; [] for none."""
         for _ in range(len(self.queue)):
             group = [run for run in self.queue.popleft() if run.id not in self.recorded]
             claimed = [run for run in group if self._claim(run)]
@@ -300,10 +287,6 @@ class _Queue:
             checkpoint_of(run, self.folder).unlink(missing_ok=True)
         lock.release()
 
-    def _release_group(self, group):
-        for run in group:
-            self._release(run)
-
     def _collect(self, future):
         group = self.running.pop(future)
         try:
@@ -323,7 +306,8 @@ class _Queue:
             if finished is not None:
                 self.unwritten.extend(zip(group, finished))
                 return  # the claims are given up when it is on record
-        self._release_group(group)
+        for run in group:
+            self._release(run)
 
     def _write(self):
         """Put finished runs on record; where there is no room, they wait for another try."""
@@ -342,9 +326,8 @@ class _Queue:
     def _complain(self):
         finished, total = self._done(), len(self.planned)
         if self.full:
-            count = len(self.unwritten)
-            lost = f"{count} finished runs could not be put on record and will be done again"
-            raise RuntimeError(f"{self.full}. {lost}") from self.full
+            lost = f"{len(self.unwritten)} finished runs could not be put on record"
+            raise RuntimeError(f"{self.full}. {lost} and will be done again") from self.full
         if self.stuck:
             raise self.stuck
         if self.died:
