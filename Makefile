@@ -4,8 +4,10 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-# The largest profile that makes sense here: the paper's protocol needs a GPU.
-PROFILE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo paper || echo laptop)
+# The largest profile that makes sense here: the paper's protocol needs a GPU, and a torch that can use it. It is asked
+# for at the first use, in a recipe: by then the environment is there (and without a driver torch need not be asked).
+ON_GPU := nvidia-smi -L >/dev/null 2>&1 && $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
+PROFILE ?= $(eval PROFILE := $(shell $(ON_GPU) && echo paper || echo laptop))$(PROFILE)
 # Minutes after which no run is started (the next call carries on), and the Dask scheduler of other machines: docs/machines.md.
 BUDGET ?=
 EXECUTOR ?=
@@ -14,7 +16,8 @@ CLAIMS ?=
 UV = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
   .venv/bin/uv pip install --python $(PY) --compile-bytecode -c constraints.txt
 
-NOTEBOOKS := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+# The pages are the notebooks that a profile names; any other one in notebooks/ is a reader's own.
+NOTEBOOKS := $(sort $(shell sed -n 's/^\([A-Za-z0-9_-]*\):.*/\1/p' notebooks/profiles/*.yml))
 CODE := $(wildcard snipkit/*.py snipkit/*/*.py snipkit/*/*/*.csv)
 
 help:  ## this list
@@ -41,14 +44,17 @@ paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 min
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
 	$(PY) -m snipkit.study report --profile $(PROFILE)
 
+# Only where PROFILE is given, as `paper` above does: without it, it is not known before the environment is there.
 # The records are read when this runs, after the training: new ones draw the figures anew.
+ifneq ($(origin PROFILE),file)
 build/$(PROFILE)/%.ipynb: notebooks/%.ipynb notebooks/profiles/$(PROFILE).yml $(CODE) $(wildcard results/$(PROFILE)/*.jsonl)
 	$(PY) -m snipkit.study execute $* $@ --profile $(PROFILE)
+endif
 
 registered: data  ## train the registered replication (REGISTRATION.md; resumable; CLAIMS="table1 figure3" trains those alone)
 	$(PY) -m snipkit.study registered $(CLAIMS) $(BUDGET:%=--budget %)
 
-figures: setup  ## draw the figures again from the records alone, and rewrite REPLICATION.md (seconds)
+figures: setup  ## draw the figures again from the records alone, and rewrite REPLICATION.md (2 minutes)
 	$(PY) -m snipkit.study figures
 	$(PY) -m snipkit.study report --profile paper
 

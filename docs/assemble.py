@@ -102,7 +102,7 @@ def folded(solutions: str) -> str:
 
 def notebook(source: Path) -> str:
     """A notebook with its figure code folded, its references linked and its solutions at the end."""
-    content = json.loads(source.read_text())
+    content = json.loads(source.read_text(encoding="utf-8"))
     for cell in content["cells"]:
         cell["source"] = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
@@ -117,7 +117,7 @@ def notebook(source: Path) -> str:
 
 def page(source: Path) -> str:
     """A Markdown page; the slider goes where the page says so."""
-    text = linked(source.read_text(), source, place(source)) + "\n" + solutions(source)
+    text = linked(source.read_text(encoding="utf-8"), source, place(source)) + "\n" + solutions(source)
     text = re.sub(r"^[\w/]+\*\n", lambda line: line[0] if matches(line[0].strip()) else "", text, flags=re.M)
     return text.replace("<!-- slider -->", slider()) if "<!-- slider -->" in text else text
 
@@ -125,7 +125,10 @@ def page(source: Path) -> str:
 def solutions(source: Path) -> str:
     """The folded solutions of a page's exercises, if there are any."""
     answers = SOLUTIONS / f"{source.stem}.md"
-    return f"## Solutions\n\n{linked(folded(answers.read_text()), answers, place(source))}" if answers.exists() else ""
+    if not answers.exists():
+        return ""
+    text = folded(answers.read_text(encoding="utf-8"))
+    return f"## Solutions\n\n{linked(text, answers, place(source))}"
 
 
 def matches(pattern: str) -> bool:
@@ -134,14 +137,15 @@ def matches(pattern: str) -> bool:
 
 
 def slider() -> str:
-    html = (DOCS / "slider.html").read_text().replace("DATA", (DOCS / "slider.json").read_text().strip())
+    numbers = (DOCS / "slider.json").read_text(encoding="utf-8").strip()
+    html = (DOCS / "slider.html").read_text(encoding="utf-8").replace("DATA", numbers)
     return f"```{{raw}} html\n{html}\n```"
 
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

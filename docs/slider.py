@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from snipkit import data, masking, models, saliency
-from snipkit.study import datasets
+from snipkit.study import datasets, paths
 
 FILE = Path(__file__).with_suffix(".json")
 SPARSITIES = (0, 0.5, 0.7, 0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.999)
@@ -46,4 +46,5 @@ def compute() -> dict:
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(compute(), separators=(",", ":"), ensure_ascii=False) + "\n")
+    text = json.dumps(compute(), separators=(",", ":"), ensure_ascii=False) + "\n"
+    paths.write_text(FILE, text)

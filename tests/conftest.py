@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import write_notebook
 from torch import nn
 
 from snipkit import data, masking
-from snipkit.study import datasets
+from snipkit.study import datasets, notebooks, paths
 
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests of Ctrl-C need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a time limit sends (`timeout`, a CI job) ends the tests as Ctrl-C does: fixtures clean up after themselves.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +110,17 @@ class _Spy:
 def small_networks():
     """Networks for ``blobs``, masks for them, and what the tests of training, stacks and checkpoints share."""
     return types.SimpleNamespace(mlp=_mlp, conv=_conv, masks=_masks, double=_double, Spy=_Spy)
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A project folder with one small notebook."""
+    (tmp_path / "notebooks/profiles").mkdir(parents=True)
+    write_notebook(tmp_path)
+    for profile in notebooks.PROFILES:
+        if profile != "lesson":
+            text = "toy: {seeds: 2}" if profile == "laptop" else ""
+            (tmp_path / f"notebooks/profiles/{profile}.yml").write_text(text)
+    monkeypatch.setenv("SNIPKIT_DATA", str(paths.data_root()))
+    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
+    return tmp_path

@@ -31,7 +31,8 @@ def errors(found, **fields):
     return [
         record.outcome.test_error
         for record in found.values()
-        if record.outcome and all(getattr(record.run, name) == value for name, value in fields.items())
+        if record.outcome
+        and all(getattr(record.run, name) == value for name, value in fields.items())
     ]
 
 
@@ -41,9 +42,16 @@ def test_a_notebook_from_nothing(name, home):
     notebooks.execute(name, "lesson", target)
     page = nbformat.read(target, as_version=4)
     pictures = [
-        output for cell in page.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+        output
+        for cell in page.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
     ]
-    saved = {name for cell in page.cells for name in re.findall(r'figures\.save\(fig, "(\w+)"', cell.source)}
+    saved = {
+        name
+        for cell in page.cells
+        for name in re.findall(r'figures\.save\(fig, "(\w+)"', cell.source)
+    }
     assert pictures and any((paths.figures("lesson") / f"{one}.png").exists() for one in saved)
     if not (runs := notebooks.grid(name, "lesson")):
         return
@@ -52,12 +60,22 @@ def test_a_notebook_from_nothing(name, home):
     for run in runs:
         kept = found[run.id].kept.values()
         if kept:
-            assert sum(k for k, _ in kept) == kept_count(sum(total for _, total in kept), run.sparsity)
+            assert sum(k for k, _ in kept) == kept_count(
+                sum(total for _, total in kept), run.sparsity
+            )
     # An order with a wide margin, wherever both are trained: at 98 % random masks of LeNet-300-100 hardly learn.
-    of = dict(model="lenet-300-100", sparsity=0.98, ablation="none", scoring_batch=100, recipe=runs[0].recipe)
+    of = dict(
+        model="lenet-300-100",
+        sparsity=0.98,
+        ablation="none",
+        scoring_batch=100,
+        recipe=runs[0].recipe,
+    )
     snip, random = (errors(found, criterion=criterion, **of) for criterion in ("snip", "random"))
     if snip and random:
         assert sum(snip) / len(snip) + 10 < sum(random) / len(random)
-    if (path := paths.figures("lesson") / "rq3_counts.csv").exists():  # table 2, counts that need no training
+    if (
+        path := paths.figures("lesson") / "rq3_counts.csv"
+    ).exists():  # table 2, counts that need no training
         counts = pd.read_csv(path)
         assert len(counts) == 12 and not counts["empty layers"].any()

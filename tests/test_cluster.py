@@ -2,12 +2,12 @@
 
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
+from processes import begin
 from tiny import ENVIRONMENT, ids
 
 from snipkit.recipe import Recipe
@@ -21,14 +21,14 @@ def processes(tmp_path):
     pytest.importorskip("distributed", reason="pip install '.[cluster]' in snipkit's folder")
     started = []
 
-    def begin(*words):
+    def start(*words):
         environment = ENVIRONMENT | {"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
-        with open(tmp_path / f"log{len(started)}", "w") as log:
+        with open(tmp_path / f"log{len(started)}", "w", encoding="utf-8") as log:
             command = [sys.executable, "-m", "dask", *words, "--no-dashboard"]
-            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            started.append(begin(command, env=environment, stdout=log, stderr=log))
         return started[-1]
 
-    yield begin
+    yield start
     for process in started:
         process.kill()
         process.wait()
@@ -52,10 +52,16 @@ def test_a_killed_worker_costs_nothing(tmp_path, processes):
         client, at_work = executor._client, []
         client.wait_for_workers(2)
         assert executors.capacity(executor) == 2
-        address = next(a for a, worker in client.scheduler_info()["workers"].items() if worker["name"] == "a")
+        address = next(
+            a for a, worker in client.scheduler_info()["workers"].items() if worker["name"] == "a"
+        )
 
         def kill_one():
-            while not (path.exists() and path.read_bytes().count(b"\n") >= 2 and client.processing()[address]):
+            while not (
+                path.exists()
+                and path.read_bytes().count(b"\n") >= 2
+                and client.processing()[address]
+            ):
                 time.sleep(0.02)
             at_work.extend(client.processing()[address])
             workers[0].kill()

@@ -10,54 +10,21 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tiny import ENVIRONMENT, ROOT, record
+from tiny import ENVIRONMENT, ROOT, record, write_notebook
 
 import snipkit
-from snipkit.study import __main__, estimate, executors, experiment, notebooks, paths, records, scheduler, sources
+from snipkit.study import (
+    __main__,
+    estimate,
+    executors,
+    experiment,
+    notebooks,
+    paths,
+    records,
+    scheduler,
+    sources,
+)
 from snipkit.study.runs import Run
-
-GRID = """from snipkit import study
-runs = study.seeded({'recipe': recipe, 'seeds': seeds, 'train_size': 200, 'test_size': 50})"""
-PARAMETERS = "profile = 'lesson'\nseeds = 1\nrecipe = {'steps': 5}\nrate = 0.5\nname = None"
-RUN = """from snipkit.study import paths
-table = study.run_all(runs, paths.results(profile) / 'toy.jsonl')
-print(len(table))"""
-FIGURE = """import matplotlib.pyplot as plt
-from snipkit.study import figures
-fig, ax = plt.subplots()
-ax.plot(table.seed, table.test_error)
-figures.save(fig, 'toy', profile, table)"""
-NOTEBOOK = {
-    "cells": [
-        {"source": PARAMETERS, "tags": ["parameters"]}, {"source": GRID, "tags": ["grid"]},
-        {"source": RUN, "tags": []}, {"source": FIGURE, "tags": ["figure"]},
-    ],
-    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    "nbformat": 4, "nbformat_minor": 5,
-}  # fmt: skip
-
-
-def write_notebook(folder, name="toy", **replaced):
-    """A notebook of the study's kind; ``replaced``: the sources of cells, by tag."""
-    cells = []
-    for number, cell in enumerate(NOTEBOOK["cells"]):
-        source = replaced.get("".join(cell["tags"]), cell["source"])
-        about = {"cell_type": "code", "metadata": {"tags": cell["tags"]}, "execution_count": None, "outputs": []}
-        cells.append(about | {"source": source, "id": f"c{number}"})
-    (folder / "notebooks" / f"{name}.ipynb").write_text(json.dumps(NOTEBOOK | {"cells": cells}))
-
-
-@pytest.fixture
-def toy(tmp_path, monkeypatch):
-    """A project folder with one small notebook."""
-    (tmp_path / "notebooks/profiles").mkdir(parents=True)
-    write_notebook(tmp_path)
-    for profile in notebooks.PROFILES:
-        text = "toy: {seeds: 2}" if profile == "laptop" else ""
-        (tmp_path / f"notebooks/profiles/{profile}.yml").write_text(text)
-    monkeypatch.setenv("SNIPKIT_DATA", str(paths.data_root()))
-    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture
@@ -94,7 +61,9 @@ def test_the_version_and_the_help_come_without_torch():
     code = "import sys; from snipkit.study.__main__ import main\ntry: main()\nfinally: assert 'torch' not in "
     code += "sys.modules"
     said = [
-        subprocess.run([sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, text=True)
+        subprocess.run(
+            [sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, text=True
+        )
         for word in ("--version", "--help")
     ]
     assert [one.returncode for one in said] == [0, 0], said
@@ -105,11 +74,35 @@ def test_train_says_what_there_is_to_do_does_it_and_has_nothing_left(toy, comman
     code, out, err = command("train", "--profile", "laptop")
     assert code == 0, err
     assert "toy: 2 runs, 2 to do\nprofile laptop: 0 runs on record in " in out
-    assert re.search(r"2 to do, about \d minutes here; .*; shorter: make paper PROFILE=lesson\n", out)
+    assert re.search(
+        r"2 to do, about \d minutes here; .*; shorter: make paper PROFILE=lesson\n", out
+    )
     assert len((toy / "results/laptop/toy.jsonl").read_text().splitlines()) == 2
     code, out, _ = command("train", "--profile", "laptop", "--budget", "10")
     assert code == 0 and "nothing to do, all 2 runs are on record" in out
     assert out.splitlines()[-1] == "profile laptop: 2 of 2 on record"
+
+
+STRAY = {
+    "Untitled.ipynb": "",
+    "toy-Copy1.ipynb": None,
+    ".ipynb_checkpoints/toy-checkpoint.ipynb": None,
+}
+
+
+@pytest.mark.parametrize("name", STRAY)
+def test_a_notebook_that_no_profile_names_is_the_readers_own(toy, command, instead, name):
+    """Be it new, a copy of a page with other parameters, or what Jupyter keeps."""
+    path = toy / "notebooks" / name
+    path.parent.mkdir(exist_ok=True)
+    text = (toy / "notebooks/toy.ipynb").read_text() if STRAY[name] is None else STRAY[name]
+    path.write_text(text)
+    assert notebooks.names() == ["toy"]
+    code, out, err = command("train")
+    assert code == 0 and out.startswith("toy: 2 runs, 2 to do\nprofile laptop"), err
+    code, _, err = command("report")
+    assert code == 0, err
+    assert path.read_text() == text
 
 
 def test_a_profile_trained_in_pieces(toy, command, instead):
@@ -117,7 +110,9 @@ def test_a_profile_trained_in_pieces(toy, command, instead):
     write_notebook(toy, "zoo", parameters="profile = 'lesson'\nseeds = 3\nrecipe = {'steps': 5}")
     code, out, _ = command("train", "--budget", "0")
     assert code == 0 and "toy: 2 runs, 2 to do\nzoo: 3 runs, 1 to do\n" in out
-    assert out.splitlines()[-1] == "profile laptop: 0 of 3 on record" and not list(toy.glob("results/laptop/*.jsonl"))
+    assert out.splitlines()[-1] == "profile laptop: 0 of 3 on record" and not list(
+        toy.glob("results/laptop/*.jsonl")
+    )
     (run, *_) = notebooks.grid("toy", "laptop")
     state = scheduler.checkpoint_of(run, toy / "results/laptop")
     state.parent.mkdir(parents=True, exist_ok=True)
@@ -126,11 +121,19 @@ def test_a_profile_trained_in_pieces(toy, command, instead):
     assert out.splitlines()[-1] == "profile laptop: 0 of 3 on record, 1 stopped at a checkpoint"
     code, out, _ = command("train", "--budget", "10")
     assert code == 0 and out.splitlines()[-1] == "profile laptop: 3 of 3 on record"
-    files = {name: (toy / f"results/laptop/{name}.jsonl").read_text().splitlines() for name in ("toy", "zoo")}
-    assert [{json.loads(line)["run"]["seed"] for line in lines} for lines in files.values()] == [{0, 1}, {2}]
+    files = {
+        name: (toy / f"results/laptop/{name}.jsonl").read_text().splitlines()
+        for name in ("toy", "zoo")
+    }
+    assert [{json.loads(line)["run"]["seed"] for line in lines} for lines in files.values()] == [
+        {0, 1},
+        {2},
+    ]
 
 
-def test_one_seed_of_everything_comes_before_the_second_of_anything(toy, command, instead, monkeypatch):
+def test_one_seed_of_everything_comes_before_the_second_of_anything(
+    toy, command, instead, monkeypatch
+):
     """And the cheapest first within a seed, whatever the order in the notebooks."""
     write_notebook(toy, "big", parameters="profile = 'lesson'\nseeds = 2\nrecipe = {'steps': 900}")
     done = []
@@ -146,34 +149,50 @@ def test_one_seed_of_everything_comes_before_the_second_of_anything(toy, command
         (["train", "--budget", "nan"], "the budget is nan; it takes a number of minutes"),
         (["train", "--budget", "inf"], "the budget is inf"),
         (["train", "--budget", "-5"], "the budget is -5"),
-        (["train", "--executor", "host:8786"], "'host:8786' is not the address of a Dask scheduler: tcp://host:port"),
+        (
+            ["train", "--executor", "host:8786"],
+            "'host:8786' is not the address of a Dask scheduler: tcp://host:port",
+        ),
         (["train", "--executor", "http://host:8786"], "is not the address"),
         (["train", "--executor", "tcp://host"], "is not the address"),
         (["train", "--executor", "tcp://host:port"], "is not the address"),
-        (["train", "--profile", "nope"], "unknown profile 'nope'; known: lesson, laptop, overnight, paper"),
+        (
+            ["train", "--profile", "nope"],
+            "unknown profile 'nope'; known: lesson, laptop, overnight, paper",
+        ),
         (["report", "--profile", "nope"], "unknown profile 'nope'"),
         (["figures", "--profile", "nope"], "unknown profile 'nope'"),
         (["execute", "toy", "out.ipynb", "--profile", "nope"], "unknown profile 'nope'"),
         (["execute", "zoo", "out.ipynb"], "no notebook is called zoo; known: toy"),
-        (["execute", "zoo", "out.ipynb", "--profile", "lesson"], "no notebook is called zoo; known: toy"),
+        (
+            ["execute", "zoo", "out.ipynb", "--profile", "lesson"],
+            "no notebook is called zoo; known: toy",
+        ),
         (["fetch", "imagenet"], "unknown data set 'imagenet'; known: mnist"),
     ],
 )
-def test_a_wrong_value_is_one_line_and_nothing_is_written(toy, command, monkeypatch, words, message):
+def test_a_wrong_value_is_one_line_and_nothing_is_written(
+    toy, command, monkeypatch, words, message
+):
     monkeypatch.chdir(toy)
     before = sorted(toy.rglob("*"))
     refused(command(*words), message)
     assert sorted(toy.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", [["trian"], ["train", "--budget", "ten"], ["train", "--bugdet", "3"], ["execute"]])
+@pytest.mark.parametrize(
+    "words", [["trian"], ["train", "--budget", "ten"], ["train", "--bugdet", "3"], ["execute"]]
+)
 def test_a_wrong_word_is_one_line(toy, command, words):
     refused(command(*words), "--help lists what there is", code=2)
 
 
-@pytest.mark.parametrize("words", [["train"], ["report"], ["figures"], ["execute", "toy", "out.ipynb"]])
 @pytest.mark.parametrize(
-    "kind, message", [("mistyped", "and there is no such folder"), ("empty", "no notebooks in .*SNIPKIT_HOME")]
+    "words", [["train"], ["report"], ["figures"], ["execute", "toy", "out.ipynb"]]
+)
+@pytest.mark.parametrize(
+    "kind, message",
+    [("mistyped", "and there is no such folder"), ("empty", "no notebooks in .*SNIPKIT_HOME")],
 )
 def test_a_home_without_notebooks(tmp_path, command, monkeypatch, words, kind, message):
     monkeypatch.chdir(tmp_path)
@@ -230,7 +249,10 @@ def test_a_damaged_data_set_stops_every_command_that_needs_it(toy, command, tmp_
         (folder / file).write_bytes(b"not a digit")
     monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "data"))
     for words in (["train"], ["fetch"], ["fetch", "mnist"]):
-        refused(command(*words), "train-images-idx3-ubyte: the file is damaged .*; delete it and run again")
+        refused(
+            command(*words),
+            "train-images-idx3-ubyte: the file is damaged .*; delete it and run again",
+        )
 
 
 def test_a_damaged_data_set_is_not_left_out(toy, command, tmp_path, monkeypatch):
@@ -246,10 +268,16 @@ def test_a_damaged_data_set_is_not_left_out(toy, command, tmp_path, monkeypatch)
 def test_what_cannot_be_had_is_left_out_but_mnist(toy, command, tmp_path, monkeypatch):
     for name, source in sources.SOURCES.items():
         empty = {} if name == "mnist" else {"the site": None}
-        monkeypatch.setitem(sources.SOURCES, name, sources.Source(source.folder, source.sha256, empty))
+        monkeypatch.setitem(
+            sources.SOURCES, name, sources.Source(source.folder, source.sha256, empty)
+        )
     monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path))
     code, out, err = command("fetch")
-    assert code == 1 and err.startswith("error: mnist: the data set is not here") and "Put the files" in err
+    assert (
+        code == 1
+        and err.startswith("error: mnist: the data set is not here")
+        and "Put the files" in err
+    )
     monkeypatch.setenv("SNIPKIT_DATA", ENVIRONMENT["SNIPKIT_DATA"])
     monkeypatch.setitem(sources.SOURCES, "cifar-10", sources.Source("nowhere", {"a": "0"}, {}))
     code, out, _ = command("fetch")
@@ -261,7 +289,29 @@ def test_a_folder_of_results_that_is_a_file(toy, command, instead):
     (toy / "results").write_text("a file where the folder should be")
     code, _, err = command("train")
     said = err.splitlines()[-1]
-    assert code == 1 and said.startswith("error: ") and said.endswith("change that and run again to carry on")
+    assert (
+        code == 1
+        and said.startswith("error: ")
+        and said.endswith("change that and run again to carry on")
+    )
+
+
+@pytest.mark.parametrize("package", ["papermill", "nbformat"])
+def test_a_page_without_jupyter_is_one_line(toy, command, monkeypatch, package):
+    """As after `pip install` of the wheel alone; nothing is left where the page would have been."""
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"running a page needs {package}, which is not installed: pip install 'snipkit\[notebooks\]'"
+    refused(command("execute", "toy", str(toy / "build/out.ipynb")), message)
+    assert not list(toy.glob("build/*"))
+
+
+def test_a_package_that_is_missing_is_one_line(toy, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tabulate", None)
+    monkeypatch.setattr(notebooks, "names", lambda: __import__("tabulate"))
+    refused(
+        command("report"),
+        r"this needs tabulate, which is not installed: pip install 'snipkit\[study,",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -281,7 +331,24 @@ def test_an_error_of_ours_keeps_its_traceback(toy, command, monkeypatch):
 def test_the_report_is_written(toy, command):
     code, out, err = command("report")
     assert code == 0, err
-    assert re.search(r"profile laptop, \d+ claims of the paper: ", out) and (toy / "REPLICATION.md").exists()
+    assert (
+        re.search(r"profile laptop, \d+ claims of the paper: ", out)
+        and (toy / "REPLICATION.md").exists()
+    )
+
+
+def test_the_report_in_a_locale_without_unicode(toy):
+    """Such is LC_ALL=C, or en_US without .UTF-8 on an old cluster; a half-written report would be 0 bytes."""
+    locale = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "SNIPKIT_HOME": str(toy),
+    }
+    command = [sys.executable, "-m", "snipkit.study", "report"]
+    done = subprocess.run(command, env=ENVIRONMENT | locale, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "mean ± half a 95 % t-interval" in (toy / "REPLICATION.md").read_text(encoding="utf-8")
 
 
 def test_the_report_says_what_is_planned_and_on_record(toy, command):
@@ -307,5 +374,7 @@ def test_figures_are_drawn_from_the_records_alone(toy, command, instead, monkeyp
     code, out, err = command("figures")
     assert code == 0 and out == "laptop: toy: drawn from 2 of 2 runs\n", err
     assert (toy / "figures/laptop/toy.png").exists()
-    assert Run(**{"recipe": {"steps": 5}, "train_size": 200, "test_size": 50}) in notebooks.grid("toy", "laptop")
+    assert Run(**{"recipe": {"steps": 5}, "train_size": 200, "test_size": 50}) in notebooks.grid(
+        "toy", "laptop"
+    )
     assert ROOT != paths.home() == toy

@@ -20,7 +20,10 @@ from snipkit.study import checkpoints, estimate, executors, provenance
 
 def test_how_many_runs_go_on_at_a_time(monkeypatch):
     assert executors.capacity() == executors.workers() == len(os.sched_getaffinity(0))
-    assert executors.capacity(ThreadPoolExecutor(3)) == 3 and executors.capacity(Executor()) == math.inf
+    assert (
+        executors.capacity(ThreadPoolExecutor(3)) == 3
+        and executors.capacity(Executor()) == math.inf
+    )
     monkeypatch.setattr(executors, "on_gpu", lambda: True)
     for cores, gib, workers in ((16, 4, 1), (16, 24, 4), (32, 80, 8), (6, 80, 3), (1, 80, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)))
@@ -33,9 +36,13 @@ def test_versions_are_compared():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         executors.compare({"the scheduler": ours, "the worker tcp://b:1": dict(ours)})
-    with pytest.warns(UserWarning, match="^the worker b has torch 1.0, not .*: results will differ"):
+    with pytest.warns(
+        UserWarning, match="^the worker b has torch 1.0, not .*: results will differ"
+    ):
         executors.compare({"the worker b": ours | {"torch": "1.0"}})
-    with pytest.raises(RuntimeError, match="^the scheduler has other code of snipkit .*: install the same"):
+    with pytest.raises(
+        RuntimeError, match="^the scheduler has other code of snipkit .*: install the same"
+    ):
         executors.compare({"the scheduler": ours | {"code": "123"}, "the worker b": ours})
 
 
@@ -59,14 +66,19 @@ def test_the_code_of_a_worker_is_all_of_the_package(tmp_path, monkeypatch):
 
 def test_without_the_package_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(RuntimeError, match=r"pip install '.\[cluster\]' in snipkit's folder"), executors.dask("tcp://127.0.0.1:1"):
+    with (
+        pytest.raises(RuntimeError, match=r"pip install '.\[cluster\]' in snipkit's folder"),
+        executors.dask("tcp://127.0.0.1:1"),
+    ):
         pass
 
 
 def test_a_scheduler_that_is_not_there_is_one_clear_error(monkeypatch):
     pytest.importorskip("distributed", reason="pip install '.[cluster]' in snipkit's folder")
     monkeypatch.setattr(executors, "ANSWER", 1)
-    with pytest.raises(RuntimeError, match="no Dask scheduler answers at tcp://127.0.0.1:9 .*start one with"):
+    with pytest.raises(
+        RuntimeError, match="no Dask scheduler answers at tcp://127.0.0.1:9 .*start one with"
+    ):
         with executors.dask("tcp://127.0.0.1:9"):
             pass
 
@@ -130,10 +142,22 @@ def test_the_cost_of_a_run_is_taken_from_the_records_of_such_a_machine(monkeypat
         return record(run, **{"provenance": {"seconds": seconds, "device": device}} | changes)
 
     done = [on_record(seconds) for seconds in (1.0, 2.0, 9.0)]
-    done += [on_record(70.0, "another"), on_record(75.0, "another"), on_record(80.0, outcome=None, diverged="nan")]
-    done += [on_record(0.1, provenance={"seconds": 0.1, "device": here, "resumed": True}), record(run)]
+    done += [
+        on_record(70.0, "another"),
+        on_record(75.0, "another"),
+        on_record(80.0, outcome=None, diverged="nan"),
+    ]
+    done += [
+        on_record(0.1, provenance={"seconds": 0.1, "device": here, "resumed": True}),
+        record(run),
+    ]
     done += [on_record(50.0, run=quick(recipe=Recipe(steps=6)))]
-    wanted = [quick(seed=7), quick(seed=8, criterion="snip", sparsity=0.9), quick(test_size=50), quick(model="gru-s")]
+    wanted = [
+        quick(seed=7),
+        quick(seed=8, criterion="snip", sparsity=0.9),
+        quick(test_size=50),
+        quick(model="gru-s"),
+    ]
     found = estimate.seconds(wanted, dict(enumerate(done)))
     assert list(found.values()) == [2.0, 2.0, 100.0, 100.0] and measured == wanted[2:]
 
@@ -149,10 +173,14 @@ def test_the_cost_of_a_new_run_is_measured(monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     ticks = iter(range(10_000))
-    monkeypatch.setattr(estimate.time, "perf_counter", lambda: 0.5 * next(ticks))  # half a second for whatever is timed
+    monkeypatch.setattr(
+        estimate.time, "perf_counter", lambda: 0.5 * next(ticks)
+    )  # half a second for whatever is timed
     run = quick(recipe=Recipe(steps=1000), test_size=200)
     (seconds,) = estimate.seconds([run], {}).values()
-    assert [recipe.steps for recipe in trained] == [1, 10] and trained[0].batch_size == run.recipe.batch_size
+    assert [recipe.steps for recipe in trained] == [1, 10] and trained[
+        0
+    ].batch_size == run.recipe.batch_size
     assert seconds == pytest.approx(1000 * 0.5 / 10 + training.TESTS * 200 * 0.5 / 1000)
     assert torch.get_num_threads() == 2
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import begin
 from tiny import ENVIRONMENT, carry_on, ids, quick, record
 
 from snipkit.recipe import Recipe
@@ -51,9 +52,9 @@ class Study:
         with open(self.log, "w") as log:
             command = [sys.executable, folder / "study.py", self.path, str(runs), str(steps)]
             one_core = {min(os.sched_getaffinity(0))}  # so one worker
-            self.process = subprocess.Popen(
-                command, start_new_session=True, env=ENVIRONMENT, stdout=log, stderr=log,
-                preexec_fn=lambda: os.sched_setaffinity(0, one_core),
+            self.process = begin(
+                command, before=lambda: os.sched_setaffinity(0, one_core),
+                start_new_session=True, env=ENVIRONMENT, stdout=log, stderr=log,
             )  # fmt: skip
 
     def said(self):
@@ -288,7 +289,7 @@ def test_a_run_of_a_killed_process_is_taken_over(tmp_path):
     lock = scheduler.checkpoint_of(runs[0], tmp_path).with_suffix(".lock")
     lock.parent.mkdir()
     command = [sys.executable, "-c", code, lock]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+    with begin(command, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         seen_alive = []
 

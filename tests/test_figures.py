@@ -24,7 +24,11 @@ def folder(tmp_path, monkeypatch):
 def test_the_interval_of_a_textbook_example():
     # Student's t for 4 degrees of freedom is 2.776; the standard error of 1, 2, 3, 4, 5 is √(2.5 / 5).
     mean, low, high = statistics.interval([1, 2, 3, 4, 5])
-    assert mean == 3 and low == pytest.approx(3 - 2.7764 * math.sqrt(0.5), abs=1e-4) and low + high == pytest.approx(6)
+    assert (
+        mean == 3
+        and low == pytest.approx(3 - 2.7764 * math.sqrt(0.5), abs=1e-4)
+        and low + high == pytest.approx(6)
+    )
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_says():
@@ -35,12 +39,15 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says():
 
 @pytest.mark.parametrize("values, known", [([], 0), ([2.0], 1), ([1.0, NAN, 2.0], 0)])
 def test_an_interval_says_only_what_is_known(values, known):
-    result = statistics.interval(values)  # no runs; one run, without an interval; a run that diverged
+    result = statistics.interval(
+        values
+    )  # no runs; one run, without an interval; a run that diverged
     assert sum(not math.isnan(number) for number in result) == known
 
 
 @pytest.mark.parametrize(
-    "values, text", [([], "none"), ([2.0], "2.00"), ([1, 2, 3, 4, 5], "3.00 ± 1.96"), ([1.0, NAN], "diverged")]
+    "values, text",
+    [([], "none"), ([2.0], "2.00"), ([1, 2, 3, 4, 5], "3.00 ± 1.96"), ([1.0, NAN], "diverged")],
 )
 def test_a_cell_of_a_table(values, text):
     assert statistics.cell(values, 2, missing="none") == text
@@ -48,14 +55,22 @@ def test_a_cell_of_a_table(values, text):
 
 def runs(**errors):
     """A table of runs of one model at 90 % sparsity, from method → seed → error."""
-    rows = [(method, seed, error) for method, some in errors.items() for seed, error in some.items()]
-    return pd.DataFrame(rows, columns=["method", "seed", "test_error"]).assign(model="lenet-300-100", sparsity=0.9)
+    rows = [
+        (method, seed, error) for method, some in errors.items() for seed, error in some.items()
+    ]
+    return pd.DataFrame(rows, columns=["method", "seed", "test_error"]).assign(
+        model="lenet-300-100", sparsity=0.9
+    )
 
 
 def test_a_summary_has_a_row_for_each_group():
     table = runs(snip={0: 1.0, 1: 3.0}, random={0: 9.0})
     summary = statistics.summarise(table, ["model", "method"]).set_index("method")
-    assert list(summary.n) == [2, 1] and list(summary["mean"]) == [2, 9] and list(summary.best) == [1, 9]
+    assert (
+        list(summary.n) == [2, 1]
+        and list(summary["mean"]) == [2, 9]
+        and list(summary.best) == [1, 9]
+    )
     assert math.isnan(summary.low["random"]) and summary.low["snip"] < 1
 
 
@@ -88,7 +103,9 @@ def heights(ax):
 @pytest.mark.parametrize("n, bands", [(2, 0), (3, 1)])
 def test_a_band_needs_three_seeds(n, bands):
     # Student's t for n = 2 is 12.7: a band of that would span the picture and say nothing.
-    table = pd.concat([runs(snip={seed: 1.0 + seed for seed in range(n)}).assign(kept=kept) for kept in (10, 20)])
+    table = pd.concat(
+        [runs(snip={seed: 1.0 + seed for seed in range(n)}).assign(kept=kept) for kept in (10, 20)]
+    )
     _, (ax, loss) = figures.panels(["errors", "losses"])
     figures.lines(ax, statistics.summarise(table, ["method", "kept"]), "kept", {"snip": "SNIP"})
     figures.curves(loss, [[2.0 + seed, 1.0 + seed] for seed in range(n)], "SNIP", "C0")
@@ -99,12 +116,20 @@ def test_a_band_needs_three_seeds(n, bands):
 
 
 def test_bars_of_several_methods_stand_side_by_side():
-    table = pd.concat([runs(snip={0: 1, 1: 2, 2: 3}, random={0: 4, 1: 5, 2: 7}).assign(kept=kept) for kept in (10, 20)])
+    table = pd.concat(
+        [
+            runs(snip={0: 1, 1: 2, 2: 3}, random={0: 4, 1: 5, 2: 7}).assign(kept=kept)
+            for kept in (10, 20)
+        ]
+    )
     summary = statistics.summarise(table, ["method", "kept"])
     _, (ax,) = figures.panels([""])
     figures.bars(ax, summary, "kept", {"snip": "SNIP", "nothing": "no runs", "random": "random"})
     snip, random = ax.lines
-    assert list(snip.get_ydata()) == [2, 2] and [line.get_label() for line in ax.lines] == ["SNIP", "random"]
+    assert list(snip.get_ydata()) == [2, 2] and [line.get_label() for line in ax.lines] == [
+        "SNIP",
+        "random",
+    ]
     assert (snip.get_xdata() < [10, 20]).all() and (random.get_xdata() > [10, 20]).all()
     low, high = ax.collections[0].get_segments()[0][:, 1]
     row = summary[(summary.method == "snip") & (summary.kept == 10)].iloc[0]
@@ -132,7 +157,11 @@ def test_the_axis_of_what_is_kept_starts_with_the_dense_end():
     _, (ax,) = figures.panels([""])
     figures.kept_axis(ax, [2, 20, 0.5, 20.0000001])  # 100 (1 - sparsity) is not exact
     left, right = ax.get_xlim()
-    assert left > 20 > 0.5 > right and [tick.get_text() for tick in ax.get_xticklabels()] == ["20", "2", "0.5"]
+    assert left > 20 > 0.5 > right and [tick.get_text() for tick in ax.get_xticklabels()] == [
+        "20",
+        "2",
+        "0.5",
+    ]
 
 
 def test_a_row_of_differences_shows_every_seed_and_the_mean():
@@ -140,18 +169,30 @@ def test_a_row_of_differences_shows_every_seed_and_the_mean():
     figures.differences(ax, {"shuffled": [1.0, 2.0, 6.0], "random": [4.0, 5.0]})
     dots, mean, *_ = ax.lines
     assert list(dots.get_xdata()) == [1, 2, 6] and mean.get_xdata() == [3]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["shuffled (n = 3)", "random (n = 2)"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
+        "shuffled (n = 3)",
+        "random (n = 2)",
+    ]
     assert len(ax.collections) == 1  # a bar for three seeds, none for two
 
 
 def test_a_table_has_a_row_a_setting_and_says_n():
-    table = pd.concat([
-        runs(snip={0: 1.0, 1: 3.0, 2: 2.0}, random={0: 9.0, 1: 9.5}),
-        runs(dense={0: 1.0}).assign(sparsity=0.0),
-    ])
+    table = pd.concat(
+        [
+            runs(snip={0: 1.0, 1: 3.0, 2: 2.0}, random={0: 9.0, 1: 9.5}),
+            runs(dense={0: 1.0}).assign(sparsity=0.0),
+        ]
+    )
     summary = statistics.summarise(table, ["model", "method", "sparsity"])
-    shown = figures.cells(summary, {"dense": "dense", "snip": "SNIP", "random": "random", "magnitude": "magnitude"})
-    assert list(shown.columns) == ["n", "dense", "SNIP", "random"]  # in the order asked for, without what was not run
+    shown = figures.cells(
+        summary, {"dense": "dense", "snip": "SNIP", "random": "random", "magnitude": "magnitude"}
+    )
+    assert list(shown.columns) == [
+        "n",
+        "dense",
+        "SNIP",
+        "random",
+    ]  # in the order asked for, without what was not run
     assert list(shown.loc[("LeNet-300-100", 90.0)]) == ["2 to 3", "", "2.0 ± 2.5", "9.2 ± 3.2"]
     assert shown.loc[("LeNet-300-100", 0.0), "dense"] == "1.0"
 
@@ -183,7 +224,9 @@ def test_a_picture_full_of_text_stays_small(folder):
 
 
 def test_a_table_is_written_for_programs_and_for_readers(folder):
-    figures.save_table(pd.DataFrame({"n": [3], "error": [1.23456789], "none": [NAN]}), "errors", "paper")
+    figures.save_table(
+        pd.DataFrame({"n": [3], "error": [1.23456789], "none": [NAN]}), "errors", "paper"
+    )
     assert (folder / "paper/errors.csv").read_text().splitlines()[1] == "3,1.23457,"
     text = (folder / "paper/errors.md").read_text()
     assert "1.235" in text and "1.2345" not in text
@@ -209,5 +252,10 @@ def test_every_run_is_listed_with_what_sets_it_apart(folder):
     table = table.assign(id=["a", "b", "c"], train_loss=[[1.0]] * 3, seconds=1.0)
     figures.save_runs(table, "all", "lesson")
     listed = pd.read_csv(folder / "lesson/all_runs.csv")
-    assert list(listed) == ["method", "seed", "test_error", "id"]  # one model, one sparsity: no columns
+    assert list(listed) == [
+        "method",
+        "seed",
+        "test_error",
+        "id",
+    ]  # one model, one sparsity: no columns
     assert list(listed.test_error) == [1.0, 3.0, 9.0]

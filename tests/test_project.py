@@ -333,7 +333,7 @@ METHOD = [
 STUDY = [
     "paths", "unpacking", "_torchvision", "official", "mirrors", "sources", "datasets", "paper",
     "runs", "checkpoints", "stacking", "provenance", "records",
-    "experiment", "executors", "scheduler", "ladder_runs", "estimate", "statistics", "figures", "verdicts", "notebooks",
+    "experiment", "executors", "worker", "scheduler", "ladder_runs", "estimate", "statistics", "figures", "verdicts", "notebooks",
     "progress", "__main__",
 ]  # fmt: skip
 ORDER = [*METHOD, *(f"study.{name}" for name in STUDY)]

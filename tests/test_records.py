@@ -97,7 +97,9 @@ def test_a_line_that_is_not_a_record_is_named_skipped_and_left_alone(tmp_path, l
     with pytest.warns(UserWarning) as caught:
         assert list(records.read(tmp_path)) == [good[0].id]
     (said,) = [str(one.message) for one in caught]
-    assert re.fullmatch(rf".*a.jsonl, line 2 is not a record \(.*{BAD[line]}.*\): skipped; .*", said)
+    assert re.fullmatch(
+        rf".*a.jsonl, line 2 is not a record \(.*{BAD[line]}.*\): skipped; .*", said
+    )
     assert len(said) < 500
     records.append(path, good[1])
     assert path.read_bytes() == whole + line + b"\n" + good[1].to_line().encode() + b"\n"
@@ -107,7 +109,13 @@ def test_records_of_an_older_version(tmp_path):
     """Fields that came later have their defaults, and the id is the same."""
     run, path = quick(**SNIP), tmp_path / "a.jsonl"
     content = json.loads(record(run).to_line())
-    for name in ("scoring_sample", "scoring_data", "scoring_augment", "scoring_labels", "train_labels"):
+    for name in (
+        "scoring_sample",
+        "scoring_data",
+        "scoring_augment",
+        "scoring_labels",
+        "train_labels",
+    ):
         del content["run"][name]
     del content["outcome"]["train_error"], content["effective"], content["diverged"]
     path.write_text("\n\n" + json.dumps(content) + "\n")
@@ -116,12 +124,18 @@ def test_records_of_an_older_version(tmp_path):
 
 
 def test_the_first_of_two_records_counts_and_a_conflict_is_named(tmp_path):
-    first, equal, other = record(quick()), record(quick(), provenance={"seconds": 9.0}), record(quick(), error=6.5)
+    first, equal, other = (
+        record(quick()),
+        record(quick(), provenance={"seconds": 9.0}),
+        record(quick(), error=6.5),
+    )
     for one in (first, equal):
         records.append(tmp_path / "a.jsonl", one)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert records.read(tmp_path) == {first.id: first}  # such is what `cat` of two machines' records leaves
+        assert records.read(tmp_path) == {
+            first.id: first
+        }  # such is what `cat` of two machines' records leaves
     records.append(tmp_path / "b.jsonl", other)
     with pytest.warns(UserWarning, match=rf"two records that differ.*{first.id} \(5.0 and 6.5 %\)"):
         assert records.read(tmp_path) == {first.id: first}
@@ -221,13 +235,27 @@ def test_the_table_has_a_row_for_each_run_on_record():
         record(runs[0], kept=kept, effective=25, error=7.0), record(runs[1], outcome=None, diverged="nan"),
         record(runs[3], outcome=Outcome(6.0, 4.0, 0.5, [1.0], [])),
     ]  # fmt: skip
-    table = records.table([*runs, runs[0]], {one.id: one for one in made})  # a run that is asked for twice counts once
+    table = records.table(
+        [*runs, runs[0]], {one.id: one for one in made}
+    )  # a run that is asked for twice counts once
     assert list(table.id) == [runs[0].id, runs[1].id, runs[3].id] and list(table.seed) == [0, 1, 3]
     assert list(table.method) == ["snip", "dense", "dense"] and list(table.steps) == [5, 5, 5]
-    pd.testing.assert_series_equal(table.test_error, pd.Series([7.0, math.nan, 6.0]), check_names=False)
-    pd.testing.assert_series_equal(table.best_of_last_five, pd.Series([7.0, math.nan, 4.0]), check_names=False)
-    assert list(table.train_loss) == [[2.0, 1.0], [], [1.0]] and list(table.train_error) == [[90.0, 50.0], [], []]
+    pd.testing.assert_series_equal(
+        table.test_error, pd.Series([7.0, math.nan, 6.0]), check_names=False
+    )
+    pd.testing.assert_series_equal(
+        table.best_of_last_five, pd.Series([7.0, math.nan, 4.0]), check_names=False
+    )
+    assert list(table.train_loss) == [[2.0, 1.0], [], [1.0]] and list(table.train_error) == [
+        [90.0, 50.0],
+        [],
+        [],
+    ]
     assert list(table.empty_layers) == [1, 0, 0]  # a weight; biases do not count
     assert table.effective_sparsity[0] == 0.975 and table.effective_sparsity[1:].isna().all()
-    assert set(table.training) == {"short"} and list(table.seconds) == [1.0] * 3 and "recipe" not in table
+    assert (
+        set(table.training) == {"short"}
+        and list(table.seconds) == [1.0] * 3
+        and "recipe" not in table
+    )
     assert Record.from_line(made[0].to_line()) == made[0]

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from snipkit.study import datasets, mirrors, official, paths, sources, unpacking
+from snipkit.study import datasets, mirrors, official, sources, unpacking
 from snipkit.study._torchvision import load_torchvision
 
 
@@ -70,57 +70,6 @@ def root(tmp_path, monkeypatch, digits):
     (tmp_path / "set").mkdir()
     deliver(digits, digits, tmp_path / "set")
     yield tmp_path, calls
-
-
-# --- paths ---
-
-
-def test_home_is_the_project_around_the_working_directory(tmp_path, monkeypatch):
-    monkeypatch.delenv("SNIPKIT_HOME", raising=False)
-    monkeypatch.delenv("SNIPKIT_DATA", raising=False)
-    inner = tmp_path / "project" / "src"
-    inner.mkdir(parents=True)
-    monkeypatch.chdir(inner)
-    assert paths.home() == inner
-    (tmp_path / "project/notebooks").mkdir()
-    assert paths.home() == tmp_path / "project"
-    assert paths.data_root() == tmp_path / "project/data"
-    assert paths.results("laptop") == tmp_path / "project/results/laptop"
-    assert paths.figures("laptop") == tmp_path / "project/figures/laptop"
-    (tmp_path / "project").chmod(0o1777)  # as /tmp is: anybody could have made the notebooks
-    assert paths.home() == inner
-
-
-def test_home_and_data_root_by_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
-    monkeypatch.delenv("SNIPKIT_DATA", raising=False)
-    assert (paths.home(), paths.data_root()) == (tmp_path, tmp_path / "data")
-    monkeypatch.setenv("SNIPKIT_DATA", str(tmp_path / "elsewhere"))
-    assert paths.data_root() == tmp_path / "elsewhere"
-    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path / "mistyped"))
-    with pytest.raises(ValueError, match=r"\$SNIPKIT_HOME is '.*mistyped', and there is no such folder"):
-        paths.results("laptop")
-
-
-def test_the_temporary_folder_is_this_users_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths.tempfile, "gettempdir", lambda: str(tmp_path))
-    folder = paths.temporary()
-    assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
-    assert paths.temporary() == folder
-    for mode in (0o720, 0o702):
-        folder.chmod(mode)
-        with pytest.raises(PermissionError, match=folder.name):
-            paths.temporary()
-    folder.rmdir()
-    (tmp_path / "other").mkdir(mode=0o700)
-    folder.symlink_to(tmp_path / "other")
-    with pytest.raises(PermissionError):
-        paths.temporary()
-    user = os.getuid() + 1
-    (tmp_path / f"snipkit-{user}").mkdir(mode=0o700)
-    monkeypatch.setattr(paths.os, "getuid", lambda: user)  # now the folder is somebody else's
-    with pytest.raises(PermissionError, match=f"snipkit-{user}"):
-        paths.temporary()
 
 
 # --- files on disk and their checksums ---

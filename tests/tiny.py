@@ -41,3 +41,39 @@ def ids(folder):
     """The id of each whole line in the folder's files, doubles included."""
     lines = [line for path in sorted(Path(folder).glob("*.jsonl")) for line in path.read_bytes().splitlines()]
     return [json.loads(line)["id"] for line in lines if line.endswith(b"}")]
+
+
+GRID = """from snipkit import study
+runs = study.seeded({'recipe': recipe, 'seeds': seeds, 'train_size': 200, 'test_size': 50})"""
+PARAMETERS = "profile = 'lesson'\nseeds = 1\nrecipe = {'steps': 5}\nrate = 0.5\nname = None"
+RUN = """from snipkit.study import paths
+table = study.run_all(runs, paths.results(profile) / 'toy.jsonl')
+print(len(table))"""
+FIGURE = """import matplotlib.pyplot as plt
+from snipkit.study import figures
+fig, ax = plt.subplots()
+ax.plot(table.seed, table.test_error)
+figures.save(fig, 'toy', profile, table)"""
+NOTEBOOK = {
+    "cells": [
+        {"source": PARAMETERS, "tags": ["parameters"]}, {"source": GRID, "tags": ["grid"]},
+        {"source": RUN, "tags": []}, {"source": FIGURE, "tags": ["figure"]},
+    ],
+    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    "nbformat": 4, "nbformat_minor": 5,
+}  # fmt: skip
+
+
+def write_notebook(folder, name="toy", **replaced):
+    """A notebook of the study's kind; ``replaced``: the sources of cells, by tag."""
+    cells = []
+    for number, cell in enumerate(NOTEBOOK["cells"]):
+        source = replaced.get("".join(cell["tags"]), cell["source"])
+        about = {"cell_type": "code", "metadata": {"tags": cell["tags"]}, "execution_count": None, "outputs": []}
+        cells.append(about | {"source": source, "id": f"c{number}"})
+    (folder / "notebooks" / f"{name}.ipynb").write_text(json.dumps(NOTEBOOK | {"cells": cells}))
+    listed = folder / "notebooks/profiles/lesson.yml"  # a page is what a profile names
+    with open(listed, "a+", encoding="utf-8") as stream:
+        stream.seek(0)
+        if f"{name}:" not in stream.read().split():
+            stream.write(f"{name}:\n")

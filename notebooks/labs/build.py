@@ -8,7 +8,6 @@ web server and a database of grades.)
 
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import jupytext
@@ -48,16 +47,16 @@ def _twin(source, edited):
 def main() -> None:
     """Write all twins; run those with solutions."""
     from nbclient import NotebookClient
-    from traitlets.config import Config
+
+    from snipkit.study import notebooks
 
     os.environ["OMP_NUM_THREADS"] = "1"  # the number of threads moves the last digits
     for source in SOURCES:
         for name, notebook in twins(source).items():
             if name.endswith("_solution.ipynb"):
-                with tempfile.TemporaryDirectory(prefix="snipkit-") as sockets:
-                    ipc = Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}})
-                    there = {"metadata": {"path": str(FOLDER)}}
-                    NotebookClient(notebook, resources=there, record_timing=False, config=ipc).execute()
+                with notebooks.kernel_config() as config:
+                    resources = {"metadata": {"path": str(FOLDER)}}
+                    NotebookClient(notebook, resources=resources, record_timing=False, config=config).execute()
                 notebook.metadata.pop("language_info", None)
             nbformat.write(notebook, FOLDER / name)
 

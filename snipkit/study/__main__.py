@@ -14,31 +14,48 @@ try:
     import typer
 except ModuleNotFoundError as error:
     raise SystemExit(
-        f"error: the package {error.name} is not installed: pip install 'snipkit[study]'"
-    ) from error
+        f"error: the study needs {error.name}, which is not installed: "
+        "pip install 'snipkit[study]' (without it, snipkit is the method alone)"
+    ) from None
 
-app = typer.Typer(help="The commands behind the Makefile.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="The commands behind the Makefile.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 Profile = Annotated[str, typer.Option(help="lesson, laptop, overnight or paper")]
+Names = Annotated[list[str], typer.Argument(help="data sets; by default all but tiny-imagenet")]
+Budget = Annotated[
+    float, typer.Option(help="minutes; then no run is started, and those under way stop")
+]
+Scheduler = Annotated[
+    str, typer.Option(help="tcp://host:port of a Dask scheduler; by default this machine")
+]
+ADDRESS = re.compile(r"(tcp|tls)://([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}")
 
 
-def _version(wanted: bool):
-    if wanted:
+def _version(asked: bool):
+    if asked:
         import snipkit
 
         print(f"snipkit {snipkit.__version__}")
         raise typer.Exit
 
 
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="say it, stop")
+]
+
+
 @app.callback()
-def main_options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say it, stop")] = False,
-):
+def main_options(version: Version = False):
     pass
 
 
 @app.command()
-def fetch(names: Annotated[list[str], typer.Argument(help="data sets; by default all but tiny-imagenet")] = None):
-    """Fetch and verify data sets. Without names: those of the notebooks, as far as they can be had; MNIST must be."""
+def fetch(names: Names = None):
+    """Fetch and verify data sets.
+
+    Without names: those of the pages, as far as they are available; MNIST must be.
+    """
     from snipkit.study import sources
 
     for name in names or [name for name in sources.SOURCES if name != "tiny-imagenet"]:
@@ -51,53 +68,77 @@ def fetch(names: Annotated[list[str], typer.Argument(help="data sets; by default
 
 
 @app.command()
-def train(
-    profile: Profile = "laptop",
-    budget: Annotated[float, typer.Option(help="minutes; then no run is started, and those under way stop")] = None,
-    executor: Annotated[str, typer.Option(help="tcp://host:port of a Dask scheduler; by default this machine")] = None,
-):
-    """Say what a profile has to train and how long that takes here, then train it all (no Jupyter needed)."""
+def train(profile: Profile = "laptop", budget: Budget = None, executor: Scheduler = None):
+    """Say what a profile has to train and how long that takes here, then train it all.
+
+    It needs no Jupyter.
+    """
     if budget is not None and not (math.isfinite(budget) and budget >= 0):
         raise ValueError(f"the budget is {budget}; it takes a number of minutes")
     deadline = None if budget is None else time.monotonic() + 60 * budget
-    if executor is not None and not re.fullmatch(r"(tcp|tls)://([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}", executor):
+    if executor is not None and not ADDRESS.fullmatch(executor):
         raise ValueError(f"{executor!r} is not the address of a Dask scheduler: tcp://host:port")
 
-    from snipkit.study import estimate, executors, notebooks, paths, records, scheduler
+    from snipkit.study import executors, notebooks, paths, records, scheduler
 
-    files, results = {}, paths.results(notebooks.known(profile))
-    grids = {name: list(dict.fromkeys(notebooks.grid(name, profile))) for name in notebooks.names()}
-    found = records.read(results)
-    for name, runs in grids.items():
-        print(f"{name}: {len(runs)} runs, {sum(run.id not in found and run not in files for run in runs)} to do")
+    results = paths.results(notebooks.known(profile))
+    recorded = records.read(results)
+    files = _planned(profile, results, recorded)
+    todo = scheduler.reachable([run for run in files if run.id not in recorded])
+    if not todo:
+        count = len(files)
+        print(f"profile {profile}: nothing to do, all {count} runs are on record in {results}")
+    else:
+        workers = executors.dask(executor) if executor else contextlib.nullcontext()
+        with workers as pool:
+            seconds = _announced(profile, todo, recorded, results, pool)
+            # One seed of everything before the second of anything: stopped at any time, there are
+            # complete repetitions.
+            ordered = sorted(todo, key=lambda run: (run.seed, seconds[run]))
+            recorded = scheduler.execute_all({run: files[run] for run in ordered}, pool, deadline)
+    if budget is not None:
+        missing = [run for run in files if run.id not in recorded]
+        kept = sum(scheduler.checkpoint_of(run, results).exists() for run in missing)
+        stopped = f", {kept} stopped at a checkpoint" if kept else ""
+        done = len(files) - len(missing)
+        print(f"profile {profile}: {done} of {len(files)} on record{stopped}")
+
+
+def _planned(profile, results, recorded):
+    """Run → the file for its record, that of the first page that has the run; says how many."""
+    from snipkit.study import notebooks
+
+    files = {}
+    for name in notebooks.names():
+        runs = list(dict.fromkeys(notebooks.grid(name, profile)))
+        todo = sum(run.id not in recorded and run not in files for run in runs)
+        print(f"{name}: {len(runs)} runs, {todo} to do")
         for run in runs:
-            files.setdefault(run, results / f"{name}.jsonl")  # of the first notebook that wants it
+            files.setdefault(run, results / f"{name}.jsonl")
     if not files:
         raise ValueError(f"profile {profile}: no notebook in {notebooks.folder()} has a run")
-    todo = scheduler.reachable([run for run in files if run.id not in found])
-    if not todo:
-        print(f"profile {profile}: nothing to do, all {len(files)} runs are on record in {results}")
-    else:
-        with executors.dask(executor) if executor else contextlib.nullcontext() as workers:
-            seconds, capacity = estimate.seconds(todo, found), max(1, executors.capacity(workers))
-            if not executor and executors.on_gpu():
-                capacity = 1  # a large network fills the GPU alone
-            where = f"with {capacity} workers as fast as this machine" if executor else "here"
-            shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]
-            print(
-                f"profile {profile}: {len(found)} runs on record in {results}, {len(todo)} to do, "
-                f"about {_duration(sum(seconds.values()) / capacity)} {where}; stop it at any time, a rerun carries on"
-                + (f"; shorter: make paper PROFILE={shorter[-1]}" if shorter else ""),
-                flush=True,
-            )
-            # One seed of everything before the second of anything: stopped at any time, there are complete repetitions.
-            ordered = sorted(todo, key=lambda run: (run.seed, seconds[run]))
-            found = scheduler.execute_all({run: files[run] for run in ordered}, workers, deadline)
-    if budget is not None:
-        done = sum(run.id in found for run in files)
-        kept = sum(scheduler.checkpoint_of(run, results).exists() for run in files if run.id not in found)
-        stopped = f", {kept} stopped at a checkpoint" if kept else ""
-        print(f"profile {profile}: {done} of {len(files)} on record{stopped}")
+    return files
+
+
+def _announced(profile, todo, recorded, results, pool):
+    """Say how long the runs will take, and return the seconds of each."""
+    from snipkit.study import estimate, executors, notebooks
+
+    seconds = estimate.seconds(todo, recorded)
+    capacity = max(1, executors.capacity(pool))
+    where = f"with {capacity} workers as fast as this machine" if pool else "here"
+    if not pool and executors.on_gpu():
+        capacity = 1  # a large network fills the GPU alone
+    text = (
+        f"profile {profile}: {len(recorded)} runs on record in {results}, {len(todo)} to do, "
+        f"about {_duration(sum(seconds.values()) / capacity)} {where}; "
+        "stop it at any time, a rerun carries on"
+    )
+    shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]
+    if shorter:
+        text += f"; shorter: make paper PROFILE={shorter[-1]}"
+    print(text, flush=True)
+    return seconds
 
 
 @app.command("registered")
@@ -125,46 +166,55 @@ def train_registered(
 
 @app.command()
 def execute(name: str, target: Path, profile: Profile = "laptop"):
-    """Run one notebook with a profile's parameters into TARGET."""
+    """Run one page with a profile's parameters into TARGET."""
     from snipkit.study import notebooks
 
     notebooks.execute(name, profile, target)
 
 
 @app.command()
-def figures(profile: Annotated[str, typer.Option(help="by default every profile that has records")] = None):
+def figures(
+    profile: Annotated[str, typer.Option(help="by default every profile that has records")] = None,
+):
     """Draw the figures again from the records alone."""
-    import matplotlib
-
     from snipkit.study import notebooks, paths, records
 
-    matplotlib.use("agg")
     for chosen in [notebooks.known(profile)] if profile else notebooks.PROFILES:
         results = paths.results(chosen)
-        found = records.read(results)
-        # Only notebooks whose own training has begun: a run or two shared with another would make empty figures.
-        for name in [name for name in notebooks.names() if (results / f"{name}.jsonl").exists()]:
-            drawn = notebooks.draw(name, chosen, found)
-            print(f"{chosen}: {name}: drawn from {drawn} of {len(notebooks.grid(name, chosen))} runs")
+        recorded = records.read(results)
+        for name in notebooks.names():
+            # Only pages whose own training has begun: a run or two shared with another would make
+            # empty figures.
+            if (results / f"{name}.jsonl").exists():
+                drawn = notebooks.draw(name, chosen, recorded)
+                planned = len(notebooks.grid(name, chosen))
+                print(f"{chosen}: {name}: drawn from {drawn} of {planned} runs", flush=True)
 
 
 @app.command()
 def report(profile: Profile = "laptop"):
-    """Write REPLICATION.md from what figures/ holds, and say what a profile has to say about the paper's claims."""
+    """Write REPLICATION.md from what figures/ holds.
+
+    Say what a profile has to say about the paper's claims.
+    """
     from snipkit.study import notebooks, paths, progress, replication, verdicts
 
     notebooks.names()  # where there are none, there is no project to report on
     rows = verdicts.report((notebooks.known(profile),))
     table = progress.table().to_markdown(index=False)
-    replication.write(f"\n## What is planned, and what is on record\n\n{progress.sentence()}.\n\n{table}\n")
-    for row in rows[rows.verdict != verdicts.NOT_RUN].itertuples():
-        print(f"{row.verdict:>10}  {row.where:<9}  {row[2]}" + (f": {row.here}" if row.here else ""))
+    heading = "## What is planned, and what is on record"
+    replication.write(f"\n{heading}\n\n{progress.sentence()}.\n\n{table}\n")
+    for _, row in rows[rows.verdict != verdicts.NOT_RUN].iterrows():
+        line = f"{row.verdict:>10}  {row['where']:<9}  {row['the paper says']}"
+        print(f"{line}: {row.here}" if row.here else line)
     print(f"profile {profile}, {len(rows)} claims of the paper: {verdicts.summary(rows)}")
     print(f"all of it, with what other profiles found: {paths.home() / 'REPLICATION.md'}")
 
 
 def _duration(seconds):
-    return f"{seconds / 3600:.1f} hours" if seconds > 7200 else f"{max(1, seconds / 60):.0f} minutes"
+    if seconds > 7200:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{max(1, seconds / 60):.0f} minutes"
 
 
 def _interrupted(number, frame):
@@ -175,6 +225,9 @@ def main():
     """Run the command line; expected failures are one line, not a traceback."""
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     signal.signal(signal.SIGTERM, _interrupted)  # a cluster's way of saying Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows a ? for what it lacks
+            stream.reconfigure(errors="replace")
     try:
         raise SystemExit(app(standalone_mode=False))
     except Exception as error:
@@ -183,14 +236,16 @@ def main():
 
 def _expected(error):
     """The line for an error that a user can do something about; any other is raised again."""
-    if hasattr(error, "format_message"):  # typer's own: a wrong option or command, or none (then it has shown the help)
-        if said := error.format_message():
-            print(f"error: {said} (--help lists what there is)", file=sys.stderr)
+    if hasattr(error, "format_message"):
+        # Typer's own: a wrong option or command, or none (then it has shown the help).
+        message = error.format_message()
+        if message:
+            print(f"error: {message} (--help lists what there is)", file=sys.stderr)
         return 2
-    if isinstance(error, ModuleNotFoundError) and error.name.split(".")[0] != "snipkit":
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("snipkit"):
         return (
-            f"error: the package {error.name} is not installed: "
-            "pip install 'snipkit[study,notebooks]' brings all that the commands need"
+            f"error: this needs {error.name}, which is not installed: "
+            "pip install 'snipkit[study,notebooks]'"
         )
     from pydantic import ValidationError
 

@@ -1,4 +1,7 @@
-"""Who trains: the processes of this machine, or any ``concurrent.futures.Executor``, Dask's for several machines."""
+"""Who trains: this machine's processes, or any ``concurrent.futures.Executor``.
+
+For several machines it is Dask's.
+"""
 
 import contextlib
 import math
@@ -9,7 +12,14 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 
 import torch
 
@@ -18,7 +28,8 @@ from snipkit.study import checkpoints, provenance
 ANSWER = 30  # seconds to wait for a Dask scheduler
 GRACE = 10  # seconds that trainings have to write their state when they are to stop
 GPU_WORKERS = 8  # at most
-GPU_SHARE = 6  # GiB a worker: training takes up to 2.4 (WRN-22-8, a batch of 128), what CUDA loads about one
+#: GiB a worker: training takes up to 2.4 (WRN-22-8, a batch of 128), what CUDA loads about one
+GPU_SHARE = 6
 SIGNALS = {signal.SIGINT, signal.SIGTERM}  # Ctrl-C; and what `kill` and clusters send
 
 
@@ -31,14 +42,18 @@ def device() -> str:
 
 
 def workers() -> int:
-    """How many runs this machine does at a time: one a core; on a GPU one for every second core, memory allowing.
+    """How many runs this machine does at a time.
 
-    One process with a small network leaves a large GPU partly idle; a wide residual network fills it.
+    One a core; on a GPU one for every second core, memory allowing: one process with a small
+    network leaves a large GPU partly idle, a wide residual network fills it.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if on_gpu():
-        return max(1, min(cores // 2, int(_gpu_memory() // GPU_SHARE), GPU_WORKERS))
-    return cores
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    if not on_gpu():
+        return cores
+    return max(1, min(cores // 2, int(_gpu_memory() // GPU_SHARE), GPU_WORKERS))
 
 
 def _gpu_memory():
@@ -47,15 +62,20 @@ def _gpu_memory():
 
 
 def capacity(executor: Executor | None = None) -> float:
-    """How many runs an executor (by default: this machine) does at a time; infinity where it does not say."""
+    """How many runs an executor does at a time; infinity where it does not say.
+
+    Args:
+        executor: by default, this machine.
+    """
     if executor is None:
         return workers()
-    if client := getattr(executor, "_client", None):  # Dask's: its workers come and go
-        try:
-            return sum(client.nthreads().values())
-        except OSError as error:
-            raise BrokenExecutor("its scheduler does not answer") from error
-    return getattr(executor, "_max_workers", math.inf)  # the standard library's
+    client = getattr(executor, "_client", None)
+    if client is None:
+        return getattr(executor, "_max_workers", math.inf)  # the standard library's
+    try:
+        return sum(client.nthreads().values())  # Dask's workers come and go
+    except OSError as error:
+        raise BrokenExecutor("its scheduler does not answer") from error
 
 
 _threads = {"lock": threading.Lock(), "users": 0, "before": 1}
@@ -64,7 +84,10 @@ busy = threading.Event()  # set while a worker process is at a run
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch, which is what small networks are fastest with; the last of several users puts it back."""
+    """One thread for torch, which is what small networks are fastest with.
+
+    The last of several users puts back the number that was set before.
+    """
     with _threads["lock"]:
         if not _threads["users"]:
             _threads["before"] = torch.get_num_threads()
@@ -80,19 +103,26 @@ def one_thread() -> Iterator[None]:
 
 
 class Processes(ProcessPoolExecutor):
-    """Worker processes of this machine that stop at a checkpoint when they are told to, and end when their parent does.
+    """Worker processes of this machine.
 
-    Spawned, not forked: a forked copy of a process that used torch's threads can hang.
+    They stop at a checkpoint when they are told to, and end when their parent does. Spawned, not
+    forked: a forked copy of a process that used torch's threads can hang.
+
+    Raises:
+        RuntimeError: a worker started this, by importing a script that calls it.
     """
 
     def __init__(self, count: int):
-        if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself checks
+        process = multiprocessing.current_process()
+        if getattr(process, "_inheriting", False):  # as multiprocessing itself checks
             advice = "put its calls under if __name__ == '__main__':"
             raise RuntimeError(f"workers import the script that starts them: {advice}")
-        super().__init__(count, multiprocessing.get_context("spawn"), initializer=_start_worker)
+        context = multiprocessing.get_context("spawn")
+        super().__init__(count, context, initializer=_start_worker)
 
     def submit(self, *task):
-        # A worker starts with the signals held back: Ctrl-C reaches it, too, and would kill it while it imports.
+        # A worker starts with the signals held back: Ctrl-C reaches it, too, and would kill it
+        # while it imports.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             return super().submit(*task)
@@ -101,14 +131,19 @@ class Processes(ProcessPoolExecutor):
 
 
 def _start_worker():
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")  # by default one a core, in each worker
+    # By default it is one a core, in each worker.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
     checkpoints.stop_on(*SIGNALS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    threading.Thread(target=_watch, args=(multiprocessing.parent_process(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent):
-    """End this process when its parent has ended (kill -9 leaves it no chance to say so), or soon after a signal."""
+    """End this process when its parent has ended, or soon after a signal.
+
+    A parent that is ended by ``kill -9`` has no chance to say so.
+    """
     while parent.is_alive() and not checkpoints.stopping:
         parent.join(0.2)
     end = time.monotonic() + GRACE
@@ -120,11 +155,12 @@ def _watch(parent):
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect the first of ``SIGNALS`` in a list, for a safe place to look at; a second raises KeyboardInterrupt.
+    """Collect the first of ``SIGNALS`` in a list, for a safe place to look at.
 
-    Only the main thread can do this, and a signal that is ignored stays so.
+    A second one raises KeyboardInterrupt. Only the main thread can do this, and a signal that is
+    ignored stays so.
     """
-    caught, before = [], {}
+    caught, handlers = [], {}
 
     def catch(number, frame):
         caught.append(number)
@@ -132,23 +168,28 @@ def caught_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
-        before = {one: signal.getsignal(one) for one in SIGNALS if signal.getsignal(one) not in (signal.SIG_IGN, None)}
-    for number in before:
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):
+                handlers[number] = handler
+    for number in handlers:
         signal.signal(number, catch)
     try:
         yield caught
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def stop(executor: Executor, futures: list[Future]) -> set[Future]:
-    """Make the runs under way write their state and end, within ``GRACE`` seconds; return the futures that ended.
+    """Make the runs under way write their state and end; return the futures that ended.
 
-    A training stops at its next step. Runs on other machines are dropped.
+    They have ``GRACE`` seconds: a training stops at its next step. Runs on other machines are
+    dropped.
     """
     started = [future for future in futures if not future.cancel()]
-    checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)  # its trainings are in this process
+    # The trainings of threads are in this process.
+    checkpoints.stopping = isinstance(executor, ThreadPoolExecutor)
     try:
         _signal(executor, signal.SIGINT)
         return wait(started, timeout=GRACE).done
@@ -162,22 +203,26 @@ def kill(executor: Executor) -> None:
 
 
 def _signal(executor, number):
-    for process in list((executor._processes or {}).values()) if isinstance(executor, Processes) else []:
+    if not isinstance(executor, Processes):
+        return
+    for process in list((executor._processes or {}).values()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
 
 
 @contextlib.contextmanager
 def dask(address: str) -> Iterator[Executor]:
-    """Give an executor whose runs are done by the workers of a Dask scheduler, once there is a worker.
+    """Give an executor whose runs are done by the workers of a Dask scheduler.
 
-    A run whose worker is killed is done again by another. Workers may join and leave at any time.
+    It waits for the first worker. A run whose worker is killed is done again by another. Workers
+    may join and leave at any time.
 
     Args:
         address: of the scheduler, as ``dask scheduler`` prints it: "tcp://host:port".
 
     Raises:
-        RuntimeError: ``distributed`` is not installed, there is no scheduler, or a machine has other code.
+        RuntimeError: ``distributed`` is not installed, there is no scheduler, or a machine has
+            other code.
 
     Warns:
         UserWarning: a machine has another version of Python or torch.
@@ -190,19 +235,21 @@ def dask(address: str) -> Iterator[Executor]:
     try:
         client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise RuntimeError(
-            f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`"
-        ) from error
+        advice = "start one with `dask scheduler`"
+        raise RuntimeError(f"no Dask scheduler answers at {address} ({error}): {advice}") from error
     with client:
         if not client.nthreads():
             print(f"{address} has no workers yet: waiting for the first", flush=True)
         client.wait_for_workers(1)
         try:
-            theirs = {"the scheduler": client.run_on_scheduler(_versions)}
-            theirs |= {f"the worker {name}": found for name, found in client.run(_versions).items()}
+            versions = {"the scheduler": client.run_on_scheduler(_versions)}
+            for name, of_worker in client.run(_versions).items():
+                versions[f"the worker {name}"] = of_worker
         except (ImportError, AttributeError) as error:
-            raise RuntimeError(f"a machine at {address} has no snipkit, or an old one ({error}): install it") from error
-        compare(theirs)
+            raise RuntimeError(
+                f"a machine at {address} has no snipkit, or an old one ({error}): install it"
+            ) from error
+        compare(versions)
         yield client.get_executor(pure=False, retries=2)
 
 
@@ -210,8 +257,11 @@ def _versions():
     return {"code": provenance.code()} | provenance.versions()
 
 
-def compare(theirs: dict[str, dict[str, str]]) -> None:
-    """Compare the versions of other machines, by their names in messages, with those of this process.
+def compare(versions: dict[str, dict[str, str]]) -> None:
+    """Compare the versions of other machines with those of this process.
+
+    Args:
+        versions: the machine's name in messages → what ``_versions`` gave there.
 
     Raises:
         RuntimeError: other code of snipkit somewhere.
@@ -219,10 +269,16 @@ def compare(theirs: dict[str, dict[str, str]]) -> None:
     Warns:
         UserWarning: another Python or torch somewhere.
     """
-    ours, differing = _versions(), []
-    for name, found in theirs.items():
-        if found["code"] != ours["code"]:
-            raise RuntimeError(f"{name} has other code of snipkit than this machine: install the same on all machines")
-        differing += [f"{name} has {k} {found[k]}, not {ours[k]}" for k in ours if found[k] != ours[k]]
-    if differing:
-        warnings.warn("; ".join(differing) + ": results will differ in their last digits", stacklevel=3)
+    expected, differences = _versions(), []
+    for machine, of_machine in versions.items():
+        if of_machine["code"] != expected["code"]:
+            raise RuntimeError(
+                f"{machine} has other code of snipkit than this machine: "
+                "install the same on all machines"
+            )
+        for name, version in expected.items():
+            if of_machine[name] != version:
+                differences.append(f"{machine} has {name} {of_machine[name]}, not {version}")
+    if differences:
+        text = "; ".join(differences)
+        warnings.warn(f"{text}: results will differ in their last digits", stacklevel=3)

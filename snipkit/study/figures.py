@@ -314,24 +314,23 @@ def save(figure, name, profile, source) -> None:
 
     That is the SHA-256 and the number of rows of ``source``, the DataFrame from which it was drawn.
     """
-    (target := paths.figures(profile)).mkdir(parents=True, exist_ok=True)
+    target = paths.figures_to_write(profile)
     digest = hashlib.sha256(source.to_csv(index=False, float_format="%.6g").encode()).hexdigest()
     note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"
     software = f"snipkit {snipkit.__version__}, matplotlib {mpl.__version__}"
     says, png = {"Title": name, "Description": note}, target / f"{name}.png"
-    figure.savefig(png, metadata=says | {"Software": software})
-    figure.savefig(target / f"{name}.svg", metadata=says | {"Creator": software, "Date": None})
-    if png.stat().st_size > 150_000:  # mostly text: a palette takes a quarter of the space
-        text = PngImagePlugin.PngInfo()
-        for item in (says | {"Software": software}).items():
-            text.add_text(*item)
-        with Image.open(
-            png
-        ) as image:  # median cut, the default, would shift a colour that only one small mark has
-            small = image.convert("RGB").quantize(
-                256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-            )
-        small.save(png, pnginfo=text, optimize=True)
+    with paths.replacing(png) as picture:
+        figure.savefig(picture, metadata=says | {"Software": software})
+        if picture.stat().st_size > 150_000:  # mostly text: a palette takes a quarter of the space
+            text = PngImagePlugin.PngInfo()
+            for item in (says | {"Software": software}).items():
+                text.add_text(*item)
+            # Median cut, the default, would shift a colour that only one small mark has.
+            with Image.open(picture) as image:
+                small = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+            small.save(picture, pnginfo=text, optimize=True)
+    with paths.replacing(target / f"{name}.svg") as drawing:
+        figure.savefig(drawing, metadata=says | {"Creator": software, "Date": None})
 
 
 def save_runs(table, name, profile) -> None:
@@ -344,20 +343,15 @@ def save_runs(table, name, profile) -> None:
         columns=["train_loss", "train_error", "seconds", "training"], errors="ignore"
     )
     always = ("id", "seed", "test_error")
-    varying = [
-        column for column in plain if column in always or plain[column].astype(str).nunique() > 1
-    ]
-    paths.figures(profile).mkdir(parents=True, exist_ok=True)
-    plain[varying].to_csv(
-        paths.figures(profile) / f"{name}_runs.csv", index=False, float_format="%.6g"
-    )
+    varying = [column for column in plain if column in always or plain[column].astype(str).nunique() > 1]
+    text = plain[varying].to_csv(index=False, float_format="%.6g")
+    paths.write_text(paths.figures_to_write(profile) / f"{name}_runs.csv", text)
 
 
 def save_table(frame, name, profile) -> None:
     """Write a table as ``<name>.csv`` (six digits) and ``<name>.md`` (four)."""
-    (target := paths.figures(profile)).mkdir(parents=True, exist_ok=True)
-    frame.to_csv(target / f"{name}.csv", index=False, float_format="%.6g")
+    target = paths.figures_to_write(profile)
+    paths.write_text(target / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
-    (target / f"{name}.md").write_text(
-        f"{text}\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n"
-    )
+    text += f"\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n"
+    paths.write_text(target / f"{name}.md", text)

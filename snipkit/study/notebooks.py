@@ -1,14 +1,20 @@
-"""What happens to the notebooks from outside: their grids read, their parameters set, their cells run.
+"""What happens to the pages from outside: grids read, parameters set, cells run.
 
-Three tags on a notebook's code cells carry all of it. ``parameters`` is papermill's; ``grid`` cells (imports, and the
-list ``runs``) and ``figure`` cells need no Jupyter: a grid can be trained on a machine that has none, and figures can
-be drawn again from the records alone.
+A **page** is a notebook in ``notebooks/`` that a profile (``notebooks/profiles/*.yml``) names. Any
+other notebook there is a reader's own: no command runs it or counts it.
+
+Three tags on a page's code cells carry all of it. ``parameters`` is papermill's. ``grid`` cells
+hold imports and the list ``runs``; they need no Jupyter, so a grid can be trained on a machine that
+has none. ``figure`` cells need the records alone, so figures can be drawn again without data.
 """
 
+import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import ValidationError
@@ -16,57 +22,85 @@ from pydantic import ValidationError
 from snipkit.study import paths
 from snipkit.study.runs import one_line
 
+if TYPE_CHECKING:
+    from traitlets.config import Config
+
 PROFILES = ("lesson", "laptop", "overnight", "paper")
-WRITTEN = "overnight"  # the profile whose parameters and outputs the committed notebooks show
+WRITTEN = "overnight"  # the profile whose parameters and outputs the committed pages show
+SOCKET_PATH = 100  # bytes that the path of a socket may have: 107 on Linux, 103 on macOS
+#: put between the grid and the figures of a page that is drawn from the records alone
+READ_RECORDS = """import snipkit.study
+table = snipkit.study.table(runs, snipkit.study.read(snipkit.study.paths.results(profile)))"""
 
 
 def folder() -> Path:
-    """``notebooks/`` in the project's folder."""
-    return paths.home() / "notebooks"
+    """``notebooks/`` in the project's folder. Raises what ``paths.project`` raises."""
+    return paths.project() / "notebooks"
 
 
 def names() -> list[str]:
-    """The names of all notebooks, in reading order.
+    """The names of all pages, in reading order.
 
     Raises:
-        ValueError: there are none: this is not the project's folder.
+        ValueError: there are none, so this is not the project's folder; or a damaged profile.
     """
-    found = sorted(path.stem for path in folder().glob("*.ipynb") if not path.stem.endswith(".part"))
-    if not found:
-        raise ValueError(f"no notebooks in {folder()}: go to the project's folder, or set ${paths.HOME_VARIABLE} to it")
-    return found
+    listed = set()
+    for file in sorted((folder() / "profiles").glob("*.yml")):
+        listed |= _read_profile(file).keys()
+    pages = [str(name) for name in listed if (folder() / f"{name}.ipynb").exists()]
+    if not pages:
+        raise ValueError(
+            f"no notebooks in {folder()} that a profile there names: go to the project's folder, "
+            f"or set ${paths.HOME_VARIABLE} to it"
+        )
+    return sorted(pages)
 
 
 def parameters(name: str, profile: str) -> dict:
-    """The papermill parameters of a notebook in a profile, from ``notebooks/profiles/<profile>.yml``.
+    """The papermill parameters of a page in a profile, ``notebooks/profiles/<profile>.yml``.
 
     Raises:
-        ValueError: an unknown profile, or a parameter that the notebook does not have.
+        ValueError: an unknown profile, or a parameter that the page does not have.
     """
-    known_names, path = names(), _file(profile)
-    try:
-        given = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
-    if not isinstance(given, dict) or not all(isinstance(value, dict | None) for value in given.values()):
-        raise ValueError(f"{path}: it takes a mapping of parameters for each notebook")
-    for wanted in given.keys() | {name}:
-        if wanted not in known_names:
-            raise ValueError(f"{path}: no notebook is called {wanted}; known: {', '.join(known_names)}")
-    chosen = {"profile": profile} | (given.get(name) or {})
-    defaults = {}
-    for source in _cells(name, "parameters"):
-        exec(source, defaults)
+    pages = names()
+    file = _profile_file(profile)
+    by_page = _read_profile(file)
+    for page in by_page.keys() | {name}:
+        if page not in pages:
+            raise ValueError(f"{file}: no notebook is called {page}; known: {', '.join(pages)}")
+    defaults = _defaults(name)
+    chosen = {"profile": profile} | (by_page.get(name) or {})
     for key, value in chosen.items():
         if key not in defaults:
-            raise ValueError(f"{path}: {name} has no parameter {key}")
-        default, kind = defaults[key], type(value)
-        if None not in (default, value) and type(default) is not kind and (type(default), kind) != (float, int):
-            raise ValueError(f"{path}: {key} of {name} is {value!r}, but it takes {type(default).__name__}")
+            raise ValueError(f"{file}: {name} has no parameter {key}")
+        if not _fits(value, defaults[key]):
+            kind = type(defaults[key]).__name__
+            raise ValueError(f"{file}: {key} of {name} is {value!r}, but it takes {kind}")
     return chosen
 
 
-def _file(profile):
+def _fits(value, default):
+    """Whether a value has the type of the default; whole numbers are numbers, None is anything."""
+    if value is None or default is None:
+        return True
+    if type(default) is float and type(value) is int:
+        return True
+    return type(value) is type(default)
+
+
+def _read_profile(file):
+    """Page → its parameters, or None."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
+    if isinstance(content, dict):
+        if all(isinstance(value, dict | None) for value in content.values()):
+            return content
+    raise ValueError(f"{file}: it takes a mapping of parameters for each notebook")
+
+
+def _profile_file(profile):
     return folder() / "profiles" / f"{known(profile)}.yml"
 
 
@@ -82,90 +116,184 @@ def known(profile: str) -> str:
 
 
 def grid(name: str, profile: str) -> list:
-    """The runs of a notebook in a profile: what its ``grid`` cells leave in ``runs``; [] where it trains nothing."""
-    return _namespace(name, profile).get("runs", [])
+    """The runs of a page in a profile: what its ``grid`` cells leave in ``runs``, else []."""
+    namespace = _defaults(name) | parameters(name, profile)
+    # These cells of the project's own pages are executed here, in this process: they are plain
+    # Python, and so a grid needs no kernel. All other cells run in a kernel, through papermill.
+    try:
+        for source in _sources(name, "grid"):
+            exec(source, namespace)
+    except Exception as error:  # whatever the values of the profile lead to in there
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValidationError):
+            reason = one_line(error)
+        raise ValueError(f"{_profile_file(profile)} does not fit {name}: {reason}") from error
+    return namespace.get("runs", [])
+
+
+def _defaults(name):
+    """The names that the ``parameters`` cells of a page set; executed here, as ``grid`` cells."""
+    namespace = {}
+    for source in _sources(name, "parameters"):
+        exec(source, namespace)
+    return namespace
+
+
+def _sources(name, tag):
+    """The sources of a page's code cells with a tag."""
+    content = json.loads((folder() / f"{name}.ipynb").read_text(encoding="utf-8"))
+    sources = []
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code" and tag in cell["metadata"].get("tags", []):
+            sources.append("".join(cell["source"]))
+    return sources
 
 
 def draw(name: str, profile: str, records: dict) -> int:
-    """Run the notebook's ``figure`` cells on records alone, without data or training.
+    """Run a page's ``figure`` cells on the records alone, without data or training.
+
+    Papermill runs a notebook that is made of the page's tagged cells; between its ``grid`` and its
+    ``figure`` cells, ``table`` is read from the records.
 
     Args:
-        records: what ``records.read`` gave.
+        records: what ``records.read`` gave for the profile.
 
     Returns:
-        How many of its runs are on record; 0 means that nothing was drawn.
+        How many of the page's runs are on record; 0 means that nothing was drawn.
+
+    Raises:
+        papermill.exceptions.PapermillExecutionError: a cell failed.
+        RuntimeError: papermill is not installed.
     """
-    import matplotlib.pyplot as plt
-
-    from snipkit.study import records as recorded
-
-    namespace = _namespace(name, profile)
-    namespace["table"] = recorded.table(namespace.get("runs", []), records)
-    if len(namespace["table"]):
-        for source in _cells(name, "figure"):
-            exec(source, namespace)
-        plt.close("all")  # they are on disk
-    return len(namespace["table"])
+    on_record = {run.id for run in grid(name, profile)} & records.keys()
+    if on_record:
+        _run(_drawing(name), None, profile, parameters(name, profile))
+    return len(on_record)
 
 
-def execute(name: str, profile: str, target: Path) -> None:
-    """Run a whole notebook with a profile's parameters through papermill; ``target`` appears when all went well.
+def _drawing(name):
+    """The notebook that ``draw`` runs."""
+    nbformat = _needed("nbformat")
+    page = nbformat.read(folder() / f"{name}.ipynb", as_version=4)
+    before, figures = [], []
+    for cell in page.cells:
+        tags = set(cell.metadata.get("tags", []))
+        if "figure" in tags:
+            figures.append(cell)
+        elif tags & {"parameters", "grid"}:
+            before.append(cell)
+    page.cells = [*before, nbformat.v4.new_code_cell(READ_RECORDS), *figures]
+    return page
 
-    The finished notebook is cleaned of everything that differs from run to run, so a rerun leaves no diff.
+
+def execute(name: str, profile: str, target: Path | str) -> None:
+    """Run a whole page with a profile's parameters; ``target`` appears when all went well.
+
+    The finished page is cleaned of everything that differs from run to run, so that a rerun leaves
+    no diff.
 
     Raises:
         ValueError: see ``parameters``.
-        papermill.exceptions.PapermillExecutionError: a cell failed; the half-run notebook stays beside the target.
+        RuntimeError: papermill is not installed.
+        papermill.exceptions.PapermillExecutionError: a cell failed; the page as far as it came
+            stays beside the target.
     """
-    chosen, target = parameters(name, profile), Path(target)
-
-    import nbformat
-    import papermill
-    from traitlets.config import Config
-
+    chosen = parameters(name, profile)
+    if profile == WRITTEN:
+        chosen = {}  # they are written in the page: it stays as it is
+    nbformat = _needed("nbformat")
+    target = paths.expanded(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part.ipynb")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for terminals, not for stored outputs
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the number of threads moves the last digits
-    with tempfile.TemporaryDirectory(prefix="snipkit-") as sockets:
-        papermill.execute_notebook(
-            str(folder() / f"{name}.ipynb"), str(part),
-            # The parameters of that profile are those written in the notebook: it stays as it is.
-            parameters={} if profile == WRITTEN else chosen,
-            cwd=str(folder()), progress_bar=False, record_timing=False, coalesce_streams=True, iopub_timeout=60,
-            config=Config({"KernelManager": {"transport": "ipc", "ip": os.path.join(sockets, "kernel")}}),
-        )
-    notebook = nbformat.read(part, as_version=4)
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.get("language_info", {}).pop("version", None)
-    for number, cell in enumerate(notebook.cells):
+    unfinished = target.with_suffix(".part.ipynb")
+    page = nbformat.read(folder() / f"{name}.ipynb", as_version=4)
+    _run(page, unfinished, profile, chosen)
+    _clean(unfinished)
+    unfinished.replace(target)
+
+
+def _clean(path):
+    """Take away what differs from run to run: times, ids, the version of Python."""
+    nbformat = _needed("nbformat")
+    page = nbformat.read(path, as_version=4)
+    page.metadata.pop("papermill", None)
+    page.metadata.get("language_info", {}).pop("version", None)
+    for number, cell in enumerate(page.cells):
         cell.id = f"cell-{number:02d}"
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
-    nbformat.write(notebook, part)
-    part.replace(target)
+    nbformat.write(page, path)
 
 
-def _cells(name, tag) -> list[str]:
-    """The sources of a notebook's code cells with that tag."""
-    content = json.loads((folder() / f"{name}.ipynb").read_text())
-    return [
-        "".join(cell["source"])
-        for cell in content["cells"]
-        if cell["cell_type"] == "code" and tag in cell["metadata"].get("tags", [])
-    ]
+def _run(page, output, profile, chosen):
+    """Run a notebook in ``notebooks/``, with these parameters; ``output``: a file for the result."""
+    papermill = _needed("papermill")
+    with kernel_config() as config, _environment(profile):
+        papermill.execute_notebook(
+            page,
+            output,
+            parameters=chosen,
+            cwd=folder(),
+            progress_bar=False,
+            record_timing=False,
+            coalesce_streams=True,
+            iopub_timeout=60,
+            config=config,
+        )
 
 
-def _namespace(name, profile) -> dict:
-    """The names a notebook has after its ``parameters`` (set by the profile) and its ``grid`` cells."""
-    namespace = {}
-    for source in _cells(name, "parameters"):
-        exec(source, namespace)
-    namespace |= parameters(name, profile)
+def _needed(package):
+    """Import what only those need who run notebooks.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
     try:
-        for source in _cells(name, "grid"):
-            exec(source, namespace)
-    except Exception as error:  # whatever the values of the profile lead to in there
-        what = one_line(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{_file(profile)} does not fit {name}: {what}") from error
-    return namespace
+        return __import__(package)
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"running a page needs {error.name}, which is not installed: "
+            "pip install 'snipkit[notebooks]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def kernel_config() -> "Iterator[Config]":
+    """How Jupyter talks to a kernel: by files in a folder that only this user can enter.
+
+    Sockets have short paths (``SOCKET_PATH``): where no temporary folder is short enough, it is by
+    ports of this machine.
+    """
+    from traitlets.config import Config
+
+    around = tempfile.gettempdir()
+    by_sockets = False
+    for candidate in (around, "/tmp", "/var/tmp"):
+        longest = os.fsencode(os.path.join(candidate, "snipkit-12345678", "kernel-5"))
+        if len(longest) <= SOCKET_PATH and os.access(candidate, os.W_OK | os.X_OK):
+            around, by_sockets = candidate, True
+            break
+    with tempfile.TemporaryDirectory(prefix="snipkit-", dir=around) as private:
+        # Jupyter's own folder for this file is in the user's home, which may be read-only.
+        manager = {"connection_file": os.path.join(private, "kernel.json")}
+        if by_sockets:
+            manager |= {"transport": "ipc", "ip": os.path.join(private, "kernel")}
+        # Its work is done by then. Asked politely, it would take its time, and print a traceback.
+        client = {"shutdown_kernel": "immediate"}
+        yield Config({"KernelManager": manager, "NotebookClient": client})
+
+
+@contextlib.contextmanager
+def _environment(profile):
+    """The environment variables of a kernel, which inherits those of this process."""
+    before = dict(os.environ)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for terminals, not for stored outputs
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # their number moves the last digits
+    os.environ[paths.PROFILE_VARIABLE] = profile
+    # The kernel works in notebooks/: a relative folder would be another one there.
+    os.environ[paths.DATA_VARIABLE] = str(paths.data_root())
+    os.environ[paths.HOME_VARIABLE] = str(paths.project())
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -35,10 +35,7 @@ def write(progress: str = "") -> pd.DataFrame:
         files=_markdown(verdicts.sources(earlier)),
         progress=progress,
     )
-    path = paths.home() / "REPLICATION.md"
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    paths.write_text(paths.home() / "REPLICATION.md", text)
     return claims
 
 

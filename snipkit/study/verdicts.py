@@ -193,8 +193,8 @@ def _claims():
 def save(rows: list[dict], name: str, profile: str) -> pd.DataFrame:
     """Keep a notebook's rows as ``figures/<profile>/<name>_claims.csv``; return them with the claims' words."""
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    paths.figures(profile).mkdir(parents=True, exist_ok=True)
-    frame.to_csv(paths.figures(profile) / f"{name}_claims.csv", index=False, float_format="%.4g")
+    text = frame.to_csv(index=False, float_format="%.4g")
+    paths.write_text(paths.figures_to_write(profile) / f"{name}_claims.csv", text)
     shown = frame.drop(columns=["difference", "low", "high", "intervals", "p"])
     return _claims()[["where", "says", "printed"]].merge(shown, left_index=True, right_on="claim").drop(columns="claim")
 

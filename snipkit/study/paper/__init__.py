@@ -12,4 +12,4 @@ def table(name: str) -> pd.DataFrame:
 
 def text(name: str) -> str:
     """The text in ``<name>.md``."""
-    return (Path(__file__).parent / f"{name}.md").read_text()
+    return (Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8")
