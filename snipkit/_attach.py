@@ -5,6 +5,7 @@ moment of use, whatever has replaced it by then, and a copied, pickled or moved 
 masks.
 """
 
+import contextlib
 import copy
 import weakref
 from collections.abc import Iterator
@@ -111,7 +112,7 @@ class MaskHook:
 
     def __call__(self, module: nn.Module, *_: Any) -> None:
         # A traced hook would become a part of the program, and stay there after remove().
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _suspensions:
             return
         if self.module() is None:  # another module has taken over the hooks, as in quantisation
             self.module = weakref.ref(module)
@@ -228,6 +229,16 @@ def hooks_of(model: nn.Module) -> list[MaskHook]:
     return [hook for hook in hooks if isinstance(hook, MaskHook)]
 
 
+@contextlib.contextmanager
+def suspended() -> Iterator[None]:
+    """Calls mask nothing meanwhile: for what records the operations of a model, masked already."""
+    _suspensions.append(True)
+    try:
+        yield
+    finally:
+        _suspensions.pop()
+
+
 def bare_copy(model: nn.Module) -> nn.Module:
     """A deep copy without the masks that are attached to the model, to try something on."""
     copied = copy.deepcopy(model)
@@ -240,6 +251,7 @@ def bare_copy(model: nn.Module) -> nn.Module:
 # watched from here.
 _HOOKS: weakref.WeakSet[MaskHook] = weakref.WeakSet()
 _step_handles: list[Any] = []
+_suspensions: list[bool] = []
 
 
 def _watch(hook: MaskHook) -> None:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, vector_to_parameters
 from torch.nn.utils import prune as torch_prune
 
 from snipkit import masking
-from snipkit._attach import bare_copy
+from snipkit._attach import bare_copy, suspended
 
 INPUTS = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(16) % 3
@@ -241,6 +241,10 @@ def test_a_bare_copy_has_no_masks_and_the_model_keeps_its_own():
         ones_by_vector(network)
         network(INPUTS)
     assert twin[0].weight.all() and revived(model, masks) == 0
+    ones_by_vector(model)
+    with suspended():
+        model(INPUTS)
+    assert model[0].weight.all()
 
 
 def test_a_handle_takes_off_its_own_masks_and_no_others():
