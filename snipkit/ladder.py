@@ -10,19 +10,17 @@ import math
 import random
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snipkit import densities
 from snipkit.export import Masks
-from snipkit.pool import is_bias, kept_count, to_prune
 
 KEPT = ("layers", "inputs", "outputs", "units")
 # Swaps tried for each connection. Overlap of SNIP's first LeNet-300-100 layer at 98 % with the original after 1, 3, 10
 # and 30: 0.31, 0.17, 0.16, 0.16.
 TRIALS = 10
 ROUNDS = 5  # of moving within kernels and of rewiring, where a unit is a whole channel
-LAST = 0.3  # density of the last layer in smart-ratio masks
 
 
 def shuffle(masks: Masks, generator: torch.Generator, keep: str = "layers", *, positions: bool = True) -> Masks:
@@ -176,11 +174,7 @@ def erk(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases
 
     Source: Evci et al. (ICML 2020), section 3; Mocanu et al. (2018) for linear layers.
     """
-    layers = _layers(model, biases)
-    weights = [[p.shape for name, p in layer.items() if not is_bias(name)] for layer in layers]
-    ratios = [sum(map(sum, shapes)) / sum(map(math.prod, shapes)) for shapes in weights]
-    kept = kept_count(sum(map(_size, layers)), sparsity)
-    return _random_masks(layers, _counts([_size(layer) for layer in layers], ratios, kept), generator)
+    return densities.random_masks("erk", model, sparsity, generator, biases)
 
 
 def smart_ratio(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases: bool = True) -> Masks:
@@ -197,59 +191,8 @@ def smart_ratio(model: nn.Module, sparsity: float, generator: torch.Generator, *
 
     Source: Su et al. (NeurIPS 2020), section 4. (For VGG they divide by the squared number of the layer; not here.)
     """
-    layers = _layers(model, biases)
-    sizes = [_size(layer) for layer in layers]
-    kept, last = kept_count(sum(sizes), sparsity), round(LAST * sizes[-1])
-    if last > kept:
-        raise ValueError(f"smart-ratio keeps {last} parameters of the last layer, but all are {kept}: prune less")
-    last = max(last, kept - sum(sizes[:-1]))
-    depths = range(len(layers), 1, -1)
-    counts = _counts(sizes[:-1], [depth**2 + depth for depth in depths], kept - last)
-    return _random_masks(layers, [*counts, last], generator)
+    return densities.random_masks("smart-ratio", model, sparsity, generator, biases)
 
 
 #: name → random masks from the layers' shapes alone
 LAYERWISE: dict[str, Callable[..., Masks]] = {"erk": erk, "smart-ratio": smart_ratio}
-
-
-def _layers(model, biases):
-    """The prunable parameters by module, in the order of the model."""
-    layers = {}
-    for name, parameter in to_prune(model, biases=biases).items():
-        layers.setdefault(name.rpartition(".")[0], {})[name] = parameter
-    return list(layers.values())
-
-
-def _size(layer):
-    return sum(parameter.numel() for parameter in layer.values())
-
-
-def _counts(sizes, ratios, kept):
-    """How many each layer keeps, ``kept`` in all: densities in proportion to ``ratios``, or 1 where they would pass it.
-
-    What rounding down leaves over goes to the layers with the largest fractions.
-    """
-    sizes, ratios = np.asarray(sizes), np.asarray(ratios, dtype=float)
-    density, shared = np.ones(len(sizes)), np.ones(len(sizes), bool)
-    while shared.any():
-        rest = kept - sizes[~shared].sum()
-        density = np.where(shared, ratios * rest / (sizes * ratios)[shared].sum(), 1.0)
-        if not (density > 1).any():
-            break
-        shared &= density <= 1
-        density[~shared] = 1
-    exact = sizes * density
-    counts = np.floor(exact).astype(int)
-    counts[np.argsort(counts - exact, kind="stable")[: kept - counts.sum()]] += 1
-    return counts.tolist()
-
-
-def _random_masks(layers, counts, generator):
-    """Masks that keep ``counts[i]`` entries of layer i, any of them."""
-    masks = {}
-    for layer, count in zip(layers, counts):
-        kept = torch.zeros(_size(layer), dtype=torch.bool)
-        kept[torch.randperm(len(kept), generator=generator)[:count]] = True
-        parts = kept.split([parameter.numel() for parameter in layer.values()])
-        masks |= {n: part.view(p.shape).to(p.device) for (n, p), part in zip(layer.items(), parts)}
-    return masks

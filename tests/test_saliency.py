@@ -1,6 +1,7 @@
 """Laws 1 to 4 of connection sensitivity, and what a criterion must not do."""
 
 import copy
+import inspect
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 import snipkit
-from snipkit import masking, models, saliency, scoring
+from snipkit import BATCH_NORM_MODES, CRITERIA, masking, models, saliency, scoring
 
 
 def derivatives(model, batch, eps):
@@ -38,6 +39,13 @@ def relative_error(scores, reference):
         ((scores[n] - r.abs() / total).abs().max() / scores[n].max().clamp_min(1e-30)).item()
         for n, r in reference.items()
     )
+
+
+def scores_of(criterion, model, batches, sparsity, **options):
+    """The scores by any criterion, told the sparsity if it asks for it."""
+    if "sparsity" in inspect.signature(CRITERIA[criterion]).parameters:
+        options["sparsity"] = sparsity
+    return CRITERIA[criterion](model, batches, **options)
 
 
 def test_a_ten_weight_network_by_hand():
@@ -105,7 +113,7 @@ def narrow(name):
     return model, (torch.randn(6, *shape, generator=generator).double(), torch.arange(6) % 10)
 
 
-@pytest.mark.parametrize("mode", saliency.BATCH_NORM_MODES)
+@pytest.mark.parametrize("mode", BATCH_NORM_MODES)
 @pytest.mark.parametrize("name", models.MODELS)
 def test_law_1_for_every_network_of_the_paper(name, mode):
     """Against an explicit c."""
@@ -157,9 +165,9 @@ def test_law_4_many_batches_are_the_one_large_batch(small, criterion):
     """Labels of -100 count for nothing, so that batches of one size differ in weight."""
     model, (inputs, targets) = small
     for targets in (targets, torch.where(torch.arange(8) < 3, -100, targets)):
-        whole = saliency.CRITERIA[criterion](model, (inputs, targets))
+        whole = CRITERIA[criterion](model, (inputs, targets))
         for sizes in ([4, 4], [2, 2, 2, 2] if targets[0] >= 0 else [4, 2, 2], [5, 3]):
-            parts = saliency.CRITERIA[criterion](model, zip(inputs.split(sizes), targets.split(sizes)))
+            parts = CRITERIA[criterion](model, zip(inputs.split(sizes), targets.split(sizes)))
             for name in whole:
                 torch.testing.assert_close(parts[name], whole[name], rtol=1e-9, atol=1e-15)
 
@@ -172,8 +180,8 @@ def test_summing_absolute_values_would_be_another_criterion(small):
     assert any(not torch.allclose((separate[0][n] + separate[1][n]) / 2, whole[n], rtol=1e-3) for n in whole)
 
 
-@pytest.mark.parametrize("criterion", saliency.CRITERIA)
-@pytest.mark.parametrize("mode", saliency.BATCH_NORM_MODES)
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("mode", BATCH_NORM_MODES)
 def test_the_model_is_left_as_it_was(small, criterion, mode):
     model, batch = small
     model.train()
@@ -181,7 +189,7 @@ def test_the_model_is_left_as_it_was(small, criterion, mode):
     (model(batch[0]).sum()).backward()
     before = copy.deepcopy({**model.state_dict(), **{n: p.grad for n, p in model.named_parameters()}})
     state = torch.get_rng_state()
-    scores = saliency.CRITERIA[criterion](model, batch, batch_norm=mode, sparsity=0.9)
+    scores = scores_of(criterion, model, batch, 0.9, batch_norm=mode)
     after = {**model.state_dict(), **{n: p.grad for n, p in model.named_parameters()}}
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [module.training for module in model] == [True, True, True, False, True, True, True, True]
@@ -202,7 +210,7 @@ def test_the_three_rankings_of_one_gradient(small):
         ("signed-gradient", lambda p: p.grad),
         ("snip", lambda p: (p.detach() * p.grad).abs()),
     ):
-        scores = saliency.CRITERIA[criterion](model, (inputs, targets))
+        scores = CRITERIA[criterion](model, (inputs, targets))
         by_hand = {name: expected(p) for name, p in model.named_parameters() if name in scores}
         total = sum(value.abs().sum() for value in by_hand.values())
         assert all(torch.allclose(scores[name], by_hand[name] / total, rtol=1e-9) for name in scores)
@@ -288,7 +296,7 @@ def test_a_loss_that_is_not_finite_is_named(small):
 def test_dropout_is_off_in_every_mode(small):
     model, batch = small
     dropping = nn.Sequential(*model[:7], nn.Dropout(0.5), model[7])
-    for mode in saliency.BATCH_NORM_MODES:
+    for mode in BATCH_NORM_MODES:
         scores = saliency.snip(model, batch, batch_norm=mode).values()
         assert all(map(torch.equal, saliency.snip(dropping, batch, batch_norm=mode).values(), scores))
 
@@ -343,7 +351,7 @@ def test_nothing_to_score():
     with pytest.raises(ValueError, match="every score is zero.*all zero, so that nothing passes: 1.weight: initialise"):
         saliency.snip(model, (torch.ones(2, 3), labels))
     with pytest.raises(ValueError, match="unknown criterion 'snap'; known: snip, magnitude, random"):
-        saliency.criterion("snap")
+        snipkit.prune(model, (torch.ones(2, 3), labels), 0.5, "snap")
 
 
 # --- any loss, any batch --------------------------------------------------------------------------------------------
@@ -378,8 +386,8 @@ def test_batches_of_a_closure_weigh_the_same_whatever_their_size(small):
     model, (inputs, targets) = small
     uneven = [(inputs[:6], targets[:6]), (inputs[6:], targets[6:])]
     found = saliency.signed_gradient(model, uneven, closure=lambda m, b: cross_entropy(m(b[0]), b[1]))
-    apart = [scoring.gradients_of(model, pair, None, None, True, None, "eval")[1] for pair in uneven]
-    means = [(one + other) / 2 for one, other in zip(*apart)]
+    apart = [scoring.Objective(model, masking.prunable(model), pair).gradient() for pair in uneven]
+    means = [(apart[0][name] + apart[1][name]) / 2 for name in found]
     total = sum(mean.abs().sum() for mean in means)
     assert all(torch.allclose(score, mean / total, rtol=1e-9) for score, mean in zip(found.values(), means))
 
@@ -403,8 +411,8 @@ def test_labels_are_checked_for_cross_entropy_alone(small):
         saliency.snip(model, (inputs, torch.where(targets == 1, -100, targets)), loss)
         saliency.snip(model, (inputs, torch.softmax(torch.randn(8, 3).double(), 1)), loss)  # probabilities
     with pytest.raises(ValueError, match="labels from -1 to 2"):
-        saliency.check_labels(torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2))  # a label a pixel
-    saliency.check_labels(torch.tensor([-100]), torch.zeros(1, 3))
+        scoring.check_labels(torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2))  # a label a pixel
+    scoring.check_labels(torch.tensor([-100]), torch.zeros(1, 3))
 
 
 def test_models_with_outputs_of_any_kind(small):
@@ -478,17 +486,16 @@ def test_one_gradient_for_two_parameters_is_not_scaled_twice():
         torch.testing.assert_close(scores["weight_a"], whole["weight_a"])
 
 
-@pytest.mark.parametrize("criterion", saliency.CRITERIA)
+@pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_scores_what_the_caller_says(small, criterion):
     model, batch = small
-    scores = saliency.CRITERIA[criterion](
-        model, batch, biases=False, where=lambda name, module: isinstance(module, nn.Linear), sparsity=0.5
+    scores = scores_of(
+        criterion, model, batch, 0.5, biases=False, where=lambda name, module: isinstance(module, nn.Linear)
     )
     assert list(scores) == ["5.weight", "7.weight"]
     narrow = copy.deepcopy(model).to(torch.bfloat16)  # scored on a copy, whose modules are others
-    found = saliency.CRITERIA[criterion](
-        narrow, [part.float() for part in batch[:1]] + [batch[1]], where=lambda _, module: module is narrow[5],
-        sparsity=0.5,
+    found = scores_of(
+        criterion, narrow, (batch[0].float(), batch[1]), 0.5, where=lambda _, module: module is narrow[5]
     )
     assert list(found) == ["5.weight", "5.bias"]
 

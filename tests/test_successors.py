@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import snipkit
-from snipkit import masking, models, saliency
+from snipkit import CRITERIA, PASSES, masking, models, saliency, successors
 
 NEW = ["grasp", "synflow", "iterative-snip", "force"]
 ITERATIVE = NEW[1:]
@@ -30,7 +30,7 @@ def test_grasp_is_how_much_the_gradients_norm_shrinks_with_each_connection(small
     """Against central differences of gᵀg: w · ∂(gᵀg)/∂w = 2 w · Hg. What shrinks it most without it is kept."""
     model, batch = small
     model.eval()
-    scores, slopes = saliency.grasp(model, batch), {}
+    scores, slopes = successors.grasp(model, batch), {}
     for name, weight in masking.prunable(model).items():
         flat, slopes[name] = weight.detach().view(-1), torch.zeros_like(weight).view(-1)
         for j, value in enumerate(flat.tolist()):
@@ -48,15 +48,15 @@ def test_grasp_is_how_much_the_gradients_norm_shrinks_with_each_connection(small
 def test_grasp_of_many_batches_is_that_of_the_one_large_batch(small):
     """g is complete before H is applied."""
     model, (inputs, targets) = small
-    whole = saliency.grasp(model, (inputs, targets))
-    assert equal(whole, saliency.grasp(model, zip(inputs.split([5, 3]), targets.split([5, 3]))))
+    whole = successors.grasp(model, (inputs, targets))
+    assert equal(whole, successors.grasp(model, zip(inputs.split([5, 3]), targets.split([5, 3]))))
 
 
 def test_grasps_temperature_is_for_cross_entropy_alone(small):
     model, (inputs, targets) = small
-    own = saliency.grasp(model, (inputs, targets), closure=lambda m, batch: cross_entropy(m(batch[0]), batch[1]))
-    assert equal(own, saliency.grasp(model, (inputs, targets), temperature=1))
-    assert not equal(own, saliency.grasp(model, (inputs, targets)))
+    own = successors.grasp(model, (inputs, targets), closure=lambda m, batch: cross_entropy(m(batch[0]), batch[1]))
+    assert equal(own, successors.grasp(model, (inputs, targets), temperature=1))
+    assert not equal(own, successors.grasp(model, (inputs, targets)))
     assert not model._forward_hooks
 
 
@@ -70,7 +70,7 @@ def test_grasp_goes_through_layers_whose_fast_kernels_have_no_second_derivative(
             x = self.lstm(x)[0]
             return self.attention(x, x, x, need_weights=False)[0][:, -1]
 
-    scores = saliency.grasp(Reader(), (torch.randn(6, 40, 5), torch.arange(6) % 4))
+    scores = successors.grasp(Reader(), (torch.randn(6, 40, 5), torch.arange(6) % 4))
     assert scores["lstm.weight_ih_l0"].any() and scores["attention.in_proj_weight"].any()
 
 
@@ -84,7 +84,7 @@ def test_law_10_synflows_scores_sum_to_the_same_in_every_layer(name, options):
         nn.init.ones_(module.bias)  # a trained one would add to the flow
     batch = torch.randn(2, *((1, 28, 28) if "lenet" in name else (3, 32, 32))), torch.zeros(2, dtype=torch.long)
     for rounds in (1, 4):
-        scores = saliency.synflow(model, batch, biases=False, sparsity=0.9, rounds=rounds)
+        scores = successors.synflow(model, batch, biases=False, sparsity=0.9, rounds=rounds)
         sums = torch.stack([score.sum() for score in scores.values()])
         torch.testing.assert_close(sums, torch.full_like(sums, 1 / len(sums)), rtol=1e-9, atol=0)
     assert sum(int((score < 0).sum()) for score in scores.values()) > 0
@@ -102,7 +102,7 @@ def deep(width=30):
 def test_synflow_sums_over_all_outputs():
     """In one layer every output depends on its own weights alone: R = Σ|w|, so the scores are the shares of |w|."""
     model = nn.Linear(3, 2, bias=False)
-    scores = saliency.synflow(model, (torch.ones(1, 3), torch.zeros(1, dtype=torch.long)), sparsity=0.5, rounds=1)
+    scores = successors.synflow(model, (torch.ones(1, 3), torch.zeros(1, dtype=torch.long)), sparsity=0.5, rounds=1)
     size = model.weight.detach().abs().double()
     torch.testing.assert_close(scores["weight"], size / size.sum())
 
@@ -112,9 +112,9 @@ def test_synflow_leaves_no_layer_empty_where_one_shot_criteria_do():
     model, batch = deep(), (torch.randn(50, 300), torch.arange(50) % 3)
     kept = {}
     for name in ("synflow", "snip", "magnitude"):
-        scores = saliency.CRITERIA[name](model, batch, sparsity=0.998)
+        scores = snipkit.score(model, batch, name, **({"sparsity": 0.998} if name == "synflow" else {}))
         kept[name] = masking.keep_top(scores, 0.998)
-    once = masking.keep_top(saliency.synflow(model, batch, sparsity=0.998, rounds=1), 0.998)
+    once = masking.keep_top(successors.synflow(model, batch, sparsity=0.998, rounds=1), 0.998)
     effective = masking.effective(model, kept["synflow"], batch[0])
     assert not masking.empty_layers(kept["synflow"]) and all(mask.any() for mask in effective.values())
     assert masking.empty_layers(kept["snip"]) and masking.empty_layers(kept["magnitude"])
@@ -123,22 +123,22 @@ def test_synflow_leaves_no_layer_empty_where_one_shot_criteria_do():
 
 def test_synflow_needs_no_data_but_the_inputs_shape(small):
     model, (inputs, targets) = small
-    scores = saliency.synflow(model, (inputs, targets), sparsity=0.5)
+    scores = successors.synflow(model, (inputs, targets), sparsity=0.5)
     assert all(score.dtype == torch.float64 for score in scores.values())
     for batches in (inputs * 9, (inputs[:1], targets[:1] + 7), iter([(inputs, targets)])):
-        assert equal(saliency.synflow(model, batches, sparsity=0.5), scores)
+        assert equal(successors.synflow(model, batches, sparsity=0.5), scores)
     for bad in (None, [], {"x": inputs}, (targets, targets)):
         with pytest.raises(ValueError, match="SynFlow feeds ones of the inputs' shape: pass"):
-            saliency.synflow(model, bad, sparsity=0.5)
+            successors.synflow(model, bad, sparsity=0.5)
     with pytest.raises(ValueError, match="SynFlow sums the outputs, but they are tuple"):
-        saliency.synflow(nn.LSTM(3, 4), torch.zeros(2, 1, 3), sparsity=0.5)
+        successors.synflow(nn.LSTM(3, 4), torch.zeros(2, 1, 3), sparsity=0.5)
 
 
 @pytest.mark.parametrize("criterion", ["iterative-snip", "force"])
 def test_law_10_one_round_is_snip(small, criterion):
     model, (inputs, targets) = small
     for batches, mode in (((inputs, targets), "eval"), (list(zip(inputs.split(5), targets.split(5))), "train")):
-        scores = saliency.CRITERIA[criterion](model, batches, batch_norm=mode, sparsity=0.9, rounds=1)
+        scores = CRITERIA[criterion](model, batches, batch_norm=mode, sparsity=0.9, rounds=1)
         expected = saliency.snip(model, batches, batch_norm=mode)
         assert all(torch.equal(scores[name], expected[name]) for name in expected)
 
@@ -160,7 +160,7 @@ def test_every_round_scores_the_network_that_the_round_before_left(criterion):
         returned += sum(int((mask & ~alive[name]).sum()) for name, mask in masks.items())
         alive, pruned = masks, copy.deepcopy(model)
         masking.apply_(pruned, alive)
-    found = masking.keep_top(saliency.CRITERIA[criterion](model, batch, sparsity=0.99, rounds=3), 0.99)
+    found = masking.keep_top(CRITERIA[criterion](model, batch, sparsity=0.99, rounds=3), 0.99)
     assert all(torch.equal(found[name], masks[name]) for name in masks)
     assert bool(returned) is (criterion == "force")
 
@@ -185,7 +185,7 @@ def test_what_is_pruned_stays_pruned_though_survivors_score_nothing(criterion):
     """The second unit is off, so that its weights score 0, as pruned ones would: those must not come back."""
     model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
     model[0].weight.data[:] = torch.tensor([[1.0], [-1.0]])
-    scores = saliency.CRITERIA[criterion](model, (torch.rand(6, 4), torch.arange(6) % 2), sparsity=0.5, rounds=3)
+    scores = CRITERIA[criterion](model, (torch.rand(6, 4), torch.arange(6) % 2), sparsity=0.5, rounds=3)
     flat = torch.cat([score.flatten() for score in scores.values()])
     assert int((flat < 0).sum()) == 12 - masking.kept_count(12, 1 - 0.5 ** (2 / 3))
 
@@ -194,14 +194,15 @@ def test_what_is_pruned_stays_pruned_though_survivors_score_nothing(criterion):
 def test_batches_that_can_be_gone_through_once_are_enough(small, criterion):
     model, (inputs, targets) = small
     pairs = list(zip(inputs.split(4), targets.split(4)))
-    scores = saliency.CRITERIA[criterion](model, pairs, sparsity=0.8)
-    assert equal(saliency.CRITERIA[criterion](model, iter(pairs), sparsity=0.8), scores)
+    options = {"sparsity": 0.8} if criterion in ITERATIVE else {}
+    scores = CRITERIA[criterion](model, pairs, **options)
+    assert equal(CRITERIA[criterion](model, iter(pairs), **options), scores)
 
 
 def test_a_network_that_comes_apart_on_the_way_still_gives_a_mask():
     model, batch = deep(), (torch.randn(50, 300), torch.arange(50) % 3)
     for criterion in ITERATIVE:
-        scores = saliency.CRITERIA[criterion](model, batch, sparsity=0.9998, rounds=3)
+        scores = CRITERIA[criterion](model, batch, sparsity=0.9998, rounds=3)
         assert sum(int(mask.sum()) for mask in masking.keep_top(scores, 0.9998).values()) == 3
 
 
@@ -214,26 +215,26 @@ def test_once_nothing_passes_the_round_before_decides():
     model[0].weight.data[:] = 1
     model[1].weight.data[:] = torch.tensor([1.0, 1.1, 1.2, 0.1])
     batch = torch.ones(3, 1), torch.zeros(3)
-    scores = saliency.CRITERIA["iterative-snip"](
+    scores = CRITERIA["iterative-snip"](
         model, batch, lambda outputs, _: outputs.sum(), sparsity=11 / 12, rounds=2
     )
     masks = masking.keep_top(scores, 11 / 12)
     assert masks["0.weight"].flatten().tolist() == [0, 0, 1, 0] and not masks["1.weight"].any()
 
 
-@pytest.mark.parametrize("criterion", saliency.CRITERIA)
+@pytest.mark.parametrize("criterion", CRITERIA)
 def test_what_a_criterion_costs(small, criterion):
     model, batch = small
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))  # copies have it, too
-    saliency.CRITERIA[criterion](model, batch, sparsity=0.5)
-    assert len(calls) == saliency.PASSES[criterion]
+    snipkit.prune(model, batch, 0.5, criterion)
+    assert len(calls) == PASSES[criterion]
 
 
 @pytest.mark.parametrize("criterion", ITERATIVE)
 def test_iterative_criteria_say_what_they_need(small, criterion):
     model, batch = small
-    score = saliency.CRITERIA[criterion]
+    score = CRITERIA[criterion]
     for options, message in (
         ({}, "pass sparsity=, the share to remove in the end"),
         ({"sparsity": 1.0}, "sparsity is 1.0; it is the share"),
