@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     import torch
 
+    from snipkit._arguments import Closure, Loss
     from snipkit.export import Masks
     from snipkit.masking import Sparsity
     from snipkit.pool import Where
-    from snipkit.scoring import Closure, Loss, Scores
+    from snipkit.scoring import Scores
 
     Criterion = str | Callable[..., Scores]
 
@@ -29,8 +30,8 @@ _MODULES = ("data", "densities", "models", "masking", "saliency", "recipe", "tra
 _NAMES = {
     "CRITERIA": "_criteria",
     "PASSES": "_criteria",
-    "BATCH_NORM_MODES": "scoring",
-    "from_objective": "scoring",
+    "BATCH_NORM_MODES": "_arguments",
+    "from_objective": "_driver",
 }
 __all__ = [*_MODULES, *_NAMES, "prune", "score"]
 
@@ -53,33 +54,35 @@ def prune(
 
     Args:
         model: any ``nn.Module``. ``masking.pool(model)`` shows what would be pruned.
-        batches: one ``(inputs, targets)`` pair, or an iterable of such pairs, as a ``DataLoader`` is; of any kind with
-            a ``closure``; None for criteria without data.
-        sparsity: share of the prunable parameters to remove, in [0, 1), or a dict of layer → share, such as
-            ``densities.erk(model, 0.9)``.
-        criterion: a name in ``snipkit.CRITERIA``, or a function ``(model, batches) -> {parameter name: scores}``; of
-            the options below it gets those that differ from their defaults. One with a parameter ``sparsity`` is told
-            the sparsity, unless it has been set (``functools.partial``): iterative ones prune to it step by step.
+        batches: one ``(inputs, targets)`` pair, or an iterable of such pairs, as a ``DataLoader``
+            is; of any kind with a ``closure``; None for criteria without data.
+        sparsity: share of the prunable parameters to remove, in [0, 1), or a dict of layer → share,
+            such as ``densities.erk(model, 0.9)``.
+        criterion: a name in ``snipkit.CRITERIA``, or a function ``(model, batches) -> {parameter
+            name: scores}``; of the options below it gets those that differ from their defaults. One
+            with a parameter ``sparsity`` is told the sparsity, unless it has been set
+            (``functools.partial``): iterative ones prune to it step by step.
         keep: in place of ``sparsity``, the number of parameters to keep.
         loss, closure, biases, where, batch_norm: see ``saliency.snip``.
         options: the criterion's own, such as ``generator`` of "random" or ``rounds`` of "force".
 
     Returns:
-        dict of parameter name → bool mask, True where a connection is kept. Hand it to ``training.train``; or, for a
-        loop of your own, to ``masking.attach``.
+        dict of parameter name → bool mask, True where a connection is kept. Hand it to
+        ``training.train``; or, for a loop of your own, to ``masking.attach``.
 
     Raises:
         TypeError: an option that the criterion does not have, or an argument of the wrong kind.
-        ValueError: an unknown criterion, a sparsity or count out of range, an unusable batch, a model whose weights
-            cannot be masked (see ``masking.prunable``). The model is as it was then.
+        ValueError: an unknown criterion, a sparsity or count out of range, an unusable batch, a
+            model whose weights cannot be masked (see ``masking.prunable``). The model is as it was
+            then.
 
     Source: SNIP, Algorithm 1, lines 1 to 5.
     """
     from collections.abc import Mapping
 
     from snipkit import masking
+    from snipkit._arguments import check_arguments
     from snipkit.pool import check_keep, to_prune
-    from snipkit.scoring import check_arguments
 
     check_arguments(model, loss, closure, where, batch_norm)
     function = _function(criterion)
@@ -114,7 +117,8 @@ def score(
 
     Args:
         model, batches, criterion: as for ``prune``.
-        options: those of ``saliency.snip``, and the criterion's own: ``sparsity`` for iterative ones, ``generator``.
+        options: those of ``saliency.snip``, and the criterion's own: ``sparsity`` for iterative
+            ones, ``generator``.
 
     Returns:
         dict of parameter name → float tensor of its shape; the absolute values sum to 1.
@@ -134,7 +138,8 @@ def _function(criterion: Criterion) -> Callable[..., Scores]:
     if isinstance(criterion, type) or not callable(criterion):
         known = ", ".join(_criteria.CRITERIA)
         raise TypeError(
-            f"criterion is {criterion!r}: pass a name ({known}) or a function (model, batches) -> scores"
+            f"criterion is {criterion!r}: pass a name ({known}) or a function "
+            "(model, batches) -> scores"
         )
     return criterion
 

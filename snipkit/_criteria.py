@@ -1,4 +1,4 @@
-"""The registry: every criterion by name. ``Run(criterion=…)`` and ``snipkit.prune`` take the same names."""
+"""The registry: every criterion by name, for ``snipkit.prune`` and for ``Run(criterion=…)``."""
 
 from collections.abc import Callable
 
@@ -20,8 +20,8 @@ CRITERIA: dict[str, Callable[..., Scores]] = {
     "smart-ratio": successors.smart_ratio,
 }
 
-#: name → what a criterion costs, in passes forward and back through the network (SynFlow's: with one example, not a
-#: batch). GraSP's second pass is differentiated once more, so that it costs about two.
+#: name → what a criterion costs, in passes forward and back through the network (SynFlow's: with
+#: one example, not a batch). GraSP's second pass is differentiated once more: it costs about two.
 PASSES: dict[str, int] = dict.fromkeys(CRITERIA, 1) | {
     "magnitude": 0,
     "random": 0,

@@ -1,7 +1,7 @@
-"""Densities from the shapes of layers alone: how much of each layer to remove, before any score is known.
+"""Densities from the shapes of layers alone: how much of each layer to remove, without scores.
 
-``snipkit.prune(model, batch, erk(model, 0.9))`` ranks within each layer. Random masks with these densities are the
-criteria "erk" and "smart-ratio".
+``snipkit.prune(model, batch, erk(model, 0.9))`` ranks within each layer. Random masks with these
+densities are the criteria "erk" and "smart-ratio".
 """
 
 import math
@@ -32,17 +32,18 @@ def erk(
 ) -> dict[str, float]:
     """Erdős-Rényi-kernel densities: the wider a layer, the sparser.
 
-    The density of a layer is proportional to the sum of its weight's shape over the product. Layers that would pass 1
-    are kept whole, and the others share the rest in proportion.
+    The density of a layer is proportional to the sum of its weight's shape over the product. Layers
+    that would pass 1 are kept whole, and the others share the rest in proportion.
 
     Args:
         model: any network; a layer is a module with prunable parameters.
-        sparsity: share to remove of all prunable parameters; exactly ``kept_count`` of them are kept.
+        sparsity: share to remove of all prunable parameters; exactly ``kept_count`` of them are
+            kept.
         biases, where: as for ``masking.prunable``. A bias is as dense as its layer.
 
     Returns:
-        dict of layer → share to remove, as ``masking.keep_top`` takes it. A layer is a module's name; or a parameter's,
-        where a module holds other layers.
+        dict of layer → share to remove, as ``masking.keep_top`` takes it. A layer is a module's
+        name; or a parameter's, where a module holds other layers.
 
     Raises:
         ValueError: a sparsity outside [0, 1), or nothing to prune.
@@ -57,8 +58,8 @@ def smart_ratio(
 ) -> dict[str, float]:
     """Densities in proportion to d² + d, d layers before the end.
 
-    The last layer has d = 1 and keeps 0.3 of its parameters. Layers that would pass 1 are kept whole, and the others
-    share the rest in proportion; the last layer takes what nobody else can.
+    The last layer has d = 1 and keeps 0.3 of its parameters. Layers that would pass 1 are kept
+    whole, and the others share the rest in proportion; the last layer takes what nobody else can.
 
     Args:
         model, sparsity, biases, where: as for ``erk``, with its result.
@@ -66,7 +67,8 @@ def smart_ratio(
     Raises:
         ValueError: as ``erk``; or fewer parameters to keep than 0.3 of the last layer.
 
-    Source: Su et al. (NeurIPS 2020), section 4. (For VGG they divide by the squared number of the layer; not here.)
+    Source: Su et al. (NeurIPS 2020), section 4. (For VGG they divide by the squared number of the
+        layer; not here.)
     """
     return _shares(smart_ratio_counts, model, sparsity, biases, where)
 
@@ -114,7 +116,8 @@ COUNTS: dict[str, Callable[[Layers, float], list[int]]] = {
 
 
 def _counts(sizes, ratios, kept):
-    """How many each layer keeps, ``kept`` in all: densities in proportion to ``ratios``, or 1 where they would pass it.
+    """How many each layer keeps, ``kept`` in all: densities in proportion to ``ratios``, or 1 where
+    they would pass it.
 
     What rounding down leaves over goes to the layers with the largest fractions.
     """
@@ -145,7 +148,7 @@ def _shares(counts_of, model, sparsity, biases, where):
 
 
 def layers_of(parameters: Mapping[str, Tensor]) -> Layers:
-    """The parameters by module, in the order of the model; one by one where a module holds other layers."""
+    """The parameters by module, in order; one by one where a module holds other layers."""
     modules = {name.rpartition(".")[0] for name in parameters}
     layers: Layers = {}
     for name, parameter in parameters.items():
@@ -162,7 +165,7 @@ def size_of(layer: Mapping[str, Tensor]) -> int:
 
 
 def random_ranks(layers: Layers, generator: torch.Generator) -> dict[str, Tensor]:
-    """The place of each entry in a random order of its layer, from 0 on; name → tensor of integers."""
+    """name → the place of each entry in a random order of its layer, from 0 on."""
     ranks = {}
     for layer in layers.values():
         size = size_of(layer)

@@ -1,8 +1,9 @@
-"""Criteria since SNIP: GraSP, SynFlow, iterative SNIP and FORCE, and random masks with densities from the layers' shapes.
+"""Criteria since SNIP: GraSP, SynFlow, iterative SNIP, FORCE; and random masks by layers' shapes.
 
-They are called as ``saliency.snip``. SynFlow, iterative SNIP and FORCE are iterative: they score, prune a little and score
-again, on a copy of the model, until only ``sparsity`` is missing. So they need to know it, and ``masking.keep_top`` makes the
-last cut. The network left after t of T rounds has (1 − sparsity)^(t/T) of its connections.
+They are called as ``saliency.snip``. SynFlow, iterative SNIP and FORCE are iterative: they score,
+prune a little and score again, on a copy of the model, until only ``sparsity`` is missing. So they
+need to know it, and ``masking.keep_top`` makes the last cut. The network left after t of T rounds
+has (1 − sparsity)^(t/T) of its connections.
 """
 
 import contextlib
@@ -12,16 +13,17 @@ from numbers import Integral
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from snipkit import densities
+from snipkit._arguments import cpu_generator
+from snipkit._driver import from_objective, normalised
+from snipkit._flow import Flow
 from snipkit.masking import EmptyLayerWarning, Sparsity, keep_top
 from snipkit.pool import is_norm, kept_count
-from snipkit.scoring import Objective, Scores, cpu_generator, from_objective, is_pair, normalised
+from snipkit.scoring import Objective, Scores, is_pair
 
 SYNFLOW_ROUNDS = 100  # of the paper
 SNIP_ROUNDS = 60  # for iterative SNIP and FORCE: what the authors' instructions take
@@ -29,27 +31,30 @@ SNIP_ROUNDS = 60  # for iterative SNIP and FORCE: what the authors' instructions
 
 @from_objective
 def grasp(objective: Objective, *, temperature: float = 200.0) -> Scores:
-    r"""Gradient signal preservation: how much the squared norm of the gradient shrinks without each connection.
+    r"""Gradient signal preservation: how the gradient's norm shrinks without each connection.
 
-    With g = ∂L/∂w and the Hessian H of L, the change of gᵀg when w is removed is −2 w ⊙ Hg to first order. The paper
-    removes the *highest* −w ⊙ Hg, so the score is its negative,
+    With g = ∂L/∂w and the Hessian H of L, the change of gᵀg when w is removed is −2 w ⊙ Hg to first
+    order. The paper removes the *highest* −w ⊙ Hg, so the score is its negative,
 
     .. math:: s = w \odot H g, \qquad H g = \frac{\partial}{\partial w} \left( g^\top \bar g \right)
               \text{ with } \bar g \text{ held constant,}
 
-    *with its sign*: the highest are kept, and a connection whose removal makes the gradient larger scores below 0.
-    Many batches give the scores of the one large batch, since g is complete before H is applied.
+    *with its sign*: the highest are kept, and a connection whose removal makes the gradient larger
+    scores below 0. Many batches give the scores of the one large batch, since g is complete before
+    H is applied.
 
     Args:
-        temperature: the outputs are divided by it, under the default loss only: 200 in the authors' code.
-        batches, batch_norm: the authors take 10 examples a class and "train". See ``saliency.snip``.
+        temperature: the outputs are divided by it, under the default loss only: 200 in the authors'
+            code.
+        batches, batch_norm: the authors take 10 examples a class and "train". See
+            ``saliency.snip``.
 
     Returns:
         as ``saliency.snip``, but signed: the *absolute* values sum to 1. Errors as there.
 
     Cost: 2 passes forward and back, of which the second is differentiated once more.
-    Source: Wang, Zhang, Grosse: Picking Winning Tickets Before Training by Preserving Gradient Flow (ICLR 2020),
-    equation 8 and algorithms 1 and 2.
+    Source: Wang, Zhang, Grosse: Picking Winning Tickets Before Training by Preserving Gradient Flow
+        (ICLR 2020), equation 8 and algorithms 1 and 2.
     """
     softened = objective.repeatable(temperature=temperature)
     with _twice_differentiable(objective.model):
@@ -62,33 +67,37 @@ def grasp(objective: Objective, *, temperature: float = 200.0) -> Scores:
 def synflow(
     objective: Objective, *, sparsity: Sparsity = None, rounds: int = SYNFLOW_ROUNDS
 ) -> Scores:
-    r"""Synaptic flow: the share of each connection in what flows from the inputs to the outputs; without data.
+    r"""Synaptic flow: the share of each connection in what flows through, without data.
 
-    .. math:: s = |w| \odot \frac{\partial R}{\partial |w|}, \qquad R = \mathbf{1}^\top f_{|w|}(\mathbf{1}),
+    .. math:: s = |w| \odot \frac{\partial R}{\partial |w|},
+              \qquad R = \mathbf{1}^\top f_{|w|}(\mathbf{1}),
 
-    where f with the absolute values of all parameters gets an input of ones, and R sums its outputs. Pruned connections
-    stay pruned. In double precision, since R grows and shrinks with every layer; normalisation layers are left out (in
-    a fresh network they do nothing in evaluation mode), and so are a softmax, log-softmax, sigmoid or tanh at the very
-    end. In a chain without biases, as one whose biases start at 0, the scores of every layer sum to the same: that is
-    what keeps small steps from emptying a layer.
+    where f with the absolute values of all parameters gets an input of ones, and R sums its
+    outputs. Pruned connections stay pruned. In double precision, since R grows and shrinks with
+    every layer; normalisation layers are left out (in a fresh network they do nothing in evaluation
+    mode), and so are a softmax, log-softmax, sigmoid or tanh at the very end. In a chain without
+    biases, as one whose biases start at 0, the scores of every layer sum to the same: that is what
+    keeps small steps from emptying a layer.
 
     Args:
         batches: as for ``saliency.snip``, or one tensor of inputs. Only the inputs' shape is used.
-        sparsity: the share that will be removed, in [0, 1), or a dict of layer → share, as for ``masking.keep_top``.
-        rounds: how often it scores. (Once is not SynFlow: it leaves empty layers, as the others do.)
+        sparsity: the share that will be removed, in [0, 1), or a dict of layer → share, as for
+            ``masking.keep_top``.
+        rounds: how often it scores. (Once is not SynFlow: it leaves empty layers, as the others
+            do.)
 
     Returns:
-        as ``saliency.snip``, but in float64, of the last round. Pruned connections are just below 0 and all alike, so
-        that a mask from the lowest scores would mean nothing.
+        as ``saliency.snip``, but in float64, of the last round. Pruned connections are just below 0
+        and all alike, so that a mask from the lowest scores would mean nothing.
 
     Raises:
-        ValueError: no sparsity, or one out of range; inputs that are not floating-point; an output that is no tensor,
-            or that shrinks where a weight of the last layer grows.
+        ValueError: no sparsity, or one out of range; inputs that are not floating-point; an output
+            that is no tensor, or that shrinks where a weight of the last layer grows.
         FloatingPointError: R is not finite.
 
     Cost: ``rounds`` passes forward and back with a single example.
-    Source: Tanaka, Kunin, Yamins, Ganguli: Pruning neural networks without any data by iteratively conserving synaptic
-    flow (NeurIPS 2020), algorithm 1.
+    Source: Tanaka, Kunin, Yamins, Ganguli: Pruning neural networks without any data by iteratively
+        conserving synaptic flow (NeurIPS 2020), algorithm 1.
     """
     ones = _ones(objective.batches)
     probe = objective.copy(torch.float64)
@@ -98,7 +107,7 @@ def synflow(
     for module in probe.model.modules():
         if is_norm(module):  # in its place, since others may look at its attributes
             module.forward = _same  # type: ignore[method-assign]
-    return _in_rounds(_Flow(probe.model, probe.parameters, ones), sparsity, rounds)
+    return _in_rounds(Flow(probe.model, probe.parameters, ones), sparsity, rounds)
 
 
 @from_objective
@@ -108,34 +117,37 @@ def iterative_snip(
     """SNIP in small steps: the pruned network is scored again; what is pruned stays pruned.
 
     Args:
-        batches: see ``saliency.snip``. All are used in every round (the authors' code draws a new one each time).
-        sparsity: the share that will be removed, in [0, 1), or a dict of layer → share, as for ``masking.keep_top``.
+        batches: see ``saliency.snip``. All are used in every round (the authors' code draws a new
+            one each time).
+        sparsity: the share that will be removed, in [0, 1), or a dict of layer → share, as for
+            ``masking.keep_top``.
         rounds: how often it scores; with 1 it is ``saliency.snip``.
 
     Returns:
-        as ``saliency.snip``, of the last round (or of the last in which the loss reacted to anything). Pruned
-        connections are just below 0 and all alike, so that a mask from the lowest scores would mean nothing.
+        as ``saliency.snip``, of the last round (or of the last in which the loss reacted to
+        anything). Pruned connections are just below 0 and all alike, so that a mask from the lowest
+        scores would mean nothing.
 
     Raises:
-        ValueError: no sparsity, or one out of range; a model that cannot be copied; and what ``saliency.snip`` raises.
+        ValueError: no sparsity, or one out of range; a model that cannot be copied; and what
+            ``saliency.snip`` raises.
 
     Cost: ``rounds`` passes forward and back.
-    Source: de Jorge, Sanyal, Behl, Torr, Rogez, Dokania: Progressive Skeletonization (ICLR 2021), algorithm 1.
+    Source: de Jorge, Sanyal, Behl, Torr, Rogez, Dokania: Progressive Skeletonization (ICLR 2021),
+        algorithm 1.
     """
     return _in_rounds(objective.repeatable().copy(), sparsity, rounds)
 
 
 @from_objective
-def force(
-    objective: Objective, *, sparsity: Sparsity = None, rounds: int = SNIP_ROUNDS
-) -> Scores:
-    """Foresight connection sensitivity: as ``iterative_snip``, but pruned connections may come back.
+def force(objective: Objective, *, sparsity: Sparsity = None, rounds: int = SNIP_ROUNDS) -> Scores:
+    """Foresight connection sensitivity: ``iterative_snip``, but what is pruned may come back.
 
-    The gradient is that of the pruned network, the weights are those of the dense one. So a pruned connection has a
-    score, too: how much the loss would react if it came back.
+    The gradient is that of the pruned network, the weights are those of the dense one. So a pruned
+    connection has a score, too: how much the loss would react if it came back.
 
-    Arguments, errors and cost as for ``iterative_snip``. Returns the scores of the last round, none below 0.
-    Source: de Jorge et al. (ICLR 2021), algorithm 1.
+    Arguments, errors and cost as for ``iterative_snip``. Returns the scores of the last round, none
+    below 0. Source: de Jorge et al. (ICLR 2021), algorithm 1.
     """
     return _in_rounds(objective.repeatable().copy(), sparsity, rounds, come_back=True)
 
@@ -144,14 +156,16 @@ def force(
 def erk(
     objective: Objective, *, sparsity: Sparsity = None, generator: torch.Generator | None = None
 ) -> Scores:
-    """Random masks with the densities of ``densities.erk``: scores of which the highest keep just these.
+    """Random masks with the densities of ``densities.erk``: scores of which the highest keep just
+    these.
 
     Args:
         sparsity: the share that will be removed, in [0, 1).
         generator: a CPU ``torch.Generator``; by default a new one seeded with 0.
 
     Returns:
-        as ``saliency.snip``, in float64. Scores for another sparsity than the given one mean nothing.
+        as ``saliency.snip``, in float64. Scores for another sparsity than the given one mean
+        nothing.
 
     Raises:
         ValueError: no sparsity, or one out of range; nothing to prune.
@@ -176,8 +190,10 @@ def _in_rounds(
     """The connection sensitivity of the last of several rounds.
 
     Args:
-        objective: on a copy of the model, whose weights are pruned in place after each round, by its scores.
-        come_back: score the dense weights by the gradient of the pruned network, instead of the pruned weights.
+        objective: on a copy of the model, whose weights are pruned in place after each round, by
+            its scores.
+        come_back: score the dense weights by the gradient of the pruned network, instead of the
+            pruned weights.
     """
     _check_rounds(sparsity, rounds)
     weights = objective.weights
@@ -209,13 +225,15 @@ def _in_rounds(
 def _check_rounds(sparsity: Sparsity, rounds: int) -> None:
     if sparsity is None:
         raise ValueError(
-            "an iterative criterion prunes step by step: pass sparsity=, the share to remove in the end"
+            "an iterative criterion prunes step by step: pass sparsity=, "
+            "the share to remove in the end"
         )
     for share in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
         kept_count(1, share)  # raises ValueError
     if not isinstance(rounds, Integral) or rounds < 1:
         raise ValueError(
-            f"rounds is {rounds!r}; an iterative criterion scores at least once, a whole number of times"
+            f"rounds is {rounds!r}; an iterative criterion scores at least once, "
+            "a whole number of times"
         )
 
 
@@ -229,7 +247,7 @@ def _by_then(sparsity: Any, share: float) -> Any:
 def _random_within(
     name: str, objective: Objective, sparsity: Sparsity, generator: torch.Generator | None
 ) -> Scores:
-    """Scores above 2 for what is kept, at most 1 for what is removed, in random order within each layer."""
+    """Above 2 for what is kept, at most 1 for the rest, in random order within each layer."""
     if sparsity is None or isinstance(sparsity, Mapping):
         raise ValueError(
             f"{name} derives the layers' densities from one share to remove: pass it as sparsity="
@@ -244,108 +262,6 @@ def _random_within(
             score = 1 - places.double() / densities.size_of(layer)
             scores[parameter] = score + 2.0 * (places < count)
     return {parameter: scores[parameter] for parameter in objective.parameters}
-
-
-# --- SynFlow ------------------------------------------------------------------------------------
-
-
-class _Flow(Objective):
-    """R, the sum of the outputs for inputs of ones (``batches``), in place of a loss."""
-
-    def _losses(self) -> Iterator[tuple[Tensor, float]]:
-        with _Heads() as heads:
-            outputs = self._outputs(self.batches, 0)
-        if not torch.is_tensor(outputs):
-            kind = type(outputs).__name__
-            raise ValueError(f"SynFlow sums the outputs, but they are {kind}, not a tensor")
-        yield heads.before(outputs).sum(), 1
-
-    def gradient(self) -> Scores:
-        """∂R/∂|w|. ValueError where an output shrinks as a weight of the last layer grows."""
-        called: list[nn.Module] = []
-        handles = []
-        owners = {}
-        for name in self.parameters:
-            owner = self.model.get_submodule(name.rpartition(".")[0])
-            if isinstance(owner, (nn.Linear, nn.modules.conv._ConvNd)):
-                owners.setdefault(owner, name)
-        for owner in owners:
-            handles.append(owner.register_forward_hook(lambda module, *_: called.append(module)))
-        try:
-            slopes = super().gradient()
-        finally:
-            for handle in handles:
-                handle.remove()
-        if called:
-            name = owners[called[-1]]
-            if slopes[name].min() < -1e-9 * slopes[name].abs().max():
-                raise ValueError(
-                    f"SynFlow sums the outputs, but they shrink where {name} grows (is a softmax written out "
-                    "after it?): let the model end in its logits"
-                )
-        return slopes
-
-
-class _Heads(TorchFunctionMode):
-    """Remembers what softmax and its like were called on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sources: dict[int, tuple[Tensor, Tensor, bool]] = {}
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if function in HEADS | RESHAPES and args and result is not args[0]:
-            self.sources[id(result)] = result, args[0], function in HEADS
-        return result
-
-    def before(self, outputs: Tensor) -> Tensor:
-        """What the last of these functions was called on, if the outputs come from them alone."""
-        logits = tensor = outputs
-        while id(tensor) in self.sources:
-            _, tensor, is_head = self.sources[id(tensor)]
-            logits = tensor if is_head else logits
-        return logits
-
-
-#: what turns logits into something else, entry by entry or within a row
-HEADS = {
-    F.softmax,
-    F.log_softmax,
-    F.softmin,
-    F.logsigmoid,
-    F.hardsigmoid,
-    F.hardtanh,
-    F.normalize,
-    torch.softmax,
-    torch.log_softmax,
-    torch.sigmoid,
-    torch.tanh,
-    torch.special.expit,
-    torch.special.softmax,
-    torch.special.log_softmax,
-    Tensor.softmax,
-    Tensor.log_softmax,
-    Tensor.sigmoid,
-    Tensor.tanh,
-}
-#: what keeps all entries
-RESHAPES = {
-    torch.flatten,
-    torch.reshape,
-    torch.squeeze,
-    torch.unsqueeze,
-    torch.transpose,
-    torch.permute,
-    Tensor.flatten,
-    Tensor.reshape,
-    Tensor.squeeze,
-    Tensor.unsqueeze,
-    Tensor.transpose,
-    Tensor.permute,
-    Tensor.view,
-    Tensor.contiguous,
-}
 
 
 def _same(inputs: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -366,7 +282,7 @@ def _ones(batches: Any) -> Tensor:
 
 @contextlib.contextmanager
 def _twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Without the kernels that have no second derivative: fused attention, and cuDNN's of recurrent layers."""
+    """Without the kernels that have no second derivative: fused attention, cuDNN's recurrence."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     without_cudnn = cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
     with sdpa_kernel(SDPBackend.MATH), without_cudnn:

@@ -61,7 +61,8 @@ def imported(path):
 
 
 METHOD = [
-    "data", "export", "pool", "ladder", "masking", "scoring", "successors", "saliency", "models", "recipe", "training",
+    "data", "export", "pool", "densities", "ladder", "masking", "_arguments", "_evaluation", "_joined", "scoring",
+    "_driver", "_flow", "successors", "saliency", "_criteria", "models", "recipe", "training",
 ]
 STUDY = [
     "paths", "sources", "datasets", "paper", "runs", "checkpoints", "stacking", "provenance", "records",

@@ -6,10 +6,11 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.functional import cross_entropy
 
 import snipkit
-from snipkit import CRITERIA, PASSES, masking, models, saliency, successors
+from snipkit import CRITERIA, PASSES, densities, masking, models, saliency, successors
 
 NEW = ["grasp", "synflow", "iterative-snip", "force"]
 ITERATIVE = NEW[1:]
@@ -134,6 +135,69 @@ def test_synflow_needs_no_data_but_the_inputs_shape(small):
         successors.synflow(nn.LSTM(3, 4), torch.zeros(2, 1, 3), sparsity=0.5)
 
 
+class Ending(nn.Module):
+    """A network as newcomers write it: something comes after the logits."""
+
+    def __init__(self, end):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 16), nn.ReLU())
+        self.last, self.end = nn.Linear(16, 5), end
+
+    def forward(self, x):
+        return self.end(self.last(self.layers(x)))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda x: F.log_softmax(x, 1), lambda x: F.softmax(x, dim=-1), lambda x: x.softmax(1), torch.sigmoid,
+        lambda x: x.sigmoid().squeeze(1), lambda x: torch.softmax(x.view(-1, 1, 5), 2).flatten(1), F.logsigmoid,
+        lambda x: F.softmax(torch.tanh(x), 1), F.normalize, nn.LogSoftmax(1), nn.Softmax(1), nn.Sigmoid(), nn.Tanh(),
+        nn.Sequential(nn.Sigmoid(), nn.Flatten()),
+    ],
+)
+def test_synflow_looks_at_the_logits_whatever_comes_after_them(end):
+    images = torch.randn(3, 1, 8, 8)
+    logits = successors.synflow(Ending(nn.Identity()), images, sparsity=0.9, rounds=3)
+    scores = successors.synflow(Ending(end), images, sparsity=0.9, rounds=3)
+    assert all(torch.equal(scores[name], logits[name]) for name in logits)
+
+
+def test_synflow_refuses_outputs_that_shrink():
+    """A softmax or a centring that is written out cannot be told from other arithmetic, but its slopes can."""
+    shrinks = "they shrink where last.weight grows .*: let the model end in its logits"
+    for end, message in (
+        (lambda x: x - x.logsumexp(1, keepdim=True), shrinks),
+        (lambda x: -x, shrinks),
+        (lambda x: x.exp() / x.exp().sum(1), "every score is zero"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            successors.synflow(Ending(end), torch.randn(3, 1, 8, 8), sparsity=0.9, rounds=2)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}, {"activation": "gelu"}])
+def test_synflow_goes_through_layers_that_read_their_norms(options):
+    """An encoder layer asks its normalisation for its eps. They are left out all the same."""
+
+    class Encoder(nn.Module):
+        def __init__(self, **more):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, **options, **more)
+            self.last = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.last(self.layer(x).mean(1))
+
+    model, x = Encoder(), torch.randn(6, 7, 8)
+    scores = successors.synflow(model, x, sparsity=0.5, rounds=3)
+    assert set(scores) == set(masking.prunable(model)) and scores["layer.linear1.weight"].any()
+    other = successors.synflow(Encoder(layer_norm_eps=1.0), x, sparsity=0.5, rounds=3)
+    assert all(torch.equal(scores[name], other[name]) for name in scores)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
 @pytest.mark.parametrize("criterion", ["iterative-snip", "force"])
 def test_law_10_one_round_is_snip(small, criterion):
     model, (inputs, targets) = small
@@ -239,10 +303,63 @@ def test_iterative_criteria_say_what_they_need(small, criterion):
         ({}, "pass sparsity=, the share to remove in the end"),
         ({"sparsity": 1.0}, "sparsity is 1.0; it is the share"),
         ({"sparsity": {"0": 0.5, "5": -1}}, "sparsity is -1; it is the share"),
+        ({"sparsity": "0.9"}, "sparsity is '0.9'; it is the share"),
         ({"sparsity": 0.5, "rounds": 0}, "rounds is 0; an iterative criterion scores at least once"),
+        ({"sparsity": 0.5, "rounds": 2.5}, "rounds is 2.5; an iterative criterion scores at least once"),
     ):
         with pytest.raises(ValueError, match=message):
             score(model, batch, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what a round before the last leaves empty is nobody's concern
         score(model, batch, sparsity=0.99)
+
+
+# --- densities from the layers' shapes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("name", ["erk", "smart-ratio"])
+def test_prune_draws_the_random_masks_of_recorded_runs(name, biases):
+    """Equal to ``masking.LAYERWISE``, by which runs were done, whatever the way to say how many."""
+    model = models.build("lenet-5-caffe")
+    total = sum(weight.numel() for weight in masking.prunable(model, biases=biases).values())
+    for share in (0.5, 0.9, 0.97):
+        expected = masking.LAYERWISE[name](model, share, torch.Generator().manual_seed(3), biases=biases)
+        for amount in ({"sparsity": share}, {"keep": masking.kept_count(total, share)}):
+            generator = torch.Generator().manual_seed(3)
+            pruned = copy.deepcopy(model)
+            masks = snipkit.prune(pruned, None, **amount, criterion=name, biases=biases, generator=generator)
+            assert list(masks) == list(expected)
+            assert all(torch.equal(masks[parameter], expected[parameter]) for parameter in masks)
+    with pytest.raises(ValueError, match=f"{name} derives the layers' densities from one share to remove"):
+        snipkit.prune(model, None, {"fc1": 0.5}, name)
+
+
+@pytest.mark.parametrize("name", ["uniform", "erk", "smart_ratio"])
+def test_any_scores_can_be_ranked_within_the_layers(name):
+    model = models.build("lenet-5-caffe")
+    batch = torch.randn(10, 1, 28, 28), torch.arange(10)
+    total = sum(weight.numel() for weight in masking.prunable(model).values())
+    shares = getattr(densities, name)(model, 0.95)
+    masks = snipkit.prune(model, batch, shares)
+    assert list(shares) == ["conv1", "conv2", "fc1", "fc2"]
+    assert sum(int(mask.sum()) for mask in masks.values()) == masking.kept_count(total, 0.95)
+    if name != "uniform":
+        layerwise = masking.LAYERWISE[name.replace("_", "-")](model, 0.95, torch.Generator().manual_seed(0))
+        for layer in shares:
+            count = sum(int(masks[f"{layer}.{part}"].sum()) for part in ("weight", "bias"))
+            assert count == sum(int(layerwise[f"{layer}.{part}"].sum()) for part in ("weight", "bias"))
+
+
+@pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning")
+def test_densities_of_layers_that_hold_others_and_of_layers_left_empty():
+    attention = nn.MultiheadAttention(8, 2)  # holds its output layer
+    shares = densities.erk(attention, 0.7)
+    assert list(shares) == ["in_proj_weight", "in_proj_bias", "out_proj"]
+    masks = masking.keep_top(saliency.random(attention), shares)
+    total = sum(mask.numel() for mask in masks.values())
+    assert sum(int(mask.sum()) for mask in masks.values()) == masking.kept_count(total, 0.7)
+    assert densities.erk(attention, 0.7, where=lambda name, _: "out" in name).keys() == {"out_proj"}
+    wide = nn.Sequential(nn.Linear(400, 400, bias=False), nn.Linear(400, 1, bias=False))
+    shares = densities.uniform(wide, 0.9999)
+    assert [int(m.sum()) for m in masking.keep_top(saliency.magnitude(wide), shares).values()] == [16, 0]

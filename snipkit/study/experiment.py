@@ -1,6 +1,7 @@
 """Carrying out one run, or a stack of them: load, score, mask, train, record."""
 
 import dataclasses
+import inspect
 import json
 import time
 import warnings
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from snipkit import data, masking, models, saliency, training
+import snipkit
+from snipkit import data, masking, models, training
 from snipkit.study import datasets, provenance
 from snipkit.study.checkpoints import Checkpoint
 from snipkit.study.records import Record
@@ -82,9 +84,12 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
     if run.criterion in masking.LAYERWISE:
         masks = masking.LAYERWISE[run.criterion](model, run.sparsity, generator, biases=run.biases)
     else:
-        scores = saliency.criterion(run.criterion)(
+        criterion = snipkit.CRITERIA[run.criterion]
+        options = {"generator": generator, "sparsity": run.sparsity}
+        options = {name: options[name] for name in inspect.signature(criterion).parameters if name in options}
+        scores = criterion(
             _pretrained(run, device) if run.pretrained else model, scoring_batches(run, dataset),
-            biases=run.biases, batch_norm=run.batch_norm, generator=generator, sparsity=run.sparsity,
+            biases=run.biases, batch_norm=run.batch_norm, **options,
         )
         masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, run.sparsity)
     generator = torch.Generator().manual_seed(seeds["ablation"])
