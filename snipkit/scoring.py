@@ -215,9 +215,10 @@ class Objective:
             weighted = isinstance(result, tuple) and len(result) == 2
             value, weight = result if weighted else (result, 1)
             if not isinstance(weight, Real) or weight < 0:
+                kind = type(weight).__name__ if not isinstance(weight, Real) else repr(weight)
                 raise ValueError(
-                    f"the closure returned a pair whose second part is {weight!r}: it is the weight of "
-                    "the batch, a number of at least 0"
+                    f"the closure returned a pair whose second part is {kind}: it is the weight of "
+                    "the batch, a number of at least 0; without one return the loss alone"
                 )
             if weight:
                 yield value, float(weight) if weighted else 1

@@ -501,7 +501,7 @@ def test_a_closure_can_say_what_a_batch_weighs(small):
     assert equal(scores, saliency.snip(model, (inputs, targets)))
     scores = saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), int(len(b[1]) == 6)))
     assert equal(scores, saliency.snip(model, uneven[0]))
-    with pytest.raises(ValueError, match="a pair whose second part is .*: it is the weight of the batch"):
+    with pytest.raises(ValueError, match="a pair whose second part is Tensor: it is the weight of the batch"):
         saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), m(b[0])))  # loss and outputs
 
 
@@ -634,6 +634,19 @@ def test_a_model_that_gives_its_losses_in_training_mode_only():
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     with pytest.raises(AttributeError, match="no attribute 'value'"):  # the closure's own mistake
         saliency.snip(model, [batch], closure=lambda m, b: m(*b).value())
+
+
+def test_a_model_that_gives_more_in_training_mode_is_scored_in_evaluation_mode():
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return (self.layer(x), x) if self.training else self.layer(x)
+
+    model, batch = Auxiliary().train(), (torch.randn(20, 8), torch.arange(20) % 3)
+    assert saliency.snip(model, batch)["layer.weight"].any() and model.training
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
