@@ -41,9 +41,9 @@ def score(
         ValueError, FloatingPointError: see ``saliency.snip``.
     """
     check_arguments(model, loss, closure, where, batch_norm)
-    unknown = [name for name in options if name not in own_options(criterion)]
+    unknown = [name for name in options if name not in option_names(criterion)]
     if unknown:
-        takes = ["loss", "closure", "biases", "where", "batch_norm", *own_options(criterion)]
+        takes = ["loss", "closure", "biases", "where", "batch_norm", *option_names(criterion)]
         raise TypeError(
             f"{criterion.__name__} has no option {', '.join(unknown)}; it takes {', '.join(takes)}"
         )
@@ -52,7 +52,7 @@ def score(
     return normalised(criterion(objective, **options), model)
 
 
-def own_options(criterion: Callable[..., Scores]) -> list[str]:
+def option_names(criterion: Callable[..., Scores]) -> list[str]:
     """The names of what a criterion takes besides the objective."""
     return list(inspect.signature(criterion).parameters)[1:]
 
@@ -89,9 +89,9 @@ def from_objective(criterion: Callable[..., Scores]) -> Callable[..., Scores]:
         )
 
     *shared, _ = inspect.signature(of_model).parameters.values()
-    _, *own = inspect.signature(criterion).parameters.values()
+    _, *options_of_its_own = inspect.signature(criterion).parameters.values()
     functools.update_wrapper(of_model, criterion)
-    signature = inspect.Signature([*shared, *own], return_annotation=Scores)
+    signature = inspect.Signature([*shared, *options_of_its_own], return_annotation=Scores)
     of_model.__signature__ = signature  # type: ignore[attr-defined]  # for help() and for ``prune``
     return of_model
 
@@ -100,7 +100,7 @@ def normalised(scores: Scores, model: nn.Module) -> Scores:
     """The scores, scaled in place so that their absolute values sum to 1.
 
     Scores that are scaled already are left as they are, to the bit: iterative criteria scale in
-        every round.
+    every round.
 
     Args:
         model: what was scored, for the error.

@@ -66,7 +66,10 @@ def evaluating(model: nn.Module, batch_norm: str) -> Iterator[None]:
     modules = list(model.modules())
     modes = [module.training for module in modules]
     norms = [module for module in modules if is_norm(module)]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = []
+    for module in modules:
+        for name, buffer in module.named_buffers(recurse=False):
+            buffers.append((module, name, buffer, buffer.clone() if _can_change(buffer) else None))
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     # cuDNN has no backward pass for recurrent layers in evaluation mode. But for dropout the modes
     # are the same function.
@@ -99,8 +102,19 @@ def evaluating(model: nn.Module, batch_norm: str) -> Iterator[None]:
             for parameter, stored in gradients:
                 parameter.grad = stored
             with torch.no_grad():
-                for buffer, content in buffers:
-                    buffer.copy_(content)
+                for module, name, buffer, content in buffers:
+                    setattr(
+                        module, name, buffer
+                    )  # a forward pass may have put another in its place
+                    if content is not None:
+                        buffer.copy_(content)
+
+
+def _can_change(buffer: Tensor) -> bool:
+    """Whether a tensor can be written to: not if it is sparse, or if entries share their memory."""
+    if buffer.layout != torch.strided or nn.parameter.is_lazy(buffer):
+        return False
+    return not any(size > 1 and not stride for size, stride in zip(buffer.shape, buffer.stride()))
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def smart_ratio(
         ValueError: as ``erk``; or fewer parameters to keep than 0.3 of the last layer.
 
     Source: Su et al. (NeurIPS 2020), section 4. (For VGG they divide by the squared number of the
-        layer; not here.)
+    layer; not here.)
     """
     return _shares(smart_ratio_counts, model, sparsity, biases, where)
 

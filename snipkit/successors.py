@@ -54,7 +54,7 @@ def grasp(objective: Objective, *, temperature: float = 200.0) -> Scores:
 
     Cost: 2 passes forward and back, of which the second is differentiated once more.
     Source: Wang, Zhang, Grosse: Picking Winning Tickets Before Training by Preserving Gradient Flow
-        (ICLR 2020), equation 8 and algorithms 1 and 2.
+    (ICLR 2020), equation 8 and algorithms 1 and 2.
     """
     softened = objective.repeatable(temperature=temperature)
     with _twice_differentiable(objective.model):
@@ -97,7 +97,7 @@ def synflow(
 
     Cost: ``rounds`` passes forward and back with a single example.
     Source: Tanaka, Kunin, Yamins, Ganguli: Pruning neural networks without any data by iteratively
-        conserving synaptic flow (NeurIPS 2020), algorithm 1.
+    conserving synaptic flow (NeurIPS 2020), algorithm 1.
     """
     ones = _ones(objective.batches)
     probe = objective.copy(torch.float64)
@@ -134,7 +134,7 @@ def iterative_snip(
 
     Cost: ``rounds`` passes forward and back.
     Source: de Jorge, Sanyal, Behl, Torr, Rogez, Dokania: Progressive Skeletonization (ICLR 2021),
-        algorithm 1.
+    algorithm 1.
     """
     return _in_rounds(objective.repeatable().copy(), sparsity, rounds)
 

@@ -32,7 +32,8 @@ MUTANTS = {
     "_evaluation.py": (["test_saliency.py"], [
         ("        if function is Tensor.__deepcopy__ and not args[0].is_leaf:", "        if False:"),
         ("                module.training = False\n", "                pass\n"),
-        ("                    buffer.copy_(content)", "                    pass"),
+        ("                        buffer.copy_(content)", "                        pass"),
+        ("                    setattr(module, name, buffer)", "                    pass"),
         ('module.training = batch_norm == "train"', "module.training = False"),
         ("handles.append(module.register_forward_pre_hook(set_mode))", "pass"),
         ("                handle.remove()\n", "                pass\n"),

@@ -636,6 +636,26 @@ def test_a_model_that_gives_its_losses_in_training_mode_only():
         saliency.snip(model, [batch], closure=lambda m, b: m(*b).value())
 
 
+def test_buffers_are_left_as_they_were():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+            self.register_buffer("calls", torch.zeros(1))
+            self.register_buffer("mean", torch.zeros(8))
+            self.register_buffer("shared", torch.ones(1).expand(5))
+            self.register_buffer("graph", torch.eye(3).to_sparse())
+
+        def forward(self, x):
+            self.calls += 1
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+            return self.layer(x) @ self.graph
+
+    model = Counting()
+    saliency.snip(model, (torch.randn(20, 8), torch.arange(20) % 3))
+    assert not model.calls.any() and not model.mean.any()
+
+
 def test_a_model_that_gives_more_in_training_mode_is_scored_in_evaluation_mode():
     class Auxiliary(nn.Module):
         def __init__(self):
