@@ -5,25 +5,22 @@ From the bottom: random masks with densities from the layers' shapes alone (``er
 names of hidden units. Where a rung does as well as the criterion, what that rung keeps carries the gain.
 """
 
-import copy
 import math
 import random
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snipkit import densities
+from snipkit._attach import bare_copy
 from snipkit.export import Masks
-from snipkit.pool import is_bias, kept_count, to_prune
 
-LAYER_COUNTS = ("uniform", "erk")  # of ``layer_sparsities``
 KEPT = ("layers", "inputs", "outputs", "units")
 # Swaps tried for each connection. Overlap of SNIP's first LeNet-300-100 layer at 98 % with the original after 1, 3, 10
 # and 30: 0.31, 0.17, 0.16, 0.16.
 TRIALS = 10
 ROUNDS = 5  # of moving within kernels and of rewiring, where a unit is a whole channel
-LAST = 0.3  # density of the last layer in smart-ratio masks
 
 
 def shuffle(masks: Masks, generator: torch.Generator, keep: str = "layers", *, positions: bool = True) -> Masks:
@@ -135,7 +132,7 @@ def relabel(model: nn.Module, masks: Masks, inputs: Tensor, generator: torch.Gen
             raise ValueError(f"hidden units cannot be relabelled: {name} has {units}, {following} takes {columns}")
         order = torch.randperm(units, generator=generator)
         moves.append((name, following, order, torch.arange(columns).view(units, -1)[order].flatten()))
-    moved = copy.deepcopy(model).double().eval()
+    moved = bare_copy(model).double().eval()
     images = torch.randn(8, *inputs.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = moved(images.to(inputs.device))
@@ -177,10 +174,7 @@ def erk(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases
 
     Source: Evci et al. (ICML 2020), section 3; Mocanu et al. (2018) for linear layers.
     """
-    layers = _layers(model, biases)
-    kept = kept_count(sum(map(_size, layers)), sparsity)
-    counts = _counts([_size(layer) for layer in layers], _erk_ratios(layers), kept)
-    return _random_masks(layers, counts, generator)
+    return densities.random_masks("erk", model, sparsity, generator, biases)
 
 
 def smart_ratio(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases: bool = True) -> Masks:
@@ -197,97 +191,8 @@ def smart_ratio(model: nn.Module, sparsity: float, generator: torch.Generator, *
 
     Source: Su et al. (NeurIPS 2020), section 4. (For VGG they divide by the squared number of the layer; not here.)
     """
-    layers = _layers(model, biases)
-    sizes = [_size(layer) for layer in layers]
-    kept, last = kept_count(sum(sizes), sparsity), round(LAST * sizes[-1])
-    if last > kept:
-        raise ValueError(f"smart-ratio keeps {last} parameters of the last layer, but all are {kept}: prune less")
-    last = max(last, kept - sum(sizes[:-1]))
-    depths = range(len(layers), 1, -1)
-    counts = _counts(sizes[:-1], [depth**2 + depth for depth in depths], kept - last)
-    return _random_masks(layers, [*counts, last], generator)
-
-
-def layer_sparsities(
-    model: nn.Module, sparsity: float, kind: str, *, biases: bool = True
-) -> dict[str, float]:
-    """The share to remove of each layer, for ``masking.keep_top``: any scores can then be ranked within layers.
-
-    Args:
-        model, sparsity, biases: as for ``erk``; the shares come to exactly ``kept_count`` parameters in all.
-        kind: "uniform", the same density in each layer; or "erk", the densities of ``erk``.
-
-    Returns:
-        layer (a module's name) → share.
-
-    Raises:
-        ValueError: as ``erk``; an unknown kind; a layer that would keep nothing.
-    """
-    if kind not in LAYER_COUNTS:
-        raise ValueError(f"unknown layer counts {kind!r}; known: {', '.join(LAYER_COUNTS)}")
-    layers = _layers(model, biases)
-    sizes = [_size(layer) for layer in layers]
-    ratios = _erk_ratios(layers) if kind == "erk" else [1.0] * len(layers)
-    shares = {}
-    for layer, size, count in zip(layers, sizes, _counts(sizes, ratios, kept_count(sum(sizes), sparsity))):
-        name = next(iter(layer)).rpartition(".")[0]
-        if not count:
-            raise ValueError(f"{name} would keep none of its {size} parameters: prune less")
-        shares[name] = 1 - count / size
-    return shares
-
-
-def _erk_ratios(layers):
-    """Sum over product of the shapes of each layer's weights."""
-    ratios = []
-    for layer in layers:
-        shapes = [parameter.shape for name, parameter in layer.items() if not is_bias(name)]
-        ratios.append(sum(map(sum, shapes)) / sum(map(math.prod, shapes)))
-    return ratios
+    return densities.random_masks("smart-ratio", model, sparsity, generator, biases)
 
 
 #: name → random masks from the layers' shapes alone
 LAYERWISE: dict[str, Callable[..., Masks]] = {"erk": erk, "smart-ratio": smart_ratio}
-
-
-def _layers(model, biases):
-    """The prunable parameters by module, in the order of the model."""
-    layers = {}
-    for name, parameter in to_prune(model, biases=biases).items():
-        layers.setdefault(name.rpartition(".")[0], {})[name] = parameter
-    return list(layers.values())
-
-
-def _size(layer):
-    return sum(parameter.numel() for parameter in layer.values())
-
-
-def _counts(sizes, ratios, kept):
-    """How many each layer keeps, ``kept`` in all: densities in proportion to ``ratios``, or 1 where they would pass it.
-
-    What rounding down leaves over goes to the layers with the largest fractions.
-    """
-    sizes, ratios = np.asarray(sizes), np.asarray(ratios, dtype=float)
-    density, shared = np.ones(len(sizes)), np.ones(len(sizes), bool)
-    while shared.any():
-        rest = kept - sizes[~shared].sum()
-        density = np.where(shared, ratios * rest / (sizes * ratios)[shared].sum(), 1.0)
-        if not (density > 1).any():
-            break
-        shared &= density <= 1
-        density[~shared] = 1
-    exact = sizes * density
-    counts = np.floor(exact).astype(int)
-    counts[np.argsort(counts - exact, kind="stable")[: kept - counts.sum()]] += 1
-    return counts.tolist()
-
-
-def _random_masks(layers, counts, generator):
-    """Masks that keep ``counts[i]`` entries of layer i, any of them."""
-    masks = {}
-    for layer, count in zip(layers, counts):
-        kept = torch.zeros(_size(layer), dtype=torch.bool)
-        kept[torch.randperm(len(kept), generator=generator)[:count]] = True
-        parts = kept.split([parameter.numel() for parameter in layer.values()])
-        masks |= {n: part.view(p.shape).to(p.device) for (n, p), part in zip(layer.items(), parts)}
-    return masks

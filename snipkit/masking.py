@@ -26,7 +26,7 @@ from snipkit.export import (  # noqa: F401
     save,
     to_torch_prune,
 )
-from snipkit.ladder import LAYERWISE, erk, layer_sparsities, relabel, shuffle, smart_ratio  # noqa: F401
+from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
 from snipkit.pool import (  # noqa: F401
     Where,
     check_keep,

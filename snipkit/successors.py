@@ -1,255 +1,271 @@
-"""Criteria since SNIP: GraSP, SynFlow, iterative SNIP and FORCE; ``saliency.CRITERIA`` names them.
+"""Criteria since SNIP: GraSP, SynFlow, iterative SNIP, FORCE; and random masks by layers' shapes.
 
-They take the arguments of ``saliency.snip``. The last three are iterative: they score, prune a little and score again,
-on a copy of the model, until only ``sparsity`` is missing. So they need to know it, and ``masking.keep_top`` makes the
-last cut. The network left after t of T rounds has (1 − sparsity)^(t/T) of its connections.
+They are called as ``saliency.snip``. SynFlow, iterative SNIP and FORCE are iterative: they score,
+prune a little and score again, on a copy of the model, until only ``sparsity`` is missing. So they
+need to know it, and ``masking.keep_top`` makes the last cut. The network left after t of T rounds
+has (1 − sparsity)^(t/T) of its connections.
 """
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
 
+from snipkit import densities
+from snipkit._arguments import cpu_generator
+from snipkit._driver import from_objective, normalised
+from snipkit._flow import Flow
 from snipkit.masking import EmptyLayerWarning, Sparsity, keep_top
-from snipkit.pool import Where, is_norm, kept_count, to_prune
-from snipkit.scoring import (
-    Closure,
-    Loss,
-    Scores,
-    Tensors,
-    Weights,
-    gradient,
-    in_float32,
-    is_pair,
-    mean_over_examples,
-    normalised,
-    own_copy,
-)
+from snipkit.pool import is_norm, kept_count
+from snipkit.scoring import Objective, Scores, is_pair
 
 SYNFLOW_ROUNDS = 100  # of the paper
 SNIP_ROUNDS = 60  # for iterative SNIP and FORCE: what the authors' instructions take
 
 
-def grasp(
-    model: nn.Module, batches: Any, loss: Loss | None = None, *, closure: Closure | None = None, biases: bool = True,
-    where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
-    sparsity: Sparsity = None, temperature: float = 200.0,
-) -> Scores:
-    r"""Gradient signal preservation: how much the squared norm of the gradient shrinks without each connection.
+@from_objective
+def grasp(objective: Objective, *, temperature: float = 200.0) -> Scores:
+    r"""Gradient signal preservation: how the gradient's norm shrinks without each connection.
 
-    With g = ∂L/∂w and the Hessian H of L, the change of gᵀg when w is removed is −2 w ⊙ Hg to first order. The paper
-    removes the *highest* −w ⊙ Hg, so the score is its negative,
+    With g = ∂L/∂w and the Hessian H of L, the change of gᵀg when w is removed is −2 w ⊙ Hg to first
+    order. The paper removes the *highest* −w ⊙ Hg, so the score is its negative,
 
     .. math:: s = w \odot H g, \qquad H g = \frac{\partial}{\partial w} \left( g^\top \bar g \right)
               \text{ with } \bar g \text{ held constant,}
 
-    *with its sign*: the highest are kept, and a connection whose removal makes the gradient larger scores below 0.
-    Many batches give the scores of the one large batch, since g is complete before H is applied.
+    *with its sign*: the highest are kept, and a connection whose removal makes the gradient larger
+    scores below 0. Many batches give the scores of the one large batch, since g is complete before
+    H is applied.
 
     Args:
-        temperature: the outputs are divided by it, under the default loss only: 200 in the authors' code.
-        batches, batch_norm: the authors take 10 examples a class and "train". See ``saliency.snip``.
-        generator, sparsity: not used.
+        temperature: the outputs are divided by it, under the default loss only: 200 in the authors'
+            code.
+        batches, batch_norm: the authors take 10 examples a class and "train". See
+            ``saliency.snip``.
 
     Returns:
         as ``saliency.snip``, but signed: the *absolute* values sum to 1. Errors as there.
 
     Cost: 2 passes forward and back, of which the second is differentiated once more.
-    Source: Wang, Zhang, Grosse: Picking Winning Tickets Before Training by Preserving Gradient Flow (ICLR 2020),
-    equation 8 and algorithms 1 and 2.
+    Source: Wang, Zhang, Grosse: Picking Winning Tickets Before Training by Preserving Gradient Flow
+    (ICLR 2020), equation 8 and algorithms 1 and 2.
     """
-    model, weights = in_float32(model, to_prune(model, biases=biases, where=where))
-    batches = _repeatable(batches)
-
-    def soften(_module, _inputs, outputs):
-        cross = closure is None and loss in (None, cross_entropy)
-        return outputs / temperature if cross and torch.is_tensor(outputs) else outputs
-
-    def hessian_times(vector):
-        def derivative(value, parameters):
-            first = torch.autograd.grad(
-                value, parameters, create_graph=True, allow_unused=True, materialize_grads=True
-            )
-            product = sum((one * other).sum() for one, other in zip(first, vector))
-            return gradient(product, parameters) if product.requires_grad else tuple(map(torch.zeros_like, first))
-
-        return derivative
-
-    given = (model, weights, batches, loss, closure, batch_norm)
-    with model.register_forward_hook(soften), _twice_differentiable(model):
-        mean_gradient = mean_over_examples(gradient, *given)
-        curvature = mean_over_examples(hessian_times(mean_gradient), *given)
-    scores = torch._foreach_mul(curvature, [weight.detach() for weight in weights.values()])
-    return normalised(dict(zip(weights, scores)), model, signed=True)
+    softened = objective.repeatable(temperature=temperature)
+    with _twice_differentiable(objective.model):
+        curvature = softened.hessian_times(softened.gradient())
+    weights = objective.weights
+    return {name: product * weights[name] for name, product in curvature.items()}
 
 
+@from_objective
 def synflow(
-    model: nn.Module, batches: Any, loss: Loss | None = None, *, closure: Closure | None = None, biases: bool = True,
-    where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
-    sparsity: Sparsity = None, rounds: int = SYNFLOW_ROUNDS,
+    objective: Objective, *, sparsity: Sparsity = None, rounds: int = SYNFLOW_ROUNDS
 ) -> Scores:
-    r"""Synaptic flow: the share of each connection in what flows from the inputs to the outputs; without data.
+    r"""Synaptic flow: the share of each connection in what flows through, without data.
 
-    .. math:: s = |w| \odot \frac{\partial R}{\partial |w|}, \qquad R = \mathbf{1}^\top f_{|w|}(\mathbf{1}),
+    .. math:: s = |w| \odot \frac{\partial R}{\partial |w|},
+              \qquad R = \mathbf{1}^\top f_{|w|}(\mathbf{1}),
 
-    where f with the absolute values of all parameters gets an input of ones, and R sums its outputs. Pruned connections
-    stay pruned. In double precision, since R grows and shrinks with every layer; normalisation layers are left out (in
-    a fresh network they do nothing in evaluation mode). In a chain without biases, as one whose biases start at 0, the
-    scores of every layer sum to the same: that is what keeps small steps from emptying a layer.
+    where f with the absolute values of all parameters gets an input of ones, and R sums its
+    outputs. Pruned connections stay pruned. In double precision, since R grows and shrinks with
+    every layer; normalisation layers are left out (in a fresh network they do nothing in evaluation
+    mode), and so are a softmax, log-softmax, sigmoid or tanh at the very end. In a chain without
+    biases, as one whose biases start at 0, the scores of every layer sum to the same: that is what
+    keeps small steps from emptying a layer.
 
     Args:
         batches: as for ``saliency.snip``, or one tensor of inputs. Only the inputs' shape is used.
-        sparsity: the share that will be removed, in [0, 1), or a dict of layer → share, as for ``masking.keep_top``.
-        rounds: how often it scores. (Once is not SynFlow: it leaves empty layers, as the others do.)
-        loss, closure, batch_norm, generator: not used.
+        sparsity: the share that will be removed, in [0, 1), or a dict of layer → share, as for
+            ``masking.keep_top``.
+        rounds: how often it scores. (Once is not SynFlow: it leaves empty layers, as the others
+            do.)
 
     Returns:
-        as ``saliency.snip``, but in float64, of the last round. Pruned connections are just below 0 and all alike, so
-        that a mask from the lowest scores would mean nothing.
+        as ``saliency.snip``, but in float64, of the last round. Pruned connections are just below 0
+        and all alike, so that a mask from the lowest scores would mean nothing.
 
     Raises:
-        ValueError: no sparsity, or one out of range; inputs that are not floating-point; an output that is no tensor.
+        ValueError: no sparsity, or one out of range; inputs that are not floating-point; an output
+            that is no tensor, or that shrinks where a weight of the last layer grows.
         FloatingPointError: R is not finite.
 
     Cost: ``rounds`` passes forward and back with a single example.
-    Source: Tanaka, Kunin, Yamins, Ganguli: Pruning neural networks without any data by iteratively conserving synaptic
-    flow (NeurIPS 2020), algorithm 1.
+    Source: Tanaka, Kunin, Yamins, Ganguli: Pruning neural networks without any data by iteratively
+    conserving synaptic flow (NeurIPS 2020), algorithm 1.
     """
-    ones = _ones(batches)
-    probe, weights = own_copy(model, to_prune(model, biases=biases, where=where), torch.float64)
-    for parent in list(probe.modules()):
-        for name, child in list(parent.named_children()):
-            if is_norm(child):
-                setattr(parent, name, nn.Identity())
+    ones = _ones(objective.batches)
+    probe = objective.copy(torch.float64)
     with torch.no_grad():
-        for parameter in probe.parameters():
+        for parameter in probe.model.parameters():
             parameter.abs_()
-
-    def flow() -> Scores:
-        def total_output(network, inputs):
-            outputs = network(inputs)
-            if not torch.is_tensor(outputs):
-                raise ValueError(f"SynFlow sums the outputs, but they are {type(outputs).__name__}, not a tensor")
-            return outputs.sum()
-
-        slopes = mean_over_examples(gradient, probe, weights, ones, None, total_output, "eval")
-        return _products(weights, slopes)
-
-    return _in_rounds(flow, probe, weights, sparsity, rounds)
+    for module in probe.model.modules():
+        if is_norm(module):  # in its place, since others may look at its attributes
+            module.forward = _same  # type: ignore[method-assign]
+    return _in_rounds(Flow(probe.model, probe.parameters, ones), sparsity, rounds)
 
 
+@from_objective
 def iterative_snip(
-    model: nn.Module, batches: Any, loss: Loss | None = None, *, closure: Closure | None = None, biases: bool = True,
-    where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
-    sparsity: Sparsity = None, rounds: int = SNIP_ROUNDS,
+    objective: Objective, *, sparsity: Sparsity = None, rounds: int = SNIP_ROUNDS
 ) -> Scores:
     """SNIP in small steps: the pruned network is scored again; what is pruned stays pruned.
 
     Args:
-        batches: see ``saliency.snip``. All are used in every round (the authors' code draws a new one each time).
-        sparsity: the share that will be removed, in [0, 1), or a dict of layer → share, as for ``masking.keep_top``.
+        batches: see ``saliency.snip``. All are used in every round (the authors' code draws a new
+            one each time).
+        sparsity: the share that will be removed, in [0, 1), or a dict of layer → share, as for
+            ``masking.keep_top``.
         rounds: how often it scores; with 1 it is ``saliency.snip``.
 
     Returns:
-        as ``saliency.snip``, of the last round (or of the last in which the loss reacted to anything). Pruned
-        connections are just below 0 and all alike, so that a mask from the lowest scores would mean nothing.
+        as ``saliency.snip``, of the last round (or of the last in which the loss reacted to
+        anything). Pruned connections are just below 0 and all alike, so that a mask from the lowest
+        scores would mean nothing.
 
     Raises:
-        ValueError: no sparsity, or one out of range; and what ``saliency.snip`` raises.
+        ValueError: no sparsity, or one out of range; a model that cannot be copied; and what
+            ``saliency.snip`` raises.
 
     Cost: ``rounds`` passes forward and back.
-    Source: de Jorge, Sanyal, Behl, Torr, Rogez, Dokania: Progressive Skeletonization (ICLR 2021), algorithm 1.
+    Source: de Jorge, Sanyal, Behl, Torr, Rogez, Dokania: Progressive Skeletonization (ICLR 2021),
+    algorithm 1.
     """
-    weights = to_prune(model, biases=biases, where=where)
-    return _sensitivity_in_rounds(model, weights, batches, loss, closure, batch_norm, sparsity, rounds, False)
+    return _in_rounds(objective.repeatable().copy(), sparsity, rounds)
 
 
-def force(
-    model: nn.Module, batches: Any, loss: Loss | None = None, *, closure: Closure | None = None, biases: bool = True,
-    where: Where | None = None, batch_norm: str = "eval", generator: torch.Generator | None = None,
-    sparsity: Sparsity = None, rounds: int = SNIP_ROUNDS,
-) -> Scores:
-    """Foresight connection sensitivity: as ``iterative_snip``, but pruned connections may come back.
+@from_objective
+def force(objective: Objective, *, sparsity: Sparsity = None, rounds: int = SNIP_ROUNDS) -> Scores:
+    """Foresight connection sensitivity: ``iterative_snip``, but what is pruned may come back.
 
-    The gradient is that of the pruned network, the weights are those of the dense one. So a pruned connection has a
-    score, too: how much the loss would react if it came back.
+    The gradient is that of the pruned network, the weights are those of the dense one. So a pruned
+    connection has a score, too: how much the loss would react if it came back.
 
-    Arguments, errors and cost as for ``iterative_snip``. Returns the scores of the last round, none below 0.
-    Source: de Jorge et al. (ICLR 2021), algorithm 1.
+    Arguments, errors and cost as for ``iterative_snip``. Returns the scores of the last round, none
+    below 0. Source: de Jorge et al. (ICLR 2021), algorithm 1.
     """
-    weights = to_prune(model, biases=biases, where=where)
-    return _sensitivity_in_rounds(model, weights, batches, loss, closure, batch_norm, sparsity, rounds, True)
+    return _in_rounds(objective.repeatable().copy(), sparsity, rounds, come_back=True)
 
 
-def _sensitivity_in_rounds(
-    model: nn.Module, weights: Weights, batches: Any, loss: Loss | None, closure: Closure | None, batch_norm: str,
-    sparsity: Sparsity, rounds: int, come_back: bool,
+@from_objective
+def erk(
+    objective: Objective, *, sparsity: Sparsity = None, generator: torch.Generator | None = None
 ) -> Scores:
-    """Connection sensitivity, round by round: of the pruned weights, or of the dense ones if they may come back."""
-    network, weights = own_copy(*in_float32(model, weights))
-    batches = _repeatable(batches)
-    dense = {name: weight.detach().clone() for name, weight in weights.items()}
+    """Random masks with the densities of ``densities.erk``: scores of which the highest keep just
+    these.
 
-    def sensitivity() -> Scores:
-        gradients = mean_over_examples(gradient, network, weights, batches, loss, closure, batch_norm)
-        return _products(dense if come_back else weights, gradients)
+    Args:
+        sparsity: the share that will be removed, in [0, 1).
+        generator: a CPU ``torch.Generator``; by default a new one seeded with 0.
 
-    return _in_rounds(sensitivity, network, weights, sparsity, rounds, come_back)
+    Returns:
+        as ``saliency.snip``, in float64. Scores for another sparsity than the given one mean
+        nothing.
+
+    Raises:
+        ValueError: no sparsity, or one out of range; nothing to prune.
+    """
+    return _random_within("erk", objective, sparsity, generator)
+
+
+@from_objective
+def smart_ratio(
+    objective: Objective, *, sparsity: Sparsity = None, generator: torch.Generator | None = None
+) -> Scores:
+    """Random masks with the densities of ``densities.smart_ratio``; otherwise as ``erk``."""
+    return _random_within("smart-ratio", objective, sparsity, generator)
+
+
+# --- rounds -------------------------------------------------------------------------------------
 
 
 def _in_rounds(
-    score: Callable[[], Scores], network: nn.Module, weights: Weights, sparsity: Sparsity, rounds: int,
-    come_back: bool = False,
+    objective: Objective, sparsity: Sparsity, rounds: int, come_back: bool = False
 ) -> Scores:
-    """The scores of the last of several rounds; between them the weights are pruned, in place, by those so far."""
-    if sparsity is None:
-        raise ValueError("an iterative criterion prunes step by step: pass sparsity=, the share to remove in the end")
-    for share in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
-        kept_count(1, share)  # raises ValueError
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; an iterative criterion scores at least once")
-    dense = {name: weight.detach().clone() for name, weight in weights.items()}
-    scores = normalised(score(), network)
+    """The connection sensitivity of the last of several rounds.
+
+    Args:
+        objective: on a copy of the model, whose weights are pruned in place after each round, by
+            its scores.
+        come_back: score the dense weights by the gradient of the pruned network, instead of the
+            pruned weights.
+    """
+    _check_rounds(sparsity, rounds)
+    weights = objective.weights
+    dense = {name: weight.clone() for name, weight in weights.items()}
+
+    def sensitivity() -> Scores:
+        slopes = objective.gradient()
+        scored = dense if come_back else weights
+        return {name: (slope * scored[name]).abs_() for name, slope in slopes.items()}
+
+    scores = normalised(sensitivity(), objective.model)
     for done in range(1, rounds):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EmptyLayerWarning)  # who makes the last cut gets the warning
+            # Who makes the last cut gets the warning.
+            warnings.simplefilter("ignore", EmptyLayerWarning)
             masks = keep_top(scores, _by_then(sparsity, done / rounds))
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(dense[name] * masks[name])
-        found = score()
-        if not any(one.any() for one in found.values()):
+        for name, weight in weights.items():
+            weight.copy_(dense[name] * masks[name])
+        latest = sensitivity()
+        if not any(score.any() for score in latest.values()):
             return scores  # nothing passes any more: the round before decides
-        scores = normalised(found, network)
+        scores = normalised(latest, objective.model)
         if not come_back:
-            for name, one in scores.items():  # below all others: a survivor may well score 0
-                one.masked_fill_(~masks[name], -torch.finfo(one.dtype).tiny)
+            for name, score in scores.items():  # below all others: a survivor may well score 0
+                score.masked_fill_(~masks[name], -torch.finfo(score.dtype).tiny)
     return scores
+
+
+def _check_rounds(sparsity: Sparsity, rounds: int) -> None:
+    if sparsity is None:
+        raise ValueError(
+            "an iterative criterion prunes step by step: pass sparsity=, "
+            "the share to remove in the end"
+        )
+    for share in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
+        kept_count(1, share)  # raises ValueError
+    if not isinstance(rounds, Integral) or rounds < 1:
+        raise ValueError(
+            f"rounds is {rounds!r}; an iterative criterion scores at least once, "
+            "a whole number of times"
+        )
 
 
 def _by_then(sparsity: Any, share: float) -> Any:
     """The sparsity after a share of the rounds, where what is kept decays exponentially."""
     if isinstance(sparsity, Mapping):
-        return {layer: _by_then(one, share) for layer, one in sparsity.items()}
+        return {layer: _by_then(removed, share) for layer, removed in sparsity.items()}
     return 1 - (1 - sparsity) ** share
 
 
-def _products(weights: Mapping[str, Tensor], gradients: Tensors) -> Scores:
-    """|w ⊙ ∂L/∂w|"""
-    products = torch._foreach_mul(gradients, [weight.detach() for weight in weights.values()])
-    torch._foreach_abs_(products)
-    return dict(zip(weights, products))
+def _random_within(
+    name: str, objective: Objective, sparsity: Sparsity, generator: torch.Generator | None
+) -> Scores:
+    """Above 2 for what is kept, at most 1 for the rest, in random order within each layer."""
+    if sparsity is None or isinstance(sparsity, Mapping):
+        raise ValueError(
+            f"{name} derives the layers' densities from one share to remove: pass it as sparsity="
+        )
+    layers = densities.layers_of(objective.parameters)
+    counts = densities.COUNTS[name](layers, sparsity)
+    ranks = densities.random_ranks(layers, cpu_generator(generator))
+    scores = {}
+    for layer, count in zip(layers.values(), counts):
+        for parameter in layer:
+            places = ranks[parameter]
+            score = 1 - places.double() / densities.size_of(layer)
+            scores[parameter] = score + 2.0 * (places < count)
+    return {parameter: scores[parameter] for parameter in objective.parameters}
 
 
-def _repeatable(batches: Any) -> Any:
-    """Batches that can be gone through more than once."""
-    return list(batches) if isinstance(batches, Iterator) else batches
+def _same(inputs: Tensor, *_: Any, **__: Any) -> Tensor:
+    return inputs
 
 
 def _ones(batches: Any) -> Tensor:
@@ -258,13 +274,16 @@ def _ones(batches: Any) -> Tensor:
     batch = batches if single else next(iter(batches), None)
     inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     if not torch.is_tensor(inputs) or not inputs.dim() or not inputs.is_floating_point():
-        raise ValueError("SynFlow feeds ones of the inputs' shape: pass (inputs, targets), inputs of floats")
+        raise ValueError(
+            "SynFlow feeds ones of the inputs' shape: pass (inputs, targets), inputs of floats"
+        )
     return torch.ones_like(inputs[:1], dtype=torch.float64)
 
 
 @contextlib.contextmanager
 def _twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Without the kernels that have no second derivative: fused attention, and cuDNN's of recurrent layers."""
+    """Without the kernels that have no second derivative: fused attention, cuDNN's recurrence."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext():
+    without_cudnn = cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
+    with sdpa_kernel(SDPBackend.MATH), without_cudnn:
         yield

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 import snipkit
-from snipkit import data, masking, models, saliency, scoring, training
+from snipkit import data, masking, models, scoring, training
 from snipkit.recipe import Recipe
 from snipkit.study import checkpoints
 from snipkit.study.stacking import train_stack
@@ -72,12 +72,12 @@ def test_the_mode_notices_a_tensor_on_another_device(pretended):
         network()(torch.zeros(2, 1, 28, 28))
 
 
-@pytest.mark.parametrize("criterion", saliency.CRITERIA)
+@pytest.mark.parametrize("criterion", snipkit.CRITERIA)
 def test_scores_and_masks_are_on_the_models_device(pretended, criterion):
     model, sample = network(), data.sample(dataset().train, 10, torch.Generator().manual_seed(0))
     assert devices(sample) == {DEVICE}
-    if saliency.PASSES[criterion] > 2:
-        criterion = partial(saliency.CRITERIA[criterion], sparsity=0.5, rounds=3)
+    if snipkit.PASSES[criterion] > 2:
+        criterion = partial(snipkit.CRITERIA[criterion], rounds=3)
     masks = snipkit.prune(model, [sample, sample], 0.5, criterion, batch_norm="train")
     assert devices(masks.values()) == {DEVICE}
     shuffled = masking.shuffle(masks, torch.Generator().manual_seed(0))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny import QUICK, quick
 
-from snipkit import controls, data, ladder, masking, saliency, training
+import snipkit
+from snipkit import controls, data, densities, masking, saliency, training
 from snipkit.recipe import Recipe
 from snipkit.study import checkpoints, experiment, records
 from snipkit.study.runs import LABELS, Run, pruning
@@ -102,7 +103,7 @@ def seen(monkeypatch):
         return training.Outcome(5.0, 4.0, 0.3, [1.0], [50.0])
 
     monkeypatch.setattr(training, "train", train)
-    monkeypatch.setitem(saliency.CRITERIA, "snip", score)
+    monkeypatch.setitem(snipkit.CRITERIA, "snip", score)
 
     def look(**changes):
         found.clear()
@@ -204,7 +205,7 @@ def test_the_controls_are_made_from_the_mask_of_the_layer_counts(layer_counts):
     dataset = experiment.load(run)
     model = experiment.build(run, "lecun", run.seeds()["scoring_init"])
     scores = saliency.snip(model, experiment.scoring_batches(run, dataset))
-    shares = 0.9 if layer_counts == "own" else ladder.layer_sparsities(model, 0.9, layer_counts)
+    shares = 0.9 if layer_counts == "own" else densities.DENSITIES[layer_counts](model, 0.9)
     masks = masking.keep_top(scores, shares)
     assert equal(experiment.find_masks(run, dataset), masks)
     for ablation, control in {"live-units": controls.keep_live_units, "misaligned": controls.misalign}.items():
@@ -222,7 +223,7 @@ def test_twins_have_the_gradient_of_the_scored_network_and_the_weights_of_anothe
     fresh = experiment.build(run, "lecun", seeds["criterion"])
     generator = torch.Generator().manual_seed(seeds["criterion"])
     scores = controls.TWINS[criterion](gradients, dict(fresh.named_parameters()), generator)
-    expected = masking.keep_top(scores, ladder.layer_sparsities(fresh, 0.9, "uniform"))
+    expected = masking.keep_top(scores, densities.uniform(fresh, 0.9))
     assert equal(experiment.find_masks(run, dataset), expected)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from snipkit import masking, models, saliency
+from snipkit import densities, masking, models, saliency
 from snipkit.ladder import TRIALS, _rewired
 
 SHAPES = [(1,), (7,), (1, 1), (1, 6), (2, 2), (5, 8), (9, 3), (4, 3, 2, 2), (6, 1, 3, 3), (3, 4, 5)]
@@ -270,7 +270,7 @@ def test_random_masks_follow_the_generator(name):
 @pytest.mark.parametrize("name, sparsity", [("lenet-300-100", 0.98), ("mlp-1d", 0.8), ("resnet-20", 0.98)])
 def test_scores_can_be_ranked_within_layers_of_given_counts(kind, name, sparsity):
     model = models.build(name)
-    masks = masking.keep_top(saliency.random(model), masking.layer_sparsities(model, sparsity, kind))
+    masks = masking.keep_top(saliency.random(model), densities.DENSITIES[kind](model, sparsity))
     reference = masking.erk(model, sparsity, seeded())
     totals, kept = {}, {}
     for key, mask in masks.items():
@@ -282,11 +282,3 @@ def test_scores_can_be_ranked_within_layers_of_given_counts(kind, name, sparsity
         as_erk = sum(int(mask.sum()) for key, mask in reference.items() if key.rpartition(".")[0] == layer)
         expected = as_erk if kind == "erk" else (1 - sparsity) * totals[layer]
         assert abs(count - expected) < (1 if kind == "uniform" else 0.5), layer
-
-
-def test_layer_counts_that_cannot_be_are_refused():
-    model = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 1))
-    with pytest.raises(ValueError, match="1 would keep none of its 101 parameters: prune less"):
-        masking.layer_sparsities(model, 0.9995, "uniform")
-    with pytest.raises(ValueError, match="unknown layer counts 'own'; known: uniform, erk"):
-        masking.layer_sparsities(model, 0.9, "own")

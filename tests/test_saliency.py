@@ -1,7 +1,10 @@
 """Laws 1 to 4 of connection sensitivity, and what a criterion must not do."""
 
 import copy
+import inspect
 import math
+import threading
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 import snipkit
-from snipkit import masking, models, saliency, scoring
+from snipkit import BATCH_NORM_MODES, CRITERIA, masking, models, saliency, scoring
 
 
 def derivatives(model, batch, eps):
@@ -38,6 +41,13 @@ def relative_error(scores, reference):
         ((scores[n] - r.abs() / total).abs().max() / scores[n].max().clamp_min(1e-30)).item()
         for n, r in reference.items()
     )
+
+
+def scores_of(criterion, model, batches, sparsity, **options):
+    """The scores by any criterion, told the sparsity if it asks for it."""
+    if "sparsity" in inspect.signature(CRITERIA[criterion]).parameters:
+        options["sparsity"] = sparsity
+    return CRITERIA[criterion](model, batches, **options)
 
 
 def test_a_ten_weight_network_by_hand():
@@ -105,7 +115,7 @@ def narrow(name):
     return model, (torch.randn(6, *shape, generator=generator).double(), torch.arange(6) % 10)
 
 
-@pytest.mark.parametrize("mode", saliency.BATCH_NORM_MODES)
+@pytest.mark.parametrize("mode", BATCH_NORM_MODES)
 @pytest.mark.parametrize("name", models.MODELS)
 def test_law_1_for_every_network_of_the_paper(name, mode):
     """Against an explicit c."""
@@ -157,9 +167,9 @@ def test_law_4_many_batches_are_the_one_large_batch(small, criterion):
     """Labels of -100 count for nothing, so that batches of one size differ in weight."""
     model, (inputs, targets) = small
     for targets in (targets, torch.where(torch.arange(8) < 3, -100, targets)):
-        whole = saliency.CRITERIA[criterion](model, (inputs, targets))
+        whole = CRITERIA[criterion](model, (inputs, targets))
         for sizes in ([4, 4], [2, 2, 2, 2] if targets[0] >= 0 else [4, 2, 2], [5, 3]):
-            parts = saliency.CRITERIA[criterion](model, zip(inputs.split(sizes), targets.split(sizes)))
+            parts = CRITERIA[criterion](model, zip(inputs.split(sizes), targets.split(sizes)))
             for name in whole:
                 torch.testing.assert_close(parts[name], whole[name], rtol=1e-9, atol=1e-15)
 
@@ -172,8 +182,8 @@ def test_summing_absolute_values_would_be_another_criterion(small):
     assert any(not torch.allclose((separate[0][n] + separate[1][n]) / 2, whole[n], rtol=1e-3) for n in whole)
 
 
-@pytest.mark.parametrize("criterion", saliency.CRITERIA)
-@pytest.mark.parametrize("mode", saliency.BATCH_NORM_MODES)
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("mode", BATCH_NORM_MODES)
 def test_the_model_is_left_as_it_was(small, criterion, mode):
     model, batch = small
     model.train()
@@ -181,7 +191,7 @@ def test_the_model_is_left_as_it_was(small, criterion, mode):
     (model(batch[0]).sum()).backward()
     before = copy.deepcopy({**model.state_dict(), **{n: p.grad for n, p in model.named_parameters()}})
     state = torch.get_rng_state()
-    scores = saliency.CRITERIA[criterion](model, batch, batch_norm=mode, sparsity=0.9)
+    scores = scores_of(criterion, model, batch, 0.9, batch_norm=mode)
     after = {**model.state_dict(), **{n: p.grad for n, p in model.named_parameters()}}
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [module.training for module in model] == [True, True, True, False, True, True, True, True]
@@ -202,7 +212,7 @@ def test_the_three_rankings_of_one_gradient(small):
         ("signed-gradient", lambda p: p.grad),
         ("snip", lambda p: (p.detach() * p.grad).abs()),
     ):
-        scores = saliency.CRITERIA[criterion](model, (inputs, targets))
+        scores = CRITERIA[criterion](model, (inputs, targets))
         by_hand = {name: expected(p) for name, p in model.named_parameters() if name in scores}
         total = sum(value.abs().sum() for value in by_hand.values())
         assert all(torch.allclose(scores[name], by_hand[name] / total, rtol=1e-9) for name in scores)
@@ -288,7 +298,7 @@ def test_a_loss_that_is_not_finite_is_named(small):
 def test_dropout_is_off_in_every_mode(small):
     model, batch = small
     dropping = nn.Sequential(*model[:7], nn.Dropout(0.5), model[7])
-    for mode in saliency.BATCH_NORM_MODES:
+    for mode in BATCH_NORM_MODES:
         scores = saliency.snip(model, batch, batch_norm=mode).values()
         assert all(map(torch.equal, saliency.snip(dropping, batch, batch_norm=mode).values(), scores))
 
@@ -343,7 +353,7 @@ def test_nothing_to_score():
     with pytest.raises(ValueError, match="every score is zero.*all zero, so that nothing passes: 1.weight: initialise"):
         saliency.snip(model, (torch.ones(2, 3), labels))
     with pytest.raises(ValueError, match="unknown criterion 'snap'; known: snip, magnitude, random"):
-        saliency.criterion("snap")
+        snipkit.prune(model, (torch.ones(2, 3), labels), 0.5, "snap")
 
 
 # --- any loss, any batch --------------------------------------------------------------------------------------------
@@ -378,8 +388,8 @@ def test_batches_of_a_closure_weigh_the_same_whatever_their_size(small):
     model, (inputs, targets) = small
     uneven = [(inputs[:6], targets[:6]), (inputs[6:], targets[6:])]
     found = saliency.signed_gradient(model, uneven, closure=lambda m, b: cross_entropy(m(b[0]), b[1]))
-    apart = [scoring.gradients_of(model, pair, None, None, True, None, "eval")[1] for pair in uneven]
-    means = [(one + other) / 2 for one, other in zip(*apart)]
+    apart = [scoring.Objective(model, masking.prunable(model), pair).gradient() for pair in uneven]
+    means = [(apart[0][name] + apart[1][name]) / 2 for name in found]
     total = sum(mean.abs().sum() for mean in means)
     assert all(torch.allclose(score, mean / total, rtol=1e-9) for score, mean in zip(found.values(), means))
 
@@ -403,8 +413,8 @@ def test_labels_are_checked_for_cross_entropy_alone(small):
         saliency.snip(model, (inputs, torch.where(targets == 1, -100, targets)), loss)
         saliency.snip(model, (inputs, torch.softmax(torch.randn(8, 3).double(), 1)), loss)  # probabilities
     with pytest.raises(ValueError, match="labels from -1 to 2"):
-        saliency.check_labels(torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2))  # a label a pixel
-    saliency.check_labels(torch.tensor([-100]), torch.zeros(1, 3))
+        scoring.check_labels(torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2))  # a label a pixel
+    scoring.check_labels(torch.tensor([-100]), torch.zeros(1, 3))
 
 
 def test_models_with_outputs_of_any_kind(small):
@@ -423,21 +433,326 @@ def test_models_with_outputs_of_any_kind(small):
     with pytest.raises(ValueError, match="cross-entropy of dict, not of a tensor: pass loss= or closure="):
         saliency.snip(Wrapped(), (inputs, targets))
     halves = [(inputs[:5], targets[:5]), (inputs[5:], targets[5:])]
-    with pytest.raises(ValueError, match="no mean over the batch"):
-        criterion = nn.CrossEntropyLoss(reduction="sum")
-        criterion.forward, plain = lambda outputs, t: plain(outputs["out"], t), criterion.forward
-        saliency.snip(Wrapped(), halves, criterion)
+    parts = saliency.snip(Wrapped(), halves, lambda outputs, t: cross_entropy(outputs["out"], t))
+    assert all(torch.allclose(parts[name], found[name], rtol=1e-9, atol=0) for name in found)
 
 
-def test_a_loss_that_sums_is_refused_where_batches_differ_in_size(small):
+WEIGHTS = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)  # of three classes
+
+
+class Subclass(nn.CrossEntropyLoss):
+    pass
+
+
+def one_hot(targets):
+    return torch.nn.functional.one_hot(targets.clamp(min=0), 3).double()
+
+
+LOSSES = {
+    "cross-entropy": cross_entropy,
+    "ignored": partial(cross_entropy, ignore_index=2),
+    "ignored, a class": Subclass(ignore_index=2),
+    "ignored, smoothed": nn.CrossEntropyLoss(ignore_index=2, label_smoothing=0.1),
+    "ignored, log-likelihood": lambda o, t: nn.NLLLoss(ignore_index=2)(o.log_softmax(1), t),
+    "weighted": nn.CrossEntropyLoss(weight=WEIGHTS),
+    "weighted, ignored": lambda o, t: cross_entropy(o, t, WEIGHTS, ignore_index=2),
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+    "sum, ignored": partial(cross_entropy, ignore_index=2, reduction="sum"),
+    "squares": lambda o, t: (o - one_hot(t)).square().mean(),
+    "root of the mean square": lambda o, t: (o - one_hot(t)).square().mean().sqrt(),
+    "multi-margin": nn.MultiMarginLoss(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_batches_weigh_as_in_the_loss_of_all_examples_at_once(small, name):
+    """Law 4 for a loss that is no plain mean over examples. A batch may consist of what it ignores."""
+    model, (inputs, _) = small
+    loss, targets = LOSSES[name], torch.tensor([0, 1, 2, 2, 2, 1, 0, 2])
+    model.eval()
+    weights = masking.prunable(model)
+    gradients = torch.autograd.grad(loss(model(inputs), targets), list(weights.values()))
+    by_hand = {name: (w * g).abs().detach() for (name, w), g in zip(weights.items(), gradients)}
+    for order in (range(8), [3, 4, 0, 1, 2, 5, 6, 7]):
+        order = list(order)
+        pairs = list(zip(inputs[order].split([2, 2, 1, 3]), targets[order].split([2, 2, 1, 3])))
+        assert relative_error(saliency.snip(model, pairs, loss), by_hand) < 1e-9
+
+
+def test_a_loss_that_compares_examples_is_refused_but_for_one_batch(small):
     model, (inputs, targets) = small
-    whole = saliency.snip(model, (inputs, targets))
-    for loss in (nn.CrossEntropyLoss(reduction="sum"), lambda o, t: cross_entropy(o, t, reduction="sum")):
-        assert equal(saliency.snip(model, (inputs, targets), loss), whole)
-        assert equal(saliency.snip(model, zip(inputs.split(4), targets.split(4)), loss), whole)
-        with pytest.raises(ValueError, match="no mean over the batch, and batches differ in size"):
-            saliency.snip(model, zip(inputs.split(5), targets.split(5)), loss)
-    assert equal(saliency.snip(model, zip(inputs.split(5), targets.split(5)), nn.CrossEntropyLoss()), whole)
+
+    def contrast(outputs, targets):
+        return torch.cdist(outputs, outputs)[targets[:, None] == targets].mean()
+
+    assert saliency.snip(model, (inputs, targets), contrast)
+    pairs = list(zip(inputs.split(4), targets.split(4)))
+    for loss in (contrast, lambda o, t: cross_entropy(o - o.mean(0), t), lambda o, t: o[0].square().sum()):
+        with pytest.raises(ValueError, match="the loss is no mean over the batch: that of two batches joined"):
+            saliency.snip(model, pairs, loss)
+    with pytest.raises(FloatingPointError, match="the loss on the scoring batch is nan"):
+        saliency.snip(model, pairs, lambda o, t: cross_entropy(o, t) * (math.nan if t[0] else 1))
+
+
+def test_a_closure_can_say_what_a_batch_weighs(small):
+    model, (inputs, targets) = small
+    uneven = [(inputs[:6], targets[:6]), (inputs[6:], targets[6:])]
+    scores = saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), len(b[1])))
+    assert equal(scores, saliency.snip(model, (inputs, targets)))
+    scores = saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), int(len(b[1]) == 6)))
+    assert equal(scores, saliency.snip(model, uneven[0]))
+    with pytest.raises(ValueError, match="a pair whose second part is Tensor: it is the weight of the batch"):
+        saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), m(b[0])))  # loss and outputs
+
+
+# --- what users' models do ------------------------------------------------------------------------------------------
+
+
+class Keeping(nn.Module):
+    """It keeps an activation, as is done for pictures of attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, x):
+        self.features = {"hidden": [self.model[:2](x)]}
+        return self.model[2](self.features["hidden"][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_model_that_keeps_an_activation_is_scored(criterion, dtype):
+    torch.manual_seed(0)
+    model, batch = Keeping().to(dtype), (torch.randn(12, 8), torch.arange(12) % 3)
+    fresh = scores_of(criterion, model, batch, 0.5)
+    model(batch[0].to(dtype))
+    features = model.features["hidden"][0]
+    scores = scores_of(criterion, model, batch, 0.5)
+    assert all(torch.equal(scores[name], fresh[name]) for name in fresh)
+    assert not features.is_leaf
+
+
+def test_what_cannot_be_copied_is_named():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
+    model[1].lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"cannot be copied, .*: attribute lock of 1, a lock"):
+        snipkit.prune(model, (torch.randn(3, 8), torch.arange(3)), 0.5, "force")
+
+
+class Hidden(nn.Module):
+    """One hidden layer, whose activation goes through a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.a, self.b = function, nn.Linear(8, 64), nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.b(self.function(torch.relu(self.a(x))))
+
+
+def hidden(function):
+    torch.manual_seed(0)
+    return Hidden(function), (torch.randn(20, 8), torch.arange(20) % 3)
+
+
+def self_attention(x):
+    rows = x.view(20, 4, 16)
+    return torch.nn.functional.scaled_dot_product_attention(rows, rows, rows, None, DROP["attention"]).flatten(1)
+
+
+DROP = {"attention": 0.5}
+F = torch.nn.functional
+
+
+@pytest.mark.parametrize(
+    "dropout",
+    [
+        F.dropout, F.dropout1d, F.alpha_dropout, F.feature_alpha_dropout, nn.Dropout(0.5),
+        lambda x: F.dropout2d(x[:, :, None, None])[:, :, 0, 0], lambda x: torch.dropout(x, 0.5, True),
+        lambda x: F.dropout(input=x, p=0.5, training=True),
+    ],
+)
+def test_dropout_is_off_however_it_is_called(dropout):
+    model, batch = hidden(dropout)
+    plain, _ = hidden(lambda x: x)
+    assert equal(saliency.snip(model, batch), saliency.snip(plain, batch))
+    closure = saliency.snip(model, batch, closure=lambda m, b: cross_entropy(m.train()(b[0]), b[1]))
+    assert equal(closure, saliency.snip(plain, batch))
+
+
+def test_dropout_of_attention_is_off(monkeypatch):
+    model, batch = hidden(self_attention)
+    dropping = saliency.snip(model, batch)
+    monkeypatch.setitem(DROP, "attention", 0.0)
+    assert equal(dropping, saliency.snip(model, batch))
+    attention = nn.MultiheadAttention(64, 2, dropout=0.5)
+    model, batch = hidden(lambda x: attention(x, x, x)[0])
+    model.attention = attention.train()
+    dropping = saliency.snip(model, batch, closure=lambda m, b: cross_entropy(m.train()(b[0]), b[1]))
+    assert equal(dropping, saliency.snip(model, batch))
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda x: x + torch.randn_like(x), lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)),
+        lambda x: F.gumbel_softmax(x), lambda x: F.rrelu(x - 1, training=True),
+    ],
+)
+def test_a_model_that_draws_noise_gets_the_same_in_every_call(noise):
+    model, batch = hidden(noise)
+    state = torch.get_rng_state()
+    first = saliency.snip(model, batch)
+    torch.rand(1)
+    assert equal(first, saliency.snip(model, batch))
+    torch.set_rng_state(state)
+    saliency.snip(model, batch)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_model_that_gives_its_losses_in_training_mode_only():
+    """As torchvision's detectors do. Batch norm stays as it was told, and nothing is left changed."""
+
+    class Detector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+
+        def forward(self, x, targets):
+            return {"loss": cross_entropy(self.layers(x), targets)} if self.training else [self.layers(x)]
+
+    torch.manual_seed(0)
+    model, batch = Detector(), (torch.randn(20, 8), torch.arange(20) % 3)
+    state = copy.deepcopy(model.state_dict())
+    for mode in BATCH_NORM_MODES:
+        expected = saliency.snip(model.layers, batch, batch_norm=mode)
+        for closure in (lambda m, b: m(*b)["loss"], lambda m, b: sum(m.train()(*b).values())):
+            scores = saliency.snip(model, [batch, batch], closure=closure, batch_norm=mode)
+            assert all(torch.equal(scores[f"layers.{name}"], score) for name, score in expected.items())
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    with pytest.raises(AttributeError, match="no attribute 'value'"):  # the closure's own mistake
+        saliency.snip(model, [batch], closure=lambda m, b: m(*b).value())
+
+
+def test_buffers_are_left_as_they_were():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+            self.register_buffer("calls", torch.zeros(1))
+            self.register_buffer("mean", torch.zeros(8))
+            self.register_buffer("shared", torch.ones(1).expand(5))
+            self.register_buffer("graph", torch.eye(3).to_sparse())
+
+        def forward(self, x):
+            self.calls += 1
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+            return self.layer(x) @ self.graph
+
+    model = Counting()
+    saliency.snip(model, (torch.randn(20, 8), torch.arange(20) % 3))
+    assert not model.calls.any() and not model.mean.any()
+
+
+def test_a_model_that_gives_more_in_training_mode_is_scored_in_evaluation_mode():
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return (self.layer(x), x) if self.training else self.layer(x)
+
+    model, batch = Auxiliary().train(), (torch.randn(20, 8), torch.arange(20) % 3)
+    assert saliency.snip(model, batch)["layer.weight"].any() and model.training
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_default_device_and_type_do_not_matter(criterion):
+    model, batch = hidden(torch.tanh)
+    expected = scores_of(criterion, model, batch, 0.5)
+    try:
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float64)
+        scores = scores_of(criterion, model, batch, 0.5)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(scores[name], expected[name]) for name in expected)
+
+
+def clip(gradient):
+    return gradient.clamp(-0.001, 0.001)
+
+
+def hook_parameters(model):
+    return [parameter.register_hook(clip) for parameter in model.parameters()]
+
+
+def hook_modules(model):
+    after = model.b.register_full_backward_hook(lambda _, inputs, __: tuple(map(clip, inputs)))
+    return [after, model.b.register_full_backward_pre_hook(lambda _, outputs: tuple(map(clip, outputs)))]
+
+
+def hook_activations(model):
+    model.function = lambda x: x.register_hook(clip) and x
+    return []
+
+
+@pytest.mark.parametrize("hook", [hook_parameters, hook_modules, hook_activations])
+@pytest.mark.parametrize("criterion", ["snip", "grasp", "force"])
+def test_hooks_on_gradients_change_no_score(criterion, hook):
+    model, batch = hidden(lambda x: x)
+    expected = scores_of(criterion, model, batch, 0.5)
+    handles = hook(model)
+    scores = scores_of(criterion, model, batch, 0.5)
+    assert all(torch.equal(scores[name], expected[name]) for name in expected)
+    unhooked, _ = hidden(lambda x: x)
+    cross_entropy(unhooked(batch[0]), batch[1]).backward()
+    cross_entropy(model(batch[0]), batch[1]).backward()
+    assert not torch.allclose(model.a.weight.grad, unhooked.a.weight.grad)  # in training they still run
+    for handle in handles:
+        handle.remove()
+    assert not model.a.weight._backward_hooks and not model.a._backward_hooks and not model.b._backward_pre_hooks
+
+
+def test_a_closure_that_calls_backward_leaves_no_gradient_behind(small):
+    model, (inputs, targets) = small
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    with pytest.raises(ValueError, match="one number in a tensor"):
+        saliency.snip(model, inputs, closure=lambda m, x: cross_entropy(m(x), targets).backward())
+    assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight)) and model[5].weight.grad is None
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m, b: saliency.snip(m, b, sparsity=0.9), "snip has no option sparsity; it takes loss, closure,"),
+        (lambda m, b: saliency.random(m, rounds=2), "random has no option rounds; it takes .*, generator$"),
+        (lambda m, b: saliency.magnitude(m, closure=1), "closure is 1: it is a function of"),
+        (lambda m, b: saliency.magnitude(m, b, "mse"), "loss is 'mse': it is a function of"),
+        (lambda m, b: saliency.snip(m, b, nn.CrossEntropyLoss), "loss is <class .*CrossEntropyLoss'>: it is a func"),
+        (lambda m, b: saliency.random(m, generator=0), "generator is 0: pass torch.Generator"),
+        (lambda m, b: snipkit.prune(m, b, 0.5, "erk", generator=0), "generator is 0: pass torch.Generator"),
+        (lambda m, b: snipkit.prune(m, b, 0.5, rounds=2), "snip has no option rounds"),
+        (lambda m, b: snipkit.prune(m, b, 0.5, where="0"), r"where is '0': it is a function of \(name, module\)"),
+        (lambda m, b: snipkit.prune(m, b, 0.5, where=nn.Linear), r"write lambda .*: isinstance\(module, Linear\)"),
+        (lambda m, b: snipkit.prune(m, b, 0.5, where=lambda name: True), r"where cannot be called with \(name, mod"),
+        (lambda m, b: snipkit.prune(m, b, keep=3, where=nn.Linear), "where is <class"),
+        (lambda m, b: snipkit.prune(m, b, 0.5, nn.Linear), r"criterion is <class .*: pass a name \(snip, magnitude"),
+        (lambda m, b: snipkit.prune(b, m, 0.5), "model is of type tuple, not a torch.nn.Module"),
+    ],
+)
+def test_wrong_words_get_one_sentence_that_names_the_argument(small, call, message):
+    with pytest.raises(TypeError, match=message):
+        call(*small)
+
+
+def test_a_batch_norm_mode_is_checked_even_where_it_does_not_matter(small):
+    with pytest.raises(ValueError, match="unknown batch_norm mode 'nonsense'; known: eval, train"):
+        saliency.magnitude(small[0], batch_norm="nonsense")
 
 
 def test_recurrent_layers_are_scored_in_the_mode_that_cudnn_can_differentiate():
@@ -478,17 +793,16 @@ def test_one_gradient_for_two_parameters_is_not_scaled_twice():
         torch.testing.assert_close(scores["weight_a"], whole["weight_a"])
 
 
-@pytest.mark.parametrize("criterion", saliency.CRITERIA)
+@pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_scores_what_the_caller_says(small, criterion):
     model, batch = small
-    scores = saliency.CRITERIA[criterion](
-        model, batch, biases=False, where=lambda name, module: isinstance(module, nn.Linear), sparsity=0.5
+    scores = scores_of(
+        criterion, model, batch, 0.5, biases=False, where=lambda name, module: isinstance(module, nn.Linear)
     )
     assert list(scores) == ["5.weight", "7.weight"]
     narrow = copy.deepcopy(model).to(torch.bfloat16)  # scored on a copy, whose modules are others
-    found = saliency.CRITERIA[criterion](
-        narrow, [part.float() for part in batch[:1]] + [batch[1]], where=lambda _, module: module is narrow[5],
-        sparsity=0.5,
+    found = scores_of(
+        criterion, narrow, (batch[0].float(), batch[1]), 0.5, where=lambda _, module: module is narrow[5]
     )
     assert list(found) == ["5.weight", "5.bias"]
 
@@ -538,3 +852,60 @@ def test_a_criterion_can_be_a_function(small):
     assert torch.equal(draw[0]["5.weight"], draw[1]["5.weight"]) and not torch.equal(
         draw[0]["5.weight"], draw[2]["5.weight"]
     )
+
+
+def test_a_criterion_of_ones_own_is_written_on_the_objective(small):
+    model, batch = small
+
+    @snipkit.from_objective
+    def squared(objective, *, power=2):
+        """(w ∂L/∂w)²"""
+        weights = objective.weights
+        return {name: (weights[name] * slope).abs() ** power for name, slope in objective.gradient().items()}
+
+    snip = saliency.snip(model, batch, biases=False)
+    total = sum((score**2).sum() for score in snip.values())
+    scores = squared(model, batch, biases=False)
+    assert equal(scores, {name: score**2 / total for name, score in snip.items()})
+    assert equal(squared(model, batch, biases=False, power=1), snip)
+    masks = snipkit.prune(copy.deepcopy(model), batch, 0.5, squared)
+    expected = snipkit.prune(copy.deepcopy(model), batch, 0.5)
+    assert all(torch.equal(masks[name], expected[name]) for name in expected)
+    with pytest.raises(TypeError, match="squared has no option sparsity"):
+        squared(model, batch, sparsity=0.5)
+
+
+def test_score_gives_what_prune_ranks_by(small):
+    model, batch = small
+    assert equal(snipkit.score(model, batch), saliency.snip(model, batch))
+    scores = snipkit.score(model, batch, "force", sparsity=0.5, rounds=3, biases=False)
+    masks = snipkit.prune(copy.deepcopy(model), batch, 0.5, "force", rounds=3, biases=False)
+    assert all(torch.equal(mask, masks[name]) for name, mask in masking.keep_top(scores, 0.5).items())
+    by_partial = snipkit.prune(model, batch, 0.5, partial(CRITERIA["force"], rounds=3), biases=False)
+    assert all(torch.equal(by_partial[name], masks[name]) for name in masks)
+
+
+def test_a_criterion_that_was_told_the_sparsity_is_not_told_again(small):
+    model, batch = small
+    told = []
+
+    def watching(network, batches, sparsity=None):
+        told.append(sparsity)
+        return {"5.weight": network[5].weight.detach()}
+
+    snipkit.prune(model, batch, 0.25, watching)
+    snipkit.prune(model, batch, 0.25, partial(watching, sparsity=0.5))
+    assert told == [0.25, 0.5]
+
+
+def test_names_of_earlier_versions_say_what_to_write(small):
+    for name, advice in saliency.MOVED.items():
+        with pytest.warns(DeprecationWarning, match=f"saliency.{name}: write snipkit") as caught:
+            moved = getattr(saliency, name)
+        assert str(caught[0].message).endswith(advice) and caught[0].filename == __file__
+        if name != "criterion":
+            assert moved is eval(advice)
+        else:
+            assert moved("force") is CRITERIA["force"]
+    with pytest.raises(AttributeError, match="no attribute 'forze'"):
+        saliency.forze  # noqa: B018

@@ -1,6 +1,5 @@
 """What a mask is worth when a network is used: multiply-adds left, and seconds as it is, compacted, and in CSR."""
 
-import copy
 from collections.abc import Sequence
 
 import pandas as pd
@@ -10,6 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from snipkit._attach import bare_copy
 from snipkit.beyond._channels import Channels
 from snipkit.beyond._reach import Reach
 from snipkit.beyond._tape import in_evaluation, record
@@ -37,7 +37,7 @@ def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
     Args:
         inputs: one batch; only its shape, device and kind are used.
     """
-    folded = copy.deepcopy(model).eval()
+    folded = bare_copy(model).eval()
     modules_of_results, layers_read = {}, []
 
     def note(module, arguments, result):
@@ -93,7 +93,7 @@ def for_inference(model: nn.Module, masks: Masks, inputs: Tensor) -> nn.Module:
 
     Args and errors: see ``paths.compact``.
     """
-    masked = copy.deepcopy(model)
+    masked = bare_copy(model)
     apply_(masked, masks)
     folded, masks = _without_constants(fold_batch_norm(masked, inputs), masks, inputs)
     small, small_masks = compact(folded, masks, inputs)
@@ -104,7 +104,7 @@ def for_inference(model: nn.Module, masks: Masks, inputs: Tensor) -> nn.Module:
 @torch.no_grad()
 def _without_constants(model, masks, inputs):
     """A copy and masks for it, in which no layer reads a constant that its bias can stand for. It is masked before."""
-    changed, masks = copy.deepcopy(model), {name: mask.clone() for name, mask in masks.items()}
+    changed, masks = bare_copy(model), {name: mask.clone() for name, mask in masks.items()}
     tape = record(changed, inputs)
     weights = {}
     for parameter in changed.parameters():
@@ -145,7 +145,7 @@ def in_csr(model: nn.Module, masks: Masks) -> nn.Module:
     Convolutions gather their windows first (``im2col``); those with groups, or of a class with a forward pass of its
     own (``SameConv2d``), stay dense. Only for inference, with torch's own kernels.
     """
-    sparse = copy.deepcopy(model).eval()
+    sparse = bare_copy(model).eval()
     apply_(sparse, masks)
     for module in list(sparse.modules()):
         plain = type(module) is nn.Linear or type(module).forward is nn.Conv2d.forward
@@ -202,7 +202,7 @@ def latencies(
         columns ``batch``, ``network``, ``multiply-adds`` (of one example; none for CSR), ``milliseconds``,
         ``times as fast`` (as the masked one).
     """
-    masked = copy.deepcopy(model).eval()
+    masked = bare_copy(model).eval()
     apply_(masked, masks)
     networks = {
         "masked": masked,

@@ -1,11 +1,11 @@
 """Paths of kept connections from the inputs to the outputs: the effective part of a mask, and a smaller network."""
 
-import copy
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from snipkit._attach import bare_copy
 from snipkit.beyond._channels import Channels
 from snipkit.beyond._reach import Reach
 from snipkit.beyond._tape import record
@@ -136,7 +136,7 @@ class _Smaller:
 
     def of(self, model):
         """A smaller copy of the network, or of a copy of it."""
-        small = copy.deepcopy(model)
+        small = bare_copy(model)
         parameters = {}
         for name, values in _by_name(small).items():
             original = self.names[name]
@@ -201,7 +201,7 @@ def _check(model, masks, smaller, small_masks, inputs):
     Biases and normalisation layers get random values for it, since at the start they hide what is wrong.
     """
     generator = torch.Generator().manual_seed(0)
-    whole = copy.deepcopy(model).eval()
+    whole = bare_copy(model).eval()
     for module in whole.modules():
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             if tensor.is_floating_point() and (is_norm(module) or tensor.dim() == 1):

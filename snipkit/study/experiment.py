@@ -1,6 +1,7 @@
 """Carrying out one run, or a stack of them: load, score, mask, train, record."""
 
 import dataclasses
+import inspect
 import json
 import time
 import warnings
@@ -10,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from snipkit import controls, data, ladder, masking, models, saliency, training
+import snipkit
+from snipkit import controls, data, densities, masking, models, training
 from snipkit.study import datasets, provenance
 from snipkit.study.checkpoints import Checkpoint
 from snipkit.study.records import Record
@@ -101,7 +103,7 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
     else:
         sparsity = run.sparsity
         if run.layer_counts != "own":
-            sparsity = ladder.layer_sparsities(model, sparsity, run.layer_counts, biases=run.biases)
+            sparsity = densities.DENSITIES[run.layer_counts](model, sparsity, biases=run.biases)
         scores = _scores(run, _pretrained(run, device) if run.pretrained else model, dataset, device)
         masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(scores, sparsity)
     generator = torch.Generator().manual_seed(seeds["ablation"])
@@ -126,14 +128,15 @@ def _scores(run, model, dataset, device):
     seed = run.seeds()["criterion"]
     generator = torch.Generator().manual_seed(seed)
     twin = controls.TWINS.get(run.criterion)
-    score = saliency.criterion("gradient" if twin else run.criterion)
-    scores = score(
+    criterion = snipkit.CRITERIA["gradient" if twin else run.criterion]
+    options = {"generator": generator, "sparsity": run.sparsity}
+    taken = inspect.signature(criterion).parameters
+    scores = criterion(
         model,
         scoring_batches(run, dataset),
         biases=run.biases,
         batch_norm=run.batch_norm,
-        generator=generator,
-        sparsity=run.sparsity,
+        **{name: value for name, value in options.items() if name in taken},
     )
     if not twin:
         return scores

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from snipkit import data, masking, models, saliency
+import snipkit
+from snipkit import data, masking, models
 from snipkit.study import datasets, registration
 
 PICTURED = 0.9  # sparsity of the masks of figures 2 and 5
@@ -84,7 +85,7 @@ def _scores(name, label, criterion, draw, inverted=False):
         part = dataclasses.replace(part, pixels=255 - part.pixels, mean=(1 - part.mean[0],))
     images = part.take(torch.nonzero(part.labels == label).flatten())
     batch = data.sample(images, IMAGES, torch.Generator().manual_seed(1000 * draw + label))
-    return saliency.CRITERIA[criterion](_network(draw), batch)
+    return snipkit.CRITERIA[criterion](_network(draw), batch)
 
 
 def _picture(scores, sparsity):

@@ -22,7 +22,8 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from snipkit import controls, ladder, masking, models, saliency
+import snipkit
+from snipkit import controls, masking, models
 from snipkit.data import AUGMENTATIONS, SAMPLING
 from snipkit.recipe import Recipe
 from snipkit.study.datasets import SHAPES
@@ -32,7 +33,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 SHUFFLES = ("shuffle", "shuffle-inputs", "shuffle-outputs", "shuffle-units", "shuffle-channels")
 ABLATIONS = ("none", *SHUFFLES, "relabel", "invert", "live-units", "misaligned")
-LAYER_COUNTS = ("own", *ladder.LAYER_COUNTS)
+LAYER_COUNTS = ("own", "uniform", "erk")  # the latter are in ``densities``
 #: what ranks all connections at once, so that its scores can be ranked within layers, too
 ONE_SHOT = ("snip", "magnitude", "random", "gradient", "signed-gradient", "grasp", *controls.TWINS)
 LABELS = ("true", "random")
@@ -110,7 +111,7 @@ class Run:
         recipe: how it is trained: a ``Recipe``, its fields as a dict, or a name in ``RECIPES``.
         data, model: names in ``datasets.SHAPES`` and ``models.MODELS``.
         options: the network's own switches (``models.build``).
-        criterion: a name in ``saliency.CRITERIA``, in ``masking.LAYERWISE`` (random masks) or in ``controls.TWINS``
+        criterion: a name in ``snipkit.CRITERIA`` or in ``controls.TWINS``
             (the gradient of the scored network, with the weights of another draw); "dense": no pruning.
         sparsity: share of the prunable parameters removed; 0 with "dense" and only then.
         ablation: "none"; "shuffle" permutes the mask within each layer, "shuffle-inputs", "-outputs" and "-units" keep
@@ -132,7 +133,7 @@ class Run:
         biases, batch_norm: see ``saliency.snip``.
         train_size, test_size: use only so many images (None: all), for lessons and laptops.
         layer_counts: how many connections each layer keeps. "own": as many as the ranking of the whole network gives
-            it; "uniform" or "erk": as many as ``ladder.layer_sparsities`` says, the best of each layer.
+            it; "uniform" or "erk": as many as ``densities`` says, the best of each layer.
         scoring_biases: "zero", as the study's initialisers leave them; or "random": the network that is scored has
             biases drawn by its initialiser, as TensorFlow does that for a vector (fan-in and fan-out are its length).
             With ``same_draw`` they are trained, too.
@@ -148,7 +149,7 @@ class Run:
     model: Literal[tuple(models.MODELS)] = "lenet-300-100"  # type: ignore[valid-type]
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     criterion: Literal[  # type: ignore[valid-type]
-        "dense", *saliency.CRITERIA, *masking.LAYERWISE, *controls.TWINS
+        "dense", *snipkit.CRITERIA, *controls.TWINS
     ] = "dense"
     sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ablation: Literal[ABLATIONS] = "none"  # type: ignore[valid-type]
@@ -163,7 +164,7 @@ class Run:
     scoring_labels: Literal[LABELS] = "true"  # type: ignore[valid-type]
     train_labels: Literal[LABELS] = "true"  # type: ignore[valid-type]
     biases: bool = True
-    batch_norm: Literal[saliency.BATCH_NORM_MODES] = "eval"  # type: ignore[valid-type]
+    batch_norm: Literal[snipkit.BATCH_NORM_MODES] = "eval"  # type: ignore[valid-type]
     train_size: PositiveInt | None = None
     test_size: PositiveInt | None = None
     pretrained: bool = False
