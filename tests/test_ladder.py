@@ -229,7 +229,7 @@ def test_random_masks_keep_exactly_the_count(name, widths, sparsity, biases):
     assert len(masks) == len(layers) * (1 + biases)
 
 
-def densities(masks):
+def densities_of(masks):
     return [float(mask.float().mean()) for mask in masks.values()]
 
 

@@ -10,6 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from snipkit._attach import suspended
+
 EXAMPLES = 2  # in the batch of a recording: with a single one, ``squeeze()`` would drop the batch
 
 
@@ -110,7 +112,7 @@ def record(model: nn.Module, inputs: Tensor) -> Tape:
         EXAMPLES, *inputs.shape[1:], dtype=(dtypes or [inputs.dtype])[0], device=inputs.device
     )
     recorder = _Recorder()
-    with torch.no_grad(), in_evaluation(model), _without_fused_attention(), recorder:
+    with torch.no_grad(), in_evaluation(model), suspended(), _without_fused_attention(), recorder:
         outputs = model(ones)
     _refuse_partial_assignments(recorder.calls)
     tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
