@@ -343,8 +343,8 @@ METHOD = [
 STUDY = [
     "paths", "unpacking", "_torchvision", "official", "mirrors", "sources", "datasets", "paper",
     "runs", "registration", "facts", "judging", "pictures", "checkpoints", "stacking", "provenance",
-    "records", "registered", "experiment", "executors", "scheduler", "estimate", "statistics", "figures", "verdicts", "notebooks",
-    "progress", "__main__",
+    "records", "registered", "experiment", "executors", "scheduler", "estimate", "statistics",
+    "figures", "verdicts", "notebooks", "progress", "__main__",
 ]  # fmt: skip
 ORDER = [*METHOD, *(f"study.{name}" for name in STUDY)]
 
