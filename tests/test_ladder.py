@@ -245,10 +245,10 @@ def test_erk_densities_by_hand():
 def test_smart_ratio_densities_by_hand():
     """Four layers of 100: 20, 12, 6 parts, and 0.3 of the last."""
     model = nn.Sequential(*(nn.Linear(10, 10, bias=False) for _ in range(4)))
-    assert densities(masking.smart_ratio(model, 1 - 68 / 400, seeded())) == pytest.approx([0.20, 0.12, 0.06, 0.3])
+    assert densities_of(masking.smart_ratio(model, 1 - 68 / 400, seeded())) == pytest.approx([0.20, 0.12, 0.06, 0.3])
     # 210 for the first three: 20 parts of 38 would be 111 of the first 100, so 110 are shared 12 to 6.
-    assert densities(masking.smart_ratio(model, 1 - 240 / 400, seeded())) == pytest.approx([1, 0.73, 0.37, 0.3])
-    assert densities(masking.smart_ratio(model, 0.05, seeded())) == pytest.approx([1, 1, 1, 0.8])
+    assert densities_of(masking.smart_ratio(model, 1 - 240 / 400, seeded())) == pytest.approx([1, 0.73, 0.37, 0.3])
+    assert densities_of(masking.smart_ratio(model, 0.05, seeded())) == pytest.approx([1, 1, 1, 0.8])
     with pytest.raises(ValueError, match="keeps 30 parameters of the last layer, but all are 20: prune less"):
         masking.smart_ratio(model, 0.95, seeded())
 

@@ -333,8 +333,9 @@ METHOD = [
 ]
 STUDY = [
     "paths", "unpacking", "_torchvision", "official", "mirrors", "sources", "datasets", "paper",
-    "runs", "checkpoints", "stacking", "provenance", "records",
-    "experiment", "executors", "worker", "scheduler", "ladder_runs", "estimate", "statistics", "figures", "verdicts", "notebooks",
+    "runs", "registration", "facts", "judging", "pictures", "checkpoints", "stacking", "provenance",
+    "records", "registered", "experiment", "executors", "worker", "scheduler", "ladder_runs",
+    "estimate", "statistics", "figures", "report", "verdicts", "replication", "notebooks",
     "progress", "__main__",
 ]  # fmt: skip
 ORDER = [*METHOD, *(f"study.{name}" for name in STUDY)]
