@@ -390,3 +390,16 @@ def test_figures_are_drawn_from_the_records_alone(toy, command, instead, monkeyp
         "toy", "laptop"
     )
     assert ROOT != paths.home() == toy
+
+
+def test_a_driver_alone_makes_no_gpu(tmp_path):
+    """The default of `make paper` asks torch, too: a CPU-only build would need weeks for `paper`."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU 0\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment = ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for name in ("PROFILE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of a `make` around the tests
+        environment.pop(name, None)
+    command = ["make", "help", f"PY={sys.executable}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    profile = "paper" if executors.on_gpu() else "laptop"
+    assert f"(profile here: {profile})" in done.stdout, done
