@@ -26,11 +26,11 @@ def home(tmp_path_factory, worker_id):
         yield folder
 
 
-def errors(found, **fields):
+def errors(recorded, **fields):
     """The test errors of the records whose runs have these fields."""
     return [
         record.outcome.test_error
-        for record in found.values()
+        for record in recorded.values()
         if record.outcome
         and all(getattr(record.run, name) == value for name, value in fields.items())
     ]
@@ -52,13 +52,15 @@ def test_a_notebook_from_nothing(name, home):
         for cell in page.cells
         for name in re.findall(r'figures\.save\(fig, "(\w+)"', cell.source)
     }
-    assert pictures and any((paths.figures("lesson") / f"{one}.png").exists() for one in saved)
+    assert pictures and any(
+        (paths.figures("lesson") / f"{picture}.png").exists() for picture in saved
+    )
     if not (runs := notebooks.grid(name, "lesson")):
         return
-    found = records.read(paths.results("lesson"))
-    assert {run.id for run in runs} <= found.keys()  # all that was planned was done
+    recorded = records.read(paths.results("lesson"))
+    assert {run.id for run in runs} <= recorded.keys()  # all that was planned was done
     for run in runs:
-        kept = found[run.id].kept.values()
+        kept = recorded[run.id].kept.values()
         if kept:
             assert sum(k for k, _ in kept) == kept_count(
                 sum(total for _, total in kept), run.sparsity
@@ -71,7 +73,7 @@ def test_a_notebook_from_nothing(name, home):
         scoring_batch=100,
         recipe=runs[0].recipe,
     )
-    snip, random = (errors(found, criterion=criterion, **of) for criterion in ("snip", "random"))
+    snip, random = (errors(recorded, criterion=criterion, **of) for criterion in ("snip", "random"))
     if snip and random:
         assert sum(snip) / len(snip) + 10 < sum(random) / len(random)
     if (

@@ -53,21 +53,21 @@ def instead(monkeypatch):
     monkeypatch.setattr(experiment, "execute", lambda run, *_: record(run))
 
 
-def refused(said, message, code=1):
-    assert said[0] == code and re.fullmatch(rf"error: .*{message}.*\n", said[2]), said
+def refused(result, message, code=1):
+    assert result[0] == code and re.fullmatch(rf"error: .*{message}.*\n", result[2]), result
 
 
 def test_the_version_and_the_help_come_without_torch():
     code = "import sys; from snipkit.study.__main__ import main\ntry: main()\nfinally: assert 'torch' not in "
     code += "sys.modules"
-    said = [
+    result = [
         subprocess.run(
             [sys.executable, "-c", code, word], env=ENVIRONMENT, capture_output=True, text=True
         )
         for word in ("--version", "--help")
     ]
-    assert [one.returncode for one in said] == [0, 0], said
-    assert said[0].stdout == f"snipkit {snipkit.__version__}\n" and "train" in said[1].stdout
+    assert [one.returncode for one in result] == [0, 0], result
+    assert result[0].stdout == f"snipkit {snipkit.__version__}\n" and "train" in result[1].stdout
 
 
 def test_train_says_what_there_is_to_do_does_it_and_has_nothing_left(toy, command, instead):
@@ -230,8 +230,8 @@ def test_a_wrong_profile_file_is_named_with_its_key(toy, command, text, message)
         path.unlink()
     else:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    said = command("train")
-    refused(said, message)
+    result = command("train")
+    refused(result, message)
 
 
 def test_whole_numbers_are_numbers_and_none_stands_for_anything(toy):
@@ -288,11 +288,11 @@ def test_what_cannot_be_had_is_left_out_but_mnist(toy, command, tmp_path, monkey
 def test_a_folder_of_results_that_is_a_file(toy, command, instead):
     (toy / "results").write_text("a file where the folder should be")
     code, _, err = command("train")
-    said = err.splitlines()[-1]
+    result = err.splitlines()[-1]
     assert (
         code == 1
-        and said.startswith("error: ")
-        and said.endswith("change that and run again to carry on")
+        and result.startswith("error: ")
+        and result.endswith("change that and run again to carry on")
     )
 
 
@@ -363,8 +363,8 @@ def test_the_report_says_what_is_planned_and_on_record(toy, command):
             records.append(toy / "results" / folder / "toy.jsonl", record(run, provenance=origin))
     code, _, err = command("report")
     text = (toy / "REPLICATION.md").read_text()
-    said = "2 runs on record (2 MNIST), 1 of them on a GPU, the others in at least 1 core-hours."
-    assert code == 0 and said in text, err
+    result = "2 runs on record (2 MNIST), 1 of them on a GPU, the others in at least 1 core-hours."
+    assert code == 0 and result in text, err
     assert re.search(r"\| toy +\| +3 +\| +2 +\| +\| +\|", text), text[-400:]
 
 
@@ -378,3 +378,16 @@ def test_figures_are_drawn_from_the_records_alone(toy, command, instead, monkeyp
         "toy", "laptop"
     )
     assert ROOT != paths.home() == toy
+
+
+def test_a_driver_alone_makes_no_gpu(tmp_path):
+    """The default of `make paper` asks torch, too: a CPU-only build would need weeks for `paper`."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU 0\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment = ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for name in ("PROFILE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of a `make` around the tests
+        environment.pop(name, None)
+    command = ["make", "help", f"PY={sys.executable}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    profile = "paper" if executors.on_gpu() else "laptop"
+    assert f"(profile here: {profile})" in done.stdout, done

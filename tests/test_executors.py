@@ -32,18 +32,22 @@ def test_how_many_runs_go_on_at_a_time(monkeypatch):
 
 
 def test_versions_are_compared():
-    ours = executors._versions()
+    of_this_process = executors._versions()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        executors.compare({"the scheduler": ours, "the worker tcp://b:1": dict(ours)})
+        executors.compare(
+            {"the scheduler": of_this_process, "the worker tcp://b:1": dict(of_this_process)}
+        )
     with pytest.warns(
         UserWarning, match="^the worker b has torch 1.0, not .*: results will differ"
     ):
-        executors.compare({"the worker b": ours | {"torch": "1.0"}})
+        executors.compare({"the worker b": of_this_process | {"torch": "1.0"}})
     with pytest.raises(
         RuntimeError, match="^the scheduler has other code of snipkit .*: install the same"
     ):
-        executors.compare({"the scheduler": ours | {"code": "123"}, "the worker b": ours})
+        executors.compare(
+            {"the scheduler": of_this_process | {"code": "123"}, "the worker b": of_this_process}
+        )
 
 
 def test_the_code_of_a_worker_is_all_of_the_package(tmp_path, monkeypatch):
@@ -94,13 +98,13 @@ def test_the_last_of_several_users_puts_the_threads_back():
 
 
 def test_one_signal_is_collected_the_second_interrupts():
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt), executors.caught_signals() as caught:
         os.kill(os.getpid(), signal.SIGTERM)
         assert caught == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGINT)
     assert caught == [signal.SIGTERM, signal.SIGINT]
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_an_ignored_signal_stays_ignored_and_other_threads_catch_none():
@@ -136,9 +140,9 @@ def test_a_training_in_a_thread_is_stopped_with_its_state():
 def test_the_cost_of_a_run_is_taken_from_the_records_of_such_a_machine(monkeypatch):
     measured = []
     monkeypatch.setattr(estimate, "_measure", lambda run: measured.append(run) or 100.0)
-    here, run = provenance.name("cpu"), quick()
+    machine, run = provenance.name("cpu"), quick()
 
-    def on_record(seconds, device=here, run=run, **changes):
+    def on_record(seconds, device=machine, run=run, **changes):
         return record(run, **{"provenance": {"seconds": seconds, "device": device}} | changes)
 
     done = [on_record(seconds) for seconds in (1.0, 2.0, 9.0)]
@@ -148,18 +152,18 @@ def test_the_cost_of_a_run_is_taken_from_the_records_of_such_a_machine(monkeypat
         on_record(80.0, outcome=None, diverged="nan"),
     ]
     done += [
-        on_record(0.1, provenance={"seconds": 0.1, "device": here, "resumed": True}),
+        on_record(0.1, provenance={"seconds": 0.1, "device": machine, "resumed": True}),
         record(run),
     ]
     done += [on_record(50.0, run=quick(recipe=Recipe(steps=6)))]
-    wanted = [
+    runs = [
         quick(seed=7),
         quick(seed=8, criterion="snip", sparsity=0.9),
         quick(test_size=50),
         quick(model="gru-s"),
     ]
-    found = estimate.seconds(wanted, dict(enumerate(done)))
-    assert list(found.values()) == [2.0, 2.0, 100.0, 100.0] and measured == wanted[2:]
+    estimated = estimate.seconds(runs, dict(enumerate(done)))
+    assert list(estimated.values()) == [2.0, 2.0, 100.0, 100.0] and measured == runs[2:]
 
 
 def test_the_cost_of_a_new_run_is_measured(monkeypatch):

@@ -56,7 +56,9 @@ def test_a_cell_of_a_table(values, text):
 def runs(**errors):
     """A table of runs of one model at 90 % sparsity, from method → seed → error."""
     rows = [
-        (method, seed, error) for method, some in errors.items() for seed, error in some.items()
+        (method, seed, error)
+        for method, by_seed in errors.items()
+        for seed, error in by_seed.items()
     ]
     return pd.DataFrame(rows, columns=["method", "seed", "test_error"]).assign(
         model="lenet-300-100", sparsity=0.9

@@ -198,7 +198,7 @@ def test_the_regression_can_fail(tmp_path):
     done = subprocess.run(
         [sys.executable, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
     )
-    said = done.stdout
-    assert re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", said, re.MULTILINE) == [
+    output = done.stdout
+    assert re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", output, re.MULTILINE) == [
         ("PASSED", "right"), ("FAILED", "number"), ("FAILED", "stripped"), ("FAILED", "text")
-    ], said  # fmt: skip
+    ], output  # fmt: skip

@@ -25,9 +25,9 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     diverged = record(quick(seed=1), outcome=None, diverged="the loss is nan")
     for one in (real, diverged):
         records.append(tmp_path / "new" / "a.jsonl", one)
-    found = records.read(tmp_path / "new")
-    assert list(found) == [real.run.id, diverged.run.id] and found[diverged.id] == diverged
-    back = found[real.id]
+    recorded = records.read(tmp_path / "new")
+    assert list(recorded) == [real.run.id, diverged.run.id] and recorded[diverged.id] == diverged
+    back = recorded[real.id]
     assert dataclasses.replace(back, outcome=real.outcome) == real
     assert back.outcome.test_error == real.outcome.test_error
     assert back.outcome.train_loss == [float(f"{loss:.4g}") for loss in real.outcome.train_loss]
@@ -96,11 +96,11 @@ def test_a_line_that_is_not_a_record_is_named_skipped_and_left_alone(tmp_path, l
     path.write_bytes(whole + line)  # without its end
     with pytest.warns(UserWarning) as caught:
         assert list(records.read(tmp_path)) == [good[0].id]
-    (said,) = [str(one.message) for one in caught]
+    (message,) = [str(one.message) for one in caught]
     assert re.fullmatch(
-        rf".*a.jsonl, line 2 is not a record \(.*{BAD[line]}.*\): skipped; .*", said
+        rf".*a.jsonl, line 2 is not a record \(.*{BAD[line]}.*\): skipped; .*", message
     )
-    assert len(said) < 500
+    assert len(message) < 500
     records.append(path, good[1])
     assert path.read_bytes() == whole + line + b"\n" + good[1].to_line().encode() + b"\n"
 

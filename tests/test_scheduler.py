@@ -41,15 +41,15 @@ def done(monkeypatch):
 def test_runs_are_done_once_in_their_order_and_put_on_record(tmp_path):
     runs = [quick(), quick(criterion="snip", sparsity=0.95), quick(), quick(seed=1)]
     table = carry_on(runs, tmp_path / "results" / "a.jsonl")
-    wanted = [runs[0].id, runs[1].id, runs[3].id]
-    assert list(table.id) == ids(tmp_path / "results") == wanted and list(table.method) == [
+    expected_ids = [runs[0].id, runs[1].id, runs[3].id]
+    assert list(table.id) == ids(tmp_path / "results") == expected_ids and list(table.method) == [
         "dense",
         "snip",
         "dense",
     ]
-    found = records.read(tmp_path / "results")
-    assert [found[name].outcome.test_error for name in wanted] == list(table.test_error)
-    assert all(found[name].provenance["commit"] == provenance.commit() for name in wanted)
+    recorded = records.read(tmp_path / "results")
+    assert [recorded[name].outcome.test_error for name in expected_ids] == list(table.test_error)
+    assert all(recorded[name].provenance["commit"] == provenance.commit() for name in expected_ids)
     assert not list((tmp_path / "results" / "checkpoints").iterdir())  # claims would pile up
 
 
@@ -283,11 +283,11 @@ def test_room_made_in_time_loses_nothing(tmp_path, monkeypatch):
     runs, real, calls = [quick(seed=seed) for seed in range(5)], records.append, []
     monkeypatch.setattr(experiment, "execute", lambda run, *_: time.sleep(0.1) or record(run))
 
-    def append(results, one):
-        calls.append(one.id)
+    def append(results, item):
+        calls.append(item.id)
         if len(calls) == 1:
             raise RuntimeError("the disk is full")
-        real(results, one)
+        real(results, item)
 
     monkeypatch.setattr(records, "append", append)
     assert len(carry_on(runs, tmp_path / "a.jsonl")) == 5 and sorted(ids(tmp_path)) == sorted(
@@ -344,9 +344,9 @@ def gpu(monkeypatch):
 def test_on_a_gpu_runs_that_go_together_are_trained_together(tmp_path, gpu):
     runs = [*(quick(seed=seed, **SNIP) for seed in range(3)), quick(model="gru-s")]
     table = scheduler.run_all(runs, tmp_path / "a.jsonl")
-    found = records.read(tmp_path)
+    recorded = records.read(tmp_path)
     assert list(table.seed) == [0, 1, 2, 0] and len(ids(tmp_path)) == 4
-    assert [found[run.id].provenance.get("stack") for run in runs] == [3, 3, 3, None]
+    assert [recorded[run.id].provenance.get("stack") for run in runs] == [3, 3, 3, None]
 
 
 def test_a_stack_that_fails_is_done_one_by_one(tmp_path, gpu, monkeypatch):
@@ -355,7 +355,7 @@ def test_a_stack_that_fails_is_done_one_by_one(tmp_path, gpu, monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert len(scheduler.run_all(mixed, tmp_path / "a.jsonl")) == 2
-    assert any("2 runs could not be trained together" in str(one.message) for one in caught)
+    assert any("2 runs could not be trained together" in str(item.message) for item in caught)
 
 
 def test_the_state_of_a_run_that_is_on_record_is_deleted(tmp_path, done):

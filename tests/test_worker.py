@@ -55,8 +55,8 @@ def test_a_checkpoint_of_another_training_is_put_aside(tmp_path):
     with pytest.warns(
         UserWarning, match="It was renamed to .*a.pt.stale, and the training starts anew"
     ):
-        (found,) = work(quick(), path)
-    assert found.outcome == experiment.execute(quick()).outcome and not path.exists()
+        (finished,) = work(quick(), path)
+    assert finished.outcome == experiment.execute(quick()).outcome and not path.exists()
     assert (tmp_path / "a.pt.stale").read_bytes() == b"what is this?"
 
 
@@ -72,9 +72,9 @@ def test_a_worker_without_the_data_says_where_and_what(tmp_path, monkeypatch):
         monkeypatch.setitem(sources.SOURCES, name, dataclasses.replace(source, fetchers={}))
     with pytest.raises(sources.DataError) as caught:
         work(quick(data="fashion-mnist"), tmp_path / "a.pt")
-    said = str(caught.value)
-    assert said.startswith(f"on {socket.gethostname()}: fashion-mnist: the data set is not here")
-    assert f"Put the files {', '.join(sources.IDX_FILES)}" in said and str(tmp_path) in said
+    message = str(caught.value)
+    assert message.startswith(f"on {socket.gethostname()}: fashion-mnist: the data set is not here")
+    assert f"Put the files {', '.join(sources.IDX_FILES)}" in message and str(tmp_path) in message
 
 
 def test_torchs_threads_are_put_back(tmp_path, monkeypatch):
@@ -97,6 +97,6 @@ def test_a_stack_cut_off_by_the_deadline_carries_on(tmp_path):
     with pytest.raises(checkpoints.Interrupted):
         experiment.execute_stack(runs, "cpu", checkpoints.Checkpoint(path, deadline=0.0))
     plain = [dataclasses.asdict(run) for run in runs]
-    found = worker.execute_group(plain, provenance.code(), str(path), None)
-    assert [one.outcome for one in found] == [one.outcome for one in whole] and not path.exists()
-    assert all(one.provenance["resumed"] for one in found)
+    finished = worker.execute_group(plain, provenance.code(), str(path), None)
+    assert [one.outcome for one in finished] == [one.outcome for one in whole] and not path.exists()
+    assert all(one.provenance["resumed"] for one in finished)
