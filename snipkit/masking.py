@@ -3,6 +3,7 @@
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
 
+import importlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snipkit.export import Masks, apply_, attach, from_torch_prune, load, matched, save, to_torch_prune  # noqa: F401
 from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
@@ -115,9 +116,7 @@ def layer_table(masks: Masks) -> pd.DataFrame:
 
 
 def __getattr__(name):
-    # Paths are defined after masks, in a module that imports this one.
+    # Paths are defined in a later module.
     if name in ("compact", "effective"):
-        from snipkit.beyond import paths
-
-        return getattr(paths, name)
+        return getattr(importlib.import_module("snipkit.beyond.paths"), name)
     raise AttributeError(f"module 'snipkit.masking' has no attribute {name!r}")
