@@ -5,6 +5,7 @@ A mask set is a plain ``{parameter name: bool tensor}``, True where a connection
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -227,9 +228,7 @@ def layer_table(masks: Masks) -> pd.DataFrame:
 
 
 def __getattr__(name):
-    # Paths are defined after masks, in a module that imports this one.
+    # Paths are defined in a later module.
     if name in ("compact", "effective"):
-        from snipkit.beyond import paths
-
-        return getattr(paths, name)
+        return getattr(importlib.import_module("snipkit.beyond.paths"), name)
     raise AttributeError(f"module 'snipkit.masking' has no attribute {name!r}")

@@ -328,7 +328,7 @@ def imported(path):
 
 METHOD = [
     "_optional", "data", "_weights", "export", "pool", "_attach", "densities", "ladder", "controls", "masking",
-    "_arguments", "_evaluation", "_joined", "scoring", "_driver", "_flow", "successors", "saliency", "_criteria",
+    "_arguments", "_evaluation", "_joined", "beyond", "scoring", "_driver", "_flow", "successors", "saliency", "_criteria",
     "models", "recipe", "training",
 ]
 STUDY = [

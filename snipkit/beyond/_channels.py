@@ -12,41 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from snipkit.beyond._reach import BATCH_NORMS, REDUCTIONS, Reach
+from snipkit.beyond._groups import FIXED, Groups
+from snipkit.beyond._operations import BATCH_NORMS, CUTS, MOVES, POOLS, REDUCTIONS, RESHAPES
+from snipkit.beyond._reach import Reach
 from snipkit.beyond._tape import Call, Tape
-
-FIXED = 0
-RESHAPES = ("view", "_unsafe_view", "reshape")
-MOVES = ("t", "transpose", "permute", "squeeze", "unsqueeze", "expand", "cat", "stack")
-CUTS = (
-    "slice",
-    "select",
-    "narrow",
-    "split",
-    "split_with_sizes",
-    "unbind",
-    "constant_pad_nd",
-    "flip",
-)
-POOLS = (
-    *(
-        "max_pool1d",
-        "max_pool2d",
-        "max_pool3d",
-        "max_pool2d_with_indices",
-        "max_pool3d_with_indices",
-        "avg_pool1d",
-    ),
-    *(
-        "avg_pool2d",
-        "avg_pool3d",
-        "_adaptive_avg_pool2d",
-        "_adaptive_avg_pool3d",
-        "adaptive_avg_pool1d",
-    ),
-    *("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "fractional_max_pool2d"),
-    *("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d"),
-)
 
 
 class Layer(NamedTuple):
@@ -81,7 +50,7 @@ class Channels:
         self.sides: dict[Tensor, dict[int, Tensor]] = {}
         self.not_understood: list[str] = []
         self.read: dict[Tensor, Tensor] = {}
-        self.parents = [FIXED]
+        self.groups = Groups()
         self.numbers: dict[int, Tensor] = {
             id(tape.inputs): torch.zeros(tape.inputs.shape, dtype=torch.long)
         }
@@ -89,7 +58,7 @@ class Channels:
         self.matrices: dict[int, Matrix] = {}
         for tensor in [*model.parameters(), *model.buffers()]:
             if tensor.numel() > 1 and tensor.numel() == max(tensor.shape):
-                numbers = self._new(tensor.numel())
+                numbers = self.groups.new(tensor.numel())
                 self.numbers[id(tensor)] = numbers.view(tensor.shape)
                 self._side(tensor, tensor.shape.index(tensor.numel()), numbers)
             elif tensor.numel() > 1:
@@ -106,7 +75,7 @@ class Channels:
             masks: weights of layers → mask; others count as kept.
             reach: the same pass, with what arrives anywhere.
         """
-        groups = torch.tensor([self._root(number) for number in range(len(self.parents))])
+        groups = self.groups.of_numbers()
         matrices = []
         for layer in self.layers:
             mask = masks.get(layer.weight, torch.ones_like(layer.weight, dtype=torch.bool)).cpu()
@@ -130,28 +99,6 @@ class Channels:
             self.read[layer.weight] = self.read.get(layer.weight, torch.zeros_like(read)) | read
         return needed[groups]
 
-    # --- numbers ----------------------------------------------------------------------------------------------------
-
-    def _new(self, count):
-        first = len(self.parents)
-        self.parents += range(first, first + count)
-        return torch.arange(first, first + count)
-
-    def _root(self, number):
-        while self.parents[number] != number:
-            self.parents[number] = self.parents[self.parents[number]]
-            number = self.parents[number]
-        return number
-
-    def _together(self, first, second):
-        """What these pairs of numbers stand for stays or goes together."""
-        first, second = first.flatten(), second.flatten()
-        codes = torch.unique((first * len(self.parents) + second)[first != second])
-        for code in codes.tolist():
-            one, other = divmod(code, len(self.parents))
-            low, high = sorted([self._root(one), self._root(other)])
-            self.parents[high] = low  # so that 0 stays the root of what must stay
-
     def _fix(self, tensor):
         """All of a tensor has to stay."""
         if id(tensor) in self.matrices:
@@ -160,16 +107,14 @@ class Channels:
                 self._side(weight, dim, torch.zeros(size, dtype=torch.long))
         elif id(tensor) in self.numbers:
             numbers = self.numbers[id(tensor)]
-            self._together(numbers, torch.zeros_like(numbers))
+            self.groups.join(numbers, torch.zeros_like(numbers))
 
     def _side(self, weight, dim, numbers):
         """One dimension of a tensor of the model goes along these channels."""
         sides = self.sides.setdefault(weight, {})
         if dim in sides:
-            self._together(sides[dim], numbers)
+            self.groups.join(sides[dim], numbers)
         sides[dim] = numbers
-
-    # --- calls ------------------------------------------------------------------------------------------------------
 
     def _follow(self, call: Call):
         sources = {id(tensor) for tensor in call.tensors}
@@ -305,11 +250,13 @@ class Channels:
         else:
             return None
         if bias is not None:
-            self._together(self._of(bias), self._along(numbers, 1))
+            self.groups.join(self._of(bias), self._along(numbers, 1))
         return numbers
 
     def _write(self, weight, source, inputs, result, dim, *, fixed):
-        outputs = torch.zeros(len(weight), dtype=torch.long) if fixed else self._new(len(weight))
+        outputs = (
+            torch.zeros(len(weight), dtype=torch.long) if fixed else self.groups.new(len(weight))
+        )
         self._side(weight, 0, outputs)
         self._side(weight, 1, inputs)
         self.layers.append(Layer(weight, source, inputs, outputs))
@@ -337,9 +284,9 @@ class Channels:
         shape = (1,) * (numbers.dim() - other.dim()) + tuple(other.shape)
         for dim, (size, full) in enumerate(zip(shape, numbers.shape)):
             if size == 1 < full and bool((numbers != numbers.narrow(dim, 0, 1)).any()):
-                self._together(other, torch.zeros_like(other))
+                self.groups.join(other, torch.zeros_like(other))
                 return
-        self._together(other.expand(numbers.shape), numbers)
+        self.groups.join(other.expand(numbers.shape), numbers)
 
     def _batch_norm(self, call):
         source, *others = call.arguments[:5]
@@ -348,7 +295,7 @@ class Channels:
             return None
         for tensor in others:
             if isinstance(tensor, Tensor) and tensor.numel() == len(channels):
-                self._together(self._of(tensor).flatten(), channels)
+                self.groups.join(self._of(tensor).flatten(), channels)
         return self._of(source)
 
     def _cut(self, call, result):

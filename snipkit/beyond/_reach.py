@@ -4,7 +4,6 @@ A value is 1 where anything may arrive and 0 where nothing can, and so is its gr
 looked for, not counted, so that nothing under- or overflows, and no slope that happens to be 0 hides a path.
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -12,94 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from snipkit.beyond._operations import (
+    AS_THEY_ARE,
+    BATCH_NORMS,
+    MAX_POOLS,
+    REDUCTIONS,
+    RESHAPES,
+    SOFTMAXES,
+)
 from snipkit.beyond._tape import Call, Tape
 
-#: only move, repeat, leave out or add up entries: they are called as they are
-AS_THEY_ARE = {
-    *("t", "transpose", "permute", "expand", "squeeze", "unsqueeze", "unfold"),
-    *(
-        "slice",
-        "select",
-        "narrow",
-        "index",
-        "index_select",
-        "gather",
-        "flip",
-        "roll",
-        "repeat",
-        "diagonal",
-        "im2col",
-    ),
-    *(
-        "cat",
-        "stack",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "chunk",
-        "sum",
-        "mean",
-        "avg_pool1d",
-        "avg_pool2d",
-    ),
-    *(
-        "avg_pool3d",
-        "_adaptive_avg_pool2d",
-        "_adaptive_avg_pool3d",
-        "adaptive_avg_pool1d",
-        "pixel_shuffle",
-    ),
-    *(
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "upsample_nearest1d",
-        "upsample_nearest2d",
-        "upsample_nearest3d",
-    ),
-    *(
-        "upsample_bilinear2d",
-        "reflection_pad1d",
-        "reflection_pad2d",
-        "replication_pad1d",
-        "replication_pad2d",
-    ),
-    *("cumsum", "col2im"),
-}
-#: reductions to one of several entries, or to a function of all: (place of the dimensions, place of keepdim)
-REDUCTIONS = {
-    **dict.fromkeys(
-        ["amax", "amin", "logsumexp", "prod", "median", "argmax", "argmin", "any", "all"], (1, 2)
-    ),
-    **dict.fromkeys(["max", "min", "mode", "nanmedian"], (1, 2)),
-    **dict.fromkeys(["linalg_vector_norm", "norm"], (2, 3)),
-    **dict.fromkeys(["std", "var", "std_mean", "var_mean"], (1, math.inf)),
-}
-SOFTMAXES = (
-    "softmax",
-    "_softmax",
-    "_log_softmax",
-    "_safe_softmax",
-    "log_softmax",
-    "sort",
-    "cumprod",
-    "logcumsumexp",
-)
-BATCH_NORMS = (
-    *(
-        "native_batch_norm",
-        "_native_batch_norm_legit",
-        "_native_batch_norm_legit_no_training",
-        "cudnn_batch_norm",
-    ),
-    *("_batch_norm_no_update", "_batch_norm_with_update", "miopen_batch_norm", "batch_norm"),
-)
-MAX_POOLS = (
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "max_pool2d_with_indices",
-    "max_pool3d_with_indices",
-)
 ADAPTIVE_MAX_POOLS = {
     "adaptive_max_pool1d": F.adaptive_avg_pool1d,
     "adaptive_max_pool2d": F.adaptive_avg_pool2d,
@@ -166,7 +87,7 @@ class Reach:
         self.held.discard(id(tensor))
 
     def _surrogate(self, call: Call):
-        name, source = call.name, call.arguments[0] if call.arguments else None
+        name, source = call.name, call.arguments[0]
         if call.pointwise:
             return self._pointwise(call)
         if name in ("convolution", "mkldnn_convolution", "_convolution", "cudnn_convolution"):
@@ -176,7 +97,7 @@ class Reach:
         if name in ("addmm", "baddbmm", "addmv"):
             return self._with_bias(self._product(*call.arguments[1:3]), source)
         if name in BATCH_NORMS:
-            return self._normalised(self.of(source), call)
+            return self._normalised(self.of(source))
         if name == "constant_pad_nd":
             return F.pad(self.of(source), call.arguments[1])
         if name in SOFTMAXES:
@@ -184,22 +105,18 @@ class Reach:
             return self.of(source) + self.of(source).sum(dim, keepdim=True)
         if name in ("native_layer_norm", "_fused_rms_norm"):
             dims = tuple(range(-len(call.arguments[1]), 0))
-            return self._normalised(
-                self.of(source) + self.of(source).sum(dims, keepdim=True), call, first=2
-            )
+            return self._normalised(self.of(source) + self.of(source).sum(dims, keepdim=True))
         if name == "native_group_norm":
             value, groups = self.of(source), call.arguments[6]
             grouped = value.reshape(value.shape[0], groups, -1)
-            return self._normalised((grouped + grouped.sum(2, keepdim=True)).view_as(value), call)
+            return self._normalised((grouped + grouped.sum(2, keepdim=True)).view_as(value))
         if name in REDUCTIONS:
             return self._reduction(call)
         if name in MAX_POOLS:
             return _max_pool(call, self.of(source))
         if name in ADAPTIVE_MAX_POOLS:
             return ADAPTIVE_MAX_POOLS[name](self.of(source), call.arguments[1])
-        if name in ("view", "_unsafe_view", "reshape") and not isinstance(
-            call.arguments[1], torch.dtype
-        ):
+        if name in RESHAPES and not isinstance(call.arguments[1], torch.dtype):
             return self.of(source).reshape(call.arguments[1])
         if name in AS_THEY_ARE and not self._chosen_by_signal(call):
             options = {
@@ -283,7 +200,7 @@ class Reach:
             bias_value = self._slope(bias_value)
         return value + bias_value
 
-    def _normalised(self, value, call, first=1):
+    def _normalised(self, value):
         """What a normalisation layer sends on; its shift makes a constant of what nothing arrives at."""
         return torch.ones_like(value) if self.constants else value
 

@@ -1,7 +1,7 @@
 """A network as the list of torch operations that it calls: what it is written in does not matter then."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ EXAMPLES = 2  # in the batch of a recording: with a single one, ``squeeze()`` wo
 class Call(NamedTuple):
     """One operation: what was called, with what, and what it returned."""
 
-    function: Callable
+    function: Any
     arguments: tuple
     options: dict[str, Any]
     result: Any

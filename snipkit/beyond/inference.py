@@ -1,6 +1,7 @@
 """What a mask is worth when a network is used: multiply-adds left, and seconds as it is, compacted, and in CSR."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -38,7 +39,8 @@ def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
         inputs: one batch; only its shape, device and kind are used.
     """
     folded = bare_copy(model).eval()
-    modules_of_results, layers_read = {}, []
+    modules_of_results: dict[int, list[nn.Module]] = {}
+    layers_read: list[tuple[nn.Module, Tensor]] = []
 
     def note(module, arguments, result):
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -71,7 +73,7 @@ def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
         if not once or norm.running_mean is None:
             continue
         layer = layers[0]
-        fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+        fuse: Any = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
         _replace(folded, layer, fuse(layer, norm))
         _replace(folded, norm, nn.Identity())
     return folded
@@ -106,7 +108,7 @@ def _without_constants(model, masks, inputs):
     """A copy and masks for it, in which no layer reads a constant that its bias can stand for. It is masked before."""
     changed, masks = bare_copy(model), {name: mask.clone() for name, mask in masks.items()}
     tape = record(changed, inputs)
-    weights = {}
+    weights: dict[Tensor, Tensor] = {}
     for parameter in changed.parameters():
         weights[parameter] = (parameter != 0).double()
     reach, channels = Reach(tape, weights), Channels(changed, tape)

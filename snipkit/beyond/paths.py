@@ -37,9 +37,9 @@ def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
                 f"paths through {type(module).__name__} are not defined here: feed-forward layers only"
             )
     pairs = matched(model, masks)
-    kept = dict(pairs)
+    kept: dict[Tensor, Tensor] = dict(pairs)
     tape = record(model, inputs)
-    weights = {}
+    weights: dict[Tensor, Tensor] = {}
     for parameter in model.parameters():
         mask = kept.get(parameter, torch.ones_like(parameter, dtype=torch.bool))
         weights[parameter] = mask.to(parameter.device, torch.float64).requires_grad_(True)
@@ -83,9 +83,9 @@ def compact(
         ValueError: an operation that ``effective`` refuses, or one that keeps every channel in its place, by name; or a
             forward pass with sizes or places of channels written into it.
     """
-    kept = dict(matched(model, masks))
+    kept: dict[Tensor, Tensor] = dict(matched(model, masks))
     tape = record(model, inputs)
-    weights = {}
+    weights: dict[Tensor, Tensor] = {}
     for parameter in model.parameters():
         mask = kept.get(parameter, torch.ones_like(parameter, dtype=torch.bool))
         weights[parameter] = mask.to(parameter.device, torch.float64)
