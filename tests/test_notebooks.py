@@ -78,7 +78,7 @@ def committed_pages():
             yield profile, path.stem
 
 
-@pytest.mark.parametrize("profile, name", committed_pages())
+@pytest.mark.parametrize("profile, name", list(committed_pages()))
 def test_the_committed_figures_are_those_of_the_committed_records(
     profile, name, tmp_path, monkeypatch
 ):

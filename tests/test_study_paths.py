@@ -92,6 +92,8 @@ def test_a_tilde_is_the_home_folder_and_blanks_are_no_part_of_a_name(tmp_path, m
     monkeypatch.setenv("SNIPKIT_HOME", "~/study")
     monkeypatch.setenv("SNIPKIT_DATA", " ~/data ")
     assert paths.home() == tmp_path / "study" and paths.data_root() == tmp_path / "data"
+    monkeypatch.setenv("SNIPKIT_DATA", "  ")
+    assert paths.data_root() == tmp_path / "study/data"
     monkeypatch.setenv("SNIPKIT_DATA", "~no-such-user/data")
     with pytest.raises(ValueError, match="'~no-such-user/data': .* home folder"):
         paths.data_root()
