@@ -42,7 +42,7 @@ train: data  ## the training of `make paper` alone, without notebooks
 paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 10, paper: GPU days; resumable)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
-	$(PY) -m snipkit.study report --profile $(PROFILE)
+	$(PY) -m snipkit.study report
 
 # Only where PROFILE is given, as `paper` above does: without it, it is not known before the environment is there.
 # The records are read when this runs, after the training: new ones draw the figures anew.
@@ -56,11 +56,11 @@ registered: data  ## train the registered replication (REGISTRATION.md; resumabl
 
 figures: setup  ## draw the figures again from the records alone, and rewrite REPLICATION.md (2 minutes)
 	$(PY) -m snipkit.study figures
-	$(PY) -m snipkit.study report --profile paper
+	$(PY) -m snipkit.study report
 
 notebooks: data  ## run the committed notebooks again in place, from the committed records (minutes)
 	for name in $(NOTEBOOKS); do $(PY) -m snipkit.study execute $$name notebooks/$$name.ipynb --profile overnight || exit 1; done
-	$(PY) -m snipkit.study report --profile overnight
+	$(PY) -m snipkit.study report
 
 labs: data  ## the twins of the labs, for students and with solutions, from notebooks/labs/source (seconds)
 	$(PY) notebooks/labs/build.py

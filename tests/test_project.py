@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from tiny import ENVIRONMENT, ROOT
 
 import snipkit
-from snipkit.study import notebooks, paper, verdicts
+from snipkit.study import notebooks, paper
 
 sys.path.insert(0, str(ROOT / "docs"))
 import address
@@ -335,7 +335,7 @@ STUDY = [
     "paths", "unpacking", "_torchvision", "official", "mirrors", "sources", "datasets", "paper",
     "runs", "registration", "facts", "judging", "pictures", "checkpoints", "stacking", "provenance",
     "records", "registered", "experiment", "executors", "worker", "scheduler", "ladder_runs",
-    "estimate", "statistics", "figures", "report", "verdicts", "replication", "notebooks",
+    "estimate", "statistics", "figures", "report", "replication", "notebooks",
     "progress", "__main__",
 ]  # fmt: skip
 ORDER = [*METHOD, *(f"study.{name}" for name in STUDY)]
@@ -397,18 +397,6 @@ def test_the_numbers_of_the_front_page_are_those_of_the_notebooks():
     )
     numbers = re.findall(r"-?\d+\.\d+ ± \d+\.\d+", readme)
     assert len(numbers) > 5 and not [number for number in numbers if number not in shown]
-    rows = verdicts.report(("paper", "overnight"))
-    assert verdicts.summary(rows) in readme
-    confirmed = rows[rows.verdict == verdicts.CONFIRMED]
-    pictures = confirmed["where"].str.fullmatch("Figure (2[ab]|5|6)").sum()
-    built = confirmed.index.isin(["table2-counts", "table5", "table6"]).sum()
-    words = "none one two three four five six seven eight nine ten".split()
-    trained, pictures, built = (
-        words[n] for n in (len(confirmed) - pictures - built, pictures, built)
-    )
-    assert (
-        f"{trained} rest on training, {pictures} on pictures of masks, {built} on counts" in readme
-    )
     assert paper.text("rule").strip() in (ROOT / "REPLICATION.md").read_text(), "run `make figures`"
 
 

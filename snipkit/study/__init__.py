@@ -2,7 +2,7 @@
 
 The way of a run, in the order of the modules: ``runs`` (what to do) → ``scheduler`` (when and by whom; ``executors``) →
 ``experiment`` (load, score, mask, train; ``datasets``, ``stacking``, ``checkpoints``) → ``records`` → ``statistics`` →
-``figures`` and ``verdicts``. The names that notebooks use most are here.
+``figures`` and ``report``. The names that notebooks use most are here.
 """
 
 import importlib

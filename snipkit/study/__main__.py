@@ -192,23 +192,17 @@ def figures(
 
 
 @app.command()
-def report(profile: Profile = "laptop"):
-    """Write REPLICATION.md from what figures/ holds.
-
-    Say what a profile has to say about the paper's claims.
-    """
-    from snipkit.study import notebooks, paths, progress, replication, verdicts
+def report():
+    """Write REPLICATION.md from the records, and say which word each of the paper's claims has."""
+    from snipkit.study import notebooks, paths, progress, registered, replication
 
     notebooks.names()  # where there are none, there is no project to report on
-    rows = verdicts.report((notebooks.known(profile),))
     table = progress.table().to_markdown(index=False)
     heading = "## What is planned, and what is on record"
-    replication.write(f"\n{heading}\n\n{progress.sentence()}.\n\n{table}\n")
-    for _, row in rows[rows.verdict != verdicts.NOT_RUN].iterrows():
-        line = f"{row.verdict:>10}  {row['where']:<9}  {row['the paper says']}"
-        print(f"{line}: {row.here}" if row.here else line)
-    print(f"profile {profile}, {len(rows)} claims of the paper: {verdicts.summary(rows)}")
-    print(f"all of it, with what other profiles found: {paths.home() / 'REPLICATION.md'}")
+    claims = replication.write(f"\n{heading}\n\n{progress.sentence()}.\n\n{table}\n")
+    print(registered.progress(claims))
+    print(f"{len(claims)} claims of the paper: {replication.summary(claims)}")
+    print(f"claim by claim: {paths.home() / 'REPLICATION.md'}")
 
 
 def _duration(seconds):

@@ -1,7 +1,6 @@
 """Figures and tables: one style, what notebooks share, and in every file what it was drawn from."""
 
 import hashlib
-import textwrap
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -217,54 +216,6 @@ def differences(ax, gaps) -> None:
         range(len(gaps)), [f"{label} (n = {len(values)})" for label, values in gaps.items()]
     )
     ax.set_ylim(len(gaps) - 0.4, -0.6)
-
-
-def verdicts(rows, colors):
-    """One line a claim: its place in the paper, our difference's 95 % interval, margin, verdict.
-
-    ``rows`` is from ``verdicts.report``; ``colors`` has one for each verdict. Returns the figure.
-    """
-    claims = [textwrap.fill(f"{row.where}: {row[2]}", 80) for row in rows.itertuples()]
-    height = np.array([1 + 0.6 * claim.count("\n") for claim in claims])
-    fig, ax = plt.subplots(figsize=(8.6, 0.5 + 0.17 * height.sum()), layout="constrained")
-    for place, claim, row in zip(height.cumsum() - height / 2, claims, rows.itertuples()):
-        color = colors[row.verdict]
-        beside = dict(va="center_baseline", fontsize=6.5, transform=ax.get_yaxis_transform())
-        ax.text(-0.02, place, claim, ha="right", linespacing=1.0, **beside)
-        numbers = f": {row.printed} → {row.here}, n = {row.n}" if row[6] else ""
-        numbers += ", our schedule" if numbers and "our schedule" in row.reason else ""
-        ax.text(
-            1.02, place, "■", ha="left", color=color, **beside
-        )  # the text itself in black: yellow is hard to read
-        ax.text(1.07, place, row.verdict + numbers, ha="left", **beside)
-        if row[6]:  # "low to high"
-            low, high = map(float, row[6].split(" to "))
-            ax.barh(
-                place,
-                2 * float(row.margin),
-                left=-float(row.margin),
-                height=0.8,
-                color="0.88",
-                lw=0,
-            )
-            ax.hlines(place, low, high, color=color, lw=2)
-            ax.plot((low + high) / 2, place, "o", ms=3.5, color=color)
-    ax.axvline(0, color="black", lw=0.8)
-    ends = [
-        float(end)
-        for interval in rows["difference, 95 %"]
-        if interval
-        for end in interval.split(" to ")
-    ]
-    widest = 1.1 * max([1, *map(abs, ends)])
-    ax.set_xscale("symlog", linthresh=1)  # most differences are below a point; a few are not
-    ticks = [t for t in (-20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20) if abs(t) <= widest]
-    ax.set(xlim=(-widest, widest), ylim=(height.sum(), 0), yticks=[])
-    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    ax.minorticks_off()
-    ax.set_xlabel("here minus printed, points (bar: 95 % interval; grey: the margin)")
-    ax.text(1.07, -0.7, "verdict: printed → here", fontsize=6.5, transform=ax.get_yaxis_transform())
-    return fig
 
 
 def curves(ax, runs, label, color) -> None:

@@ -47,6 +47,26 @@ def table(recorded: dict[str, Record] | None = None) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def evidence(page: str) -> pd.DataFrame:
+    """The claims that a page is about, as a table to show: the word, or how many runs are done.
+
+    Columns: in the paper, the paper says, printed, word, ours, difference, exploratory (what earlier runs gave).
+
+    Args:
+        page: the name of a notebook.
+    """
+    about = paper.table("claims").set_index("claim")
+    earlier = paper.table("earlier_verdicts").set_index("claim").here.fillna("")
+    lines = []
+    for line in table().itertuples():
+        if about.notebook[line.claim] == page:
+            word = line.word or f"{line.done} of {line.planned} runs"
+            shown = [line.where, line.says, line.printed, word, line.ours, line.difference]
+            lines.append([*shown, earlier.get(line.claim, "")])
+    columns = ["in the paper", "the paper says", "printed", "word", "ours", "difference", "exploratory"]
+    return pd.DataFrame(lines, columns=columns)
+
+
 def _line(settings, rows, recorded, measured):
     first = settings[0]
     line = {"ours": "", "difference": "", "low": float("nan"), "high": float("nan"), "margin": first.margin, "word": ""}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from snipkit.study import figures, judging, paper, paths, registered, verdicts
+from snipkit.study import figures, judging, paper, paths, registered
 
 TEMPLATE = Path(__file__).parent / "replication.md"
 RUNNING = "in progress"
@@ -19,7 +19,7 @@ def write(progress: str = "") -> pd.DataFrame:
         progress: a last section: what is planned, and what is on record.
     """
     claims = registered.table()
-    earlier = verdicts.report()
+    earlier = paper.table("earlier_verdicts").set_index("claim").fillna("")
     figures.use_style()
     figures.save(draw(claims), "replication", "", claims.drop(columns=["note"]))
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
@@ -29,10 +29,9 @@ def write(progress: str = "") -> pd.DataFrame:
         others=_markdown(others()),
         shorter=_markdown(shorter(earlier)),
         task=_lower_first(earlier.here[DESIGNED_HERE]),
-        earlier=_markdown(_earlier(earlier)),
-        intervals=verdicts.holm_note(earlier),
+        earlier=_markdown(earlier),
         rule=paper.text("rule"),
-        files=_markdown(verdicts.sources(earlier)),
+        files=_markdown(sources()),
         progress=progress,
     )
     paths.write_text(paths.home() / "REPLICATION.md", text)
@@ -107,14 +106,34 @@ def others() -> pd.DataFrame:
 
 def shorter(earlier: pd.DataFrame) -> pd.DataFrame:
     """Errors on CIFAR-10 after 30 epochs, where the paper trains for 430."""
-    cifar = earlier[earlier["the paper says"].str.contains("CIFAR-10") & (earlier.n != "0")]
+    cifar = earlier[earlier["the paper says"].str.contains("CIFAR-10") & (earlier.here != "")]
     table = cifar[["the paper says", "printed", "here", "n"]]
     return table.rename(columns={"here": "here, 30 epochs", "printed": "printed, 430 epochs"})
 
 
-def _earlier(earlier):
-    columns = ["where", "the paper says", "printed", "here", "n", "difference, 95 %", "verdict", "reason", "scale"]
-    return earlier[columns].rename(columns={"verdict": "earlier verdict"})
+def sources() -> pd.DataFrame:
+    """Which page and which files make each table and figure of the paper."""
+    claims = paper.table("claims")
+    items = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
+    lines = []
+    for item, group in claims.groupby(items):
+        links = []
+        for name in dict.fromkeys(group.file):
+            links += _links(name)
+        page = group.notebook.iloc[0]
+        lines.append([item, f"[`{page}`](notebooks/{page}.ipynb)", ", ".join(links)])
+    return pd.DataFrame(lines, columns=["in the paper", "page", "files"])
+
+
+def _links(name):
+    """A figure or table as links, one for each committed scale that has it."""
+    links = []
+    for scale in ("overnight", "paper"):
+        for suffix in (".png", ".md"):
+            if (paths.figures(scale) / f"{name}{suffix}").exists():
+                links.append(f"[{name}, {scale}](figures/{scale}/{name}{suffix})")
+                break
+    return links
 
 
 def draw(claims: pd.DataFrame):
