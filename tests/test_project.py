@@ -96,14 +96,14 @@ def lines_of_code(text):
 
 
 def test_both_rooms_stay_small():
-    """No long file; in lines of code at most 2,400 for the method with its networks, and 2,200 for the study."""
+    """No long file; in lines of code at most 2,600 for the method with its networks, and 2,300 for the study."""
     rooms = {"method": 0, "study": 0}
     for path in (ROOT / "snipkit").rglob("*.py"):
         text = path.read_text()
         lines = text.splitlines()
         assert len(lines) <= 350 and max(map(len, lines), default=0) <= 120, path
         rooms["study" if "study" in path.relative_to(ROOT).parts else "method"] += lines_of_code(text)
-    assert rooms["method"] <= 2400 and rooms["study"] <= 2200, rooms
+    assert rooms["method"] <= 2600 and rooms["study"] <= 2300, rooms
 
 
 def test_lines_of_code_are_counted_without_docstrings_and_comments():
