@@ -189,7 +189,17 @@ def random_masks(
     generator: torch.Generator,
     biases: bool = True,
 ) -> dict[str, Tensor]:
-    """Random masks with the densities of that name in ``COUNTS``: name → bool tensor."""
+    """Random masks with the densities of that name, "erk" or "smart-ratio": name → bool tensor.
+
+    Args:
+        model: any network; a layer is a module with prunable parameters.
+        sparsity: share to remove of all prunable parameters; exactly ``kept_count`` are kept.
+        generator: a CPU ``torch.Generator``.
+        biases: as for ``prunable``. With False all biases are kept, as in the sources.
+
+    Raises:
+        ValueError: see ``erk`` and ``smart_ratio``.
+    """
     layers = layers_of(to_prune(model, biases=biases))
     counts = COUNTS[name](layers, sparsity)
     ranks = random_ranks(layers, generator)

@@ -1,4 +1,4 @@
-"""Masks on a model, in files, and in ``torch.nn.utils.prune``.
+"""Masks in files, and in ``torch.nn.utils.prune``.
 
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
@@ -14,86 +14,13 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from snipkit._weights import refuse_recomputed
+from snipkit.masking import Masks, named_matches
 
-Masks = dict[str, Tensor]
 NEVER_CALLED = (
     nn.modules.linear.NonDynamicallyQuantizableLinear,
     nn.ParameterList,
     nn.ParameterDict,
 )
-
-
-def plain_name(name: str) -> str:
-    """A parameter's name without the prefixes of ``torch.compile`` and data-parallel wrappers."""
-    return name.replace("_orig_mod.", "").removeprefix("module.")
-
-
-def matched(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
-    """The model's parameters beside their masks, in the order of ``masks``.
-
-    Any name of a shared parameter will do, and so will names with or without the prefixes of
-    ``torch.compile`` (``_orig_mod.``) and of data-parallel wrappers (``module.``).
-
-    Raises:
-        ValueError: a mask for a parameter that the model does not have, of another shape, or not of
-            bool type.
-    """
-    return [(parameter, mask) for _, parameter, mask in _located(model, masks)]
-
-
-def _located(model: nn.Module, masks: Masks) -> list[tuple[str, nn.Parameter, Tensor]]:
-    """(the model's own name, parameter, mask) for every mask; see ``matched``."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    model_names = {plain_name(name): name for name in parameters}
-    model_names |= {name: name for name in parameters}
-    located = []
-    unmatched = []
-    for name, mask in masks.items():
-        model_name = model_names.get(name) or model_names.get(plain_name(name))
-        if model_name is None:
-            unmatched.append(name)
-            continue
-        parameter = parameters[model_name]
-        if not torch.is_tensor(mask):
-            raise ValueError(
-                f"the mask of {name} is {type(mask).__name__}, not a tensor of torch.bool"
-            )
-        if mask.shape != parameter.shape or mask.dtype != torch.bool:
-            raise ValueError(
-                f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
-                f"the parameter needs torch.bool of shape {tuple(parameter.shape)}"
-            )
-        located.append((model_name, parameter, mask))
-    if unmatched:
-        raise ValueError(f"masks for {', '.join(unmatched)}, but {_why(unmatched, [*model_names])}")
-    return located
-
-
-def _why(unmatched: list[str], model_names: list[str]) -> str:
-    """Why a model does not have the parameters that masks are for."""
-    for name in unmatched:
-        if f"{plain_name(name)}_orig" in model_names:
-            return (
-                "torch.nn.utils.prune has pruned the model: from_torch_prune reads its masks, "
-                "torch's remove() ends them"
-            )
-        prefix, _, own_name = name.rpartition(".")
-        parametrized = f"{prefix}.parametrizations.{own_name}.".removeprefix(".")
-        if any(model_name.startswith(parametrized) for model_name in model_names):
-            return f"{name} is parametrized: remove the parametrization first"
-    first_names = ", ".join(model_names[:5])
-    return f"the model's parameters are {first_names}" + (", …" if len(model_names) > 5 else "")
-
-
-@torch.no_grad()
-def apply_(model: nn.Module, masks: Masks) -> None:
-    """Set the pruned entries of the model's parameters to exactly 0, in place.
-
-    Raises:
-        ValueError: masks that do not fit the model (see ``matched``); nothing is changed then.
-    """
-    for parameter, mask in matched(model, masks):
-        parameter.masked_fill_(~mask.to(parameter.device), 0)
 
 
 def save(masks: Masks, path: str | Path) -> None:
@@ -184,7 +111,7 @@ def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
             full_name = f"{prefix}.{own_name}".removeprefix(".")
             owners.setdefault(id(parameter), []).append((full_name, module, own_name))
     places = []
-    for _, parameter, mask in _located(model, masks):
+    for _, parameter, mask in named_matches(model, masks):
         for full_name, module, own_name in owners[id(parameter)]:
             places.append((full_name, module, own_name, mask))
     called = None if inputs is None else _called(model, inputs)

@@ -7,12 +7,10 @@ names of hidden units. Where a rung does as well as the criterion, what that run
 
 import math
 import random
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from snipkit import densities
 from snipkit._attach import bare_copy
 from snipkit.export import Masks
 
@@ -155,44 +153,3 @@ def _moved(tensors, moves):
             if key in moved:
                 moved[key] = moved[key].index_select(dim, index.to(moved[key].device))
     return moved
-
-
-def erk(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases: bool = True) -> Masks:
-    """Random masks with Erdős-Rényi-kernel densities: the wider a layer, the sparser.
-
-    The density of a layer is proportional to the sum of its weight's shape over the product. Layers that would pass 1
-    are kept whole, and the others share the rest in proportion.
-
-    Args:
-        model: any network; a layer is a module with prunable parameters.
-        sparsity: share to remove of all prunable parameters; exactly ``kept_count`` of them are kept.
-        generator: a CPU ``torch.Generator``.
-        biases: as for ``prunable``. A bias is as dense as its layer; with False all are kept, as in the source.
-
-    Raises:
-        ValueError: a sparsity outside [0, 1), or nothing to prune.
-
-    Source: Evci et al. (ICML 2020), section 3; Mocanu et al. (2018) for linear layers.
-    """
-    return densities.random_masks("erk", model, sparsity, generator, biases)
-
-
-def smart_ratio(model: nn.Module, sparsity: float, generator: torch.Generator, *, biases: bool = True) -> Masks:
-    """Random masks that are denser in the first layers: density in proportion to d² + d, d layers before the end.
-
-    The last layer has d = 1 and keeps 0.3 of its parameters. Layers that would pass 1 are kept whole, and the others
-    share the rest in proportion; the last layer takes what nobody else can.
-
-    Args:
-        model, sparsity, generator, biases: as for ``erk``.
-
-    Raises:
-        ValueError: as ``erk``; or fewer parameters to keep than 0.3 of the last layer.
-
-    Source: Su et al. (NeurIPS 2020), section 4. (For VGG they divide by the squared number of the layer; not here.)
-    """
-    return densities.random_masks("smart-ratio", model, sparsity, generator, biases)
-
-
-#: name → random masks from the layers' shapes alone
-LAYERWISE: dict[str, Callable[..., Masks]] = {"erk": erk, "smart-ratio": smart_ratio}

@@ -1,4 +1,4 @@
-"""Masks: which parameters are kept, what a mask looks like, and which part of it is at work.
+"""Masks: which parameters are kept, put on a model, and described.
 
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,36 +17,90 @@ from torch import Tensor, nn
 from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
 from snipkit._optional import optional
 from snipkit._weights import refuse_recomputed
-from snipkit.export import (  # noqa: F401
-    Masks,
-    _located,
-    apply_,
-    from_torch_prune,
-    load,
-    matched,
-    save,
-    to_torch_prune,
-)
-from snipkit.ladder import LAYERWISE, erk, relabel, shuffle, smart_ratio  # noqa: F401
-from snipkit.pool import (  # noqa: F401
-    Where,
-    check_keep,
-    is_bias,
-    is_norm,
-    kept_count,
-    pool,
-    prunable,
-    prunable_table,
-)
+from snipkit.pool import check_keep, is_bias, kept_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Masks = dict[str, Tensor]
 Sparsity = float | Mapping[str, float] | None
 
 
 class EmptyLayerWarning(UserWarning):
     """A layer has no weight left: nothing that enters it can leave it."""
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without the prefixes of ``torch.compile`` and data-parallel wrappers."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def matched(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]:
+    """The model's parameters beside their masks, in the order of ``masks``.
+
+    Any name of a shared parameter will do, and so will names with or without the prefixes of
+    ``torch.compile`` (``_orig_mod.``) and of data-parallel wrappers (``module.``).
+
+    Raises:
+        ValueError: a mask for a parameter that the model does not have, of another shape, or not of
+            bool type.
+    """
+    return [(parameter, mask) for _, parameter, mask in named_matches(model, masks)]
+
+
+def named_matches(model: nn.Module, masks: Masks) -> list[tuple[str, nn.Parameter, Tensor]]:
+    """(the model's own name, parameter, mask) for every mask; see ``matched``."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    model_names = {plain_name(name): name for name in parameters}
+    model_names |= {name: name for name in parameters}
+    located = []
+    unmatched = []
+    for name, mask in masks.items():
+        model_name = model_names.get(name) or model_names.get(plain_name(name))
+        if model_name is None:
+            unmatched.append(name)
+            continue
+        parameter = parameters[model_name]
+        if not torch.is_tensor(mask):
+            raise ValueError(
+                f"the mask of {name} is {type(mask).__name__}, not a tensor of torch.bool"
+            )
+        if mask.shape != parameter.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
+                f"the parameter needs torch.bool of shape {tuple(parameter.shape)}"
+            )
+        located.append((model_name, parameter, mask))
+    if unmatched:
+        raise ValueError(f"masks for {', '.join(unmatched)}, but {_why(unmatched, [*model_names])}")
+    return located
+
+
+def _why(unmatched: list[str], model_names: list[str]) -> str:
+    """Why a model does not have the parameters that masks are for."""
+    for name in unmatched:
+        if f"{plain_name(name)}_orig" in model_names:
+            return (
+                "torch.nn.utils.prune has pruned the model: from_torch_prune reads its masks, "
+                "torch's remove() ends them"
+            )
+        prefix, _, own_name = name.rpartition(".")
+        parametrized = f"{prefix}.parametrizations.{own_name}.".removeprefix(".")
+        if any(model_name.startswith(parametrized) for model_name in model_names):
+            return f"{name} is parametrized: remove the parametrization first"
+    first_names = ", ".join(model_names[:5])
+    return f"the model's parameters are {first_names}" + (", …" if len(model_names) > 5 else "")
+
+
+@torch.no_grad()
+def apply_(model: nn.Module, masks: Masks) -> None:
+    """Set the pruned entries of the model's parameters to exactly 0, in place.
+
+    Raises:
+        ValueError: masks that do not fit the model (see ``matched``); nothing is changed then.
+    """
+    for parameter, mask in matched(model, masks):
+        parameter.masked_fill_(~mask.to(parameter.device), 0)
 
 
 def attach(model: nn.Module, masks: Masks) -> Attachment:
@@ -80,7 +134,7 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
             (see ``prunable``); nothing is changed then. Later on, when a masked parameter is read
             that has got another shape or a parametrization since.
     """
-    located = _located(model, masks)
+    located = named_matches(model, masks)
     for name, parameter, _ in located:
         if problem := distributed(parameter):
             raise ValueError(f"no mask can be attached to {name}: {problem}")
@@ -227,8 +281,43 @@ def layer_table(masks: Masks) -> pd.DataFrame:
     return table.rename_axis("parameter").assign(density=table.kept / table.total)
 
 
-def __getattr__(name):
-    # Paths are defined in a later module.
-    if name in ("compact", "effective"):
-        return getattr(importlib.import_module("snipkit.beyond.paths"), name)
-    raise AttributeError(f"module 'snipkit.masking' has no attribute {name!r}")
+def mask_gradients(masked: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Set the gradients of pruned entries to 0, in place.
+
+    Call it between ``backward`` and the optimiser's step.
+
+    Args:
+        masked: pairs of a parameter and its mask, as numbers of its type. Parameters without a
+            gradient are skipped.
+    """
+    reached = [(parameter.grad, mask) for parameter, mask in masked if parameter.grad is not None]
+    if reached:
+        torch._foreach_mul_([gradient for gradient, _ in reached], [mask for _, mask in reached])
+
+
+#: names that this module had before → where they are now
+MOVED = {
+    "prunable": "snipkit.prunable",
+    "prunable_table": "snipkit.prunable_table",
+    "pool": "snipkit.prunable_table",
+    "kept_count": "snipkit.kept_count",
+    "is_bias": "snipkit.is_bias",
+    "effective": "snipkit.effective",
+    "compact": "snipkit.compact",
+    "save": "interop.save",
+    "load": "interop.load",
+    "to_torch_prune": "interop.to_torch_prune",
+    "from_torch_prune": "interop.from_torch_prune",
+    "shuffle": "beyond.shuffles.shuffle",
+    "relabel": "beyond.shuffles.relabel",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MOVED:
+        raise AttributeError(f"module 'snipkit.masking' has no attribute {name!r}")
+    path = MOVED[name]
+    warnings.warn(f"masking.{name} has moved: write {path}", DeprecationWarning, stacklevel=2)
+    module, _, moved_name = path.rpartition(".")
+    module = module if module == "snipkit" else f"snipkit.{module}"
+    return getattr(importlib.import_module(module), moved_name)

@@ -243,7 +243,7 @@ MUTANTS = {
         ("ablation=ablation,", "ablation=\"none\","),
         ("pretrained=pretrained\n", "pretrained=False\n"),
         ("if self.pretrained and not (", "if False and not ("),
-        ("if self.criterion in (*masking.LAYERWISE, \"synflow\", \"iterative-snip\") and", "if False and"),
+        ("if self.criterion in (*densities.COUNTS, \"synflow\", \"iterative-snip\") and", "if False and"),
         ("(self.criterion == \"dense\") != (self.sparsity == 0)", "False"),
         ("if self.same_draw and self.scoring_init", "if False and self.scoring_init"),
         ("scoring_batch: PositiveInt | None = 100", "scoring_batch: int | None = 100"),

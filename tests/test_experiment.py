@@ -227,11 +227,11 @@ def test_twins_have_the_gradient_of_the_scored_network_and_the_weights_of_anothe
     assert equal(experiment.find_masks(run, dataset), expected)
 
 
-@pytest.mark.parametrize("criterion", masking.LAYERWISE)
+@pytest.mark.parametrize("criterion", densities.COUNTS)
 def test_layerwise_random_masks_come_from_the_runs_own_stream(criterion):
     run = quick(criterion=criterion, sparsity=0.9, seed=3, biases=False)
     model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(run.seeds()["criterion"])
-    expected = masking.LAYERWISE[criterion](model, 0.9, generator, biases=False)
+    expected = densities.random_masks(criterion, model, 0.9, generator, biases=False)
     found = experiment.find_masks(run, experiment.load(run))
     assert found.keys() == expected.keys() and equal(found, expected)
 

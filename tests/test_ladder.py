@@ -222,9 +222,9 @@ def test_random_masks_keep_exactly_the_count(name, widths, sparsity, biases):
     kept, last = round(total * (1 - sparsity)), layers[-1].weight.numel() + biases * widths[-1]
     if name == "smart-ratio" and round(0.3 * last) > kept:
         with pytest.raises(ValueError, match="prune less"):
-            masking.smart_ratio(nn.Sequential(*layers), sparsity, seeded(), biases=biases)
+            densities.random_masks("smart-ratio", nn.Sequential(*layers), sparsity, seeded(), biases=biases)
         return
-    masks = masking.LAYERWISE[name](nn.Sequential(*layers), sparsity, seeded(), biases=biases)
+    masks = densities.random_masks(name, nn.Sequential(*layers), sparsity, seeded(), biases=biases)
     assert sum(int(mask.sum()) for mask in masks.values()) == kept
     assert len(masks) == len(layers) * (1 + biases)
 
@@ -236,34 +236,34 @@ def densities_of(masks):
 def test_erk_densities_by_hand():
     """ε times the sum of the shape (40, 25 and 7) is kept; where that is more than a layer has, the layer is whole."""
     model = nn.Sequential(nn.Conv2d(4, 30, 3), nn.Flatten(), nn.Linear(20, 5), nn.Linear(5, 2))
-    masks = masking.erk(model, 1 - 70 / 1190, seeded(), biases=False)  # ε = 70 / 72: 38.9, 24.3 and 6.8
+    masks = densities.random_masks("erk", model, 1 - 70 / 1190, seeded(), biases=False)  # ε = 70 / 72: 38.9, 24.3 and 6.8
     assert [int(mask.sum()) for mask in masks.values()] == [39, 24, 7]
-    masks = masking.erk(model, 1 - 140 / 1190, seeded(), biases=False)  # ε = 140 / 72 would be 13.6 of the last 10
+    masks = densities.random_masks("erk", model, 1 - 140 / 1190, seeded(), biases=False)  # ε = 140 / 72 would be 13.6 of the last 10
     assert [int(mask.sum()) for mask in masks.values()] == [80, 50, 10]
 
 
 def test_smart_ratio_densities_by_hand():
     """Four layers of 100: 20, 12, 6 parts, and 0.3 of the last."""
     model = nn.Sequential(*(nn.Linear(10, 10, bias=False) for _ in range(4)))
-    assert densities_of(masking.smart_ratio(model, 1 - 68 / 400, seeded())) == pytest.approx([0.20, 0.12, 0.06, 0.3])
+    assert densities_of(densities.random_masks("smart-ratio", model, 1 - 68 / 400, seeded())) == pytest.approx([0.20, 0.12, 0.06, 0.3])
     # 210 for the first three: 20 parts of 38 would be 111 of the first 100, so 110 are shared 12 to 6.
-    assert densities_of(masking.smart_ratio(model, 1 - 240 / 400, seeded())) == pytest.approx([1, 0.73, 0.37, 0.3])
-    assert densities_of(masking.smart_ratio(model, 0.05, seeded())) == pytest.approx([1, 1, 1, 0.8])
+    assert densities_of(densities.random_masks("smart-ratio", model, 1 - 240 / 400, seeded())) == pytest.approx([1, 0.73, 0.37, 0.3])
+    assert densities_of(densities.random_masks("smart-ratio", model, 0.05, seeded())) == pytest.approx([1, 1, 1, 0.8])
     with pytest.raises(ValueError, match="keeps 30 parameters of the last layer, but all are 20: prune less"):
-        masking.smart_ratio(model, 0.95, seeded())
+        densities.random_masks("smart-ratio", model, 0.95, seeded())
 
 
 @pytest.mark.parametrize("name", ["erk", "smart-ratio"])
 def test_random_masks_follow_the_generator(name):
     model = models.build("lenet-300-100")
-    first, again, other = (masking.LAYERWISE[name](model, 0.9, seeded(seed)) for seed in (0, 0, 1))
+    first, again, other = (densities.random_masks(name, model, 0.9, seeded(seed)) for seed in (0, 0, 1))
     assert all(torch.equal(first[n], again[n]) and first[n].shape == p.shape for n, p in model.named_parameters())
     same = masking.overlap(first, other)
     assert same[0] == pytest.approx(same[1], abs=0.02)
     with pytest.raises(ValueError, match="share of parameters removed"):
-        masking.LAYERWISE[name](model, 1.0, seeded())
+        densities.random_masks(name, model, 1.0, seeded())
     with pytest.raises(ValueError, match="no prunable parameter"):
-        masking.LAYERWISE[name](nn.ReLU(), 0.5, seeded())
+        densities.random_masks(name, nn.ReLU(), 0.5, seeded())
 
 
 @pytest.mark.parametrize("kind", ["uniform", "erk"])
@@ -271,7 +271,7 @@ def test_random_masks_follow_the_generator(name):
 def test_scores_can_be_ranked_within_layers_of_given_counts(kind, name, sparsity):
     model = models.build(name)
     masks = masking.keep_top(saliency.random(model), densities.DENSITIES[kind](model, sparsity))
-    reference = masking.erk(model, sparsity, seeded())
+    reference = densities.random_masks("erk", model, sparsity, seeded())
     totals, kept = {}, {}
     for key, mask in masks.items():
         layer = key.rpartition(".")[0]

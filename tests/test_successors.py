@@ -320,11 +320,11 @@ def test_iterative_criteria_say_what_they_need(small, criterion):
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize("name", ["erk", "smart-ratio"])
 def test_prune_draws_the_random_masks_of_recorded_runs(name, biases):
-    """Equal to ``masking.LAYERWISE``, by which runs were done, whatever the way to say how many."""
+    """Equal to ``densities.COUNTS``, by which runs were done, whatever the way to say how many."""
     model = models.build("lenet-5-caffe")
     total = sum(weight.numel() for weight in masking.prunable(model, biases=biases).values())
     for share in (0.5, 0.9, 0.97):
-        expected = masking.LAYERWISE[name](model, share, torch.Generator().manual_seed(3), biases=biases)
+        expected = densities.random_masks(name, model, share, torch.Generator().manual_seed(3), biases=biases)
         for amount in ({"sparsity": share}, {"keep": masking.kept_count(total, share)}):
             generator = torch.Generator().manual_seed(3)
             pruned = copy.deepcopy(model)
@@ -345,7 +345,7 @@ def test_any_scores_can_be_ranked_within_the_layers(name):
     assert list(shares) == ["conv1", "conv2", "fc1", "fc2"]
     assert sum(int(mask.sum()) for mask in masks.values()) == masking.kept_count(total, 0.95)
     if name != "uniform":
-        layerwise = masking.LAYERWISE[name.replace("_", "-")](model, 0.95, torch.Generator().manual_seed(0))
+        layerwise = densities.random_masks(name.replace("_", "-"), model, 0.95, torch.Generator().manual_seed(0))
         for layer in shares:
             count = sum(int(masks[f"{layer}.{part}"].sum()) for part in ("weight", "bias"))
             assert count == sum(int(layerwise[f"{layer}.{part}"].sum()) for part in ("weight", "bias"))

@@ -97,9 +97,11 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
     """
     seeds = run.seeds()
     model = _scored(run, device)
-    if run.criterion in masking.LAYERWISE:
+    if run.criterion in densities.COUNTS:
         generator = torch.Generator().manual_seed(seeds["criterion"])
-        masks = masking.LAYERWISE[run.criterion](model, run.sparsity, generator, biases=run.biases)
+        masks = densities.random_masks(
+            run.criterion, model, run.sparsity, generator, run.biases
+        )
     else:
         sparsity = run.sparsity
         if run.layer_counts != "own":

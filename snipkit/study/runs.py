@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 import snipkit
-from snipkit import controls, masking, models
+from snipkit import controls, densities, models
 from snipkit.data import AUGMENTATIONS, SAMPLING
 from snipkit.recipe import Recipe
 from snipkit.study.datasets import SHAPES
@@ -177,7 +177,7 @@ class Run:
             raise ValueError("a dense run has sparsity 0 and criterion 'dense', a pruned run has neither")
         if self.criterion == "dense" and self.ablation != "none":
             raise ValueError("a dense run has no mask to ablate")
-        if self.criterion in (*masking.LAYERWISE, "synflow", "iterative-snip") and self.ablation == "invert":
+        if self.criterion in (*densities.COUNTS, "synflow", "iterative-snip") and self.ablation == "invert":
             raise ValueError(f"{self.criterion} does not rank what it removes, so there is nothing to invert")
         if self.pretrained and not (self.same_draw and self.criterion == "magnitude"):
             raise ValueError("a pretrained run ranks by magnitude and goes back to the same draw: set both")
@@ -192,7 +192,7 @@ class Run:
                 f"{self.criterion} does not rank all connections at once, so that it decides about the layers' counts: "
                 f"take layer_counts 'own', or one of {', '.join(ONE_SHOT)}"
             )
-        if self.scoring_biases == "random" and self.criterion in ("dense", *masking.LAYERWISE):
+        if self.scoring_biases == "random" and self.criterion in ("dense", *densities.COUNTS):
             raise ValueError(f"{self.criterion} scores nothing, so there are no biases to be random while scoring")
         if self.scoring_biases == "random" and self.pretrained:
             raise ValueError("a pretrained run scores trained biases, not random ones")
