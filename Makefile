@@ -18,7 +18,7 @@ UV = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find
 
 # The pages are the notebooks that a profile names; any other one in notebooks/ is a reader's own.
 NOTEBOOKS := $(sort $(shell sed -n 's/^\([A-Za-z0-9_-]*\):.*/\1/p' notebooks/profiles/*.yml))
-CODE := $(wildcard snipkit/*.py snipkit/*/*.py snipkit/*/*/*.csv)
+CODE := $(shell find snipkit -name '*.py' -o -name '*.csv')
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=lesson|laptop|overnight|paper] [BUDGET=minutes] [EXECUTOR=tcp://host:port]   (profile here: $(PROFILE))"; echo
@@ -68,7 +68,9 @@ labs: data  ## the twins of the labs, for students and with solutions, from note
 
 lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/ruff check
+	.venv/bin/ruff format --check --quiet
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
 test: data lint  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (8 minutes)
 	$(PY) -m pytest -q -n 2 tests
@@ -76,13 +78,13 @@ test: data lint  ## unit tests; every notebook against its stored outputs, and t
 	$(PY) -m pytest -q -n 2 --dist worksteal tests/lesson.py
 
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
-	$(PY) tests/bench.py
+	$(PY) tools/bench.py
 
 gpu-check: data  ## to be run first on a GPU: masks as on the CPU, recurrent scores, stacks, step times, compiling (3 minutes)
-	$(PY) tests/gpu_check.py
+	$(PY) tools/gpu_check.py
 
 mutants: setup  ## put mistakes into a copy of the code, one at a time, and count those that the unit tests notice (half an hour)
-	$(PY) tests/mutants.py
+	$(PY) tools/mutants.py
 
 lab: data  ## JupyterLab on the notebooks (starts in seconds)
 	.venv/bin/jupyter lab --notebook-dir=notebooks

@@ -1,6 +1,8 @@
-"""Put the source of the site together in build/site-source: pages, notebooks with folded code, solutions, the slider.
+"""Put the source of the site together in build/site-source: pages, notebooks with folded code,
+solutions, the slider.
 
-The notebooks stay where and as they are. A file is written only if it changed, so that Sphinx builds no page twice.
+The notebooks stay where and as they are. A file is written only if it changed, so that Sphinx
+builds no page twice.
 """
 
 import json
@@ -21,27 +23,46 @@ REPOSITORY = address.repository()
 SOLUTIONS = DOCS / "solutions"
 TARGET = ROOT / "build" / "site-source"
 BROKEN: list[str] = []  # links
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks" / "labs").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted(
+    (ROOT / "notebooks" / "labs").glob("*.ipynb")
+)
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md"]
 
 
 def place(source: Path) -> Path | None:
-    """Where a file of the repository is on the site, relative to its root; None if it is not a page of it."""
+    """Where a file of the repository is on the site, relative to its root.
+
+    None if it is not a page of it.
+    """
     if source.parent == SOLUTIONS:  # they are on the page of their exercises
         source = next((page for page in [*NOTEBOOKS, *PAGES] if page.stem == source.stem), source)
     if source in NOTEBOOKS:
         return source.relative_to(ROOT)
-    return Path(source.name.lower() if source.parent == ROOT else source.name) if source in PAGES else None
+    return (
+        Path(source.name.lower() if source.parent == ROOT else source.name)
+        if source in PAGES
+        else None
+    )
 
 
 def relinked(text: str, source: Path, page: Path) -> str:
-    """Markdown with its relative links as the site needs them: to a page of the site, or to the repository."""
+    """Markdown with its relative links as the site needs them.
+
+    To a page of the site, or to the repository.
+    """
 
     def link(match):
-        picture, label, target, anchor = match["picture"], match["label"], match["target"], match["anchor"] or ""
+        picture, label, target, anchor = (
+            match["picture"],
+            match["label"],
+            match["target"],
+            match["anchor"] or "",
+        )
         file = Path(os.path.normpath(source.parent / target))
         if not file.exists():
-            BROKEN.append(f"{source.relative_to(ROOT)}: link to {target}, and there is no such file")
+            BROKEN.append(
+                f"{source.relative_to(ROOT)}: link to {target}, and there is no such file"
+            )
             return label
         if picture:
             copy = Path("pictures", *file.relative_to(ROOT).parts)
@@ -59,7 +80,9 @@ def relinked(text: str, source: Path, page: Path) -> str:
 
 
 def with_references(text: str, page: Path) -> str:
-    """"law 4" and "`rq1`" as links to the law and the notebook, unless the page is that of the laws."""
+    """ "law 4" and "`rq1`" as links to the law and the notebook, unless the page is that of the
+    laws.
+    """
     if page.stem == "laws":
         return text
     laws = os.path.relpath("laws.md", page.parent)
@@ -67,7 +90,11 @@ def with_references(text: str, page: Path) -> str:
     for notebook in NOTEBOOKS:
         name = notebook.stem.partition("_")[0]
         if notebook.parent.name == "notebooks":
-            text = re.sub(rf"(?<!\[)`{name}`", f"[`{name}`]({os.path.relpath(place(notebook), page.parent)})", text)
+            text = re.sub(
+                rf"(?<!\[)`{name}`",
+                f"[`{name}`]({os.path.relpath(place(notebook), page.parent)})",
+                text,
+            )
     return text
 
 
@@ -81,7 +108,9 @@ def linked(text: str, source: Path, page: Path) -> str:
 def draws(cell: dict) -> bool:
     """Whether a cell's code is there for a figure or a table, not for the method."""
     tags = cell["metadata"].get("tags", [])
-    return "grid" not in tags and ("figure" in tags or re.search(r"\bfigures\.\w+\(", cell["source"]) is not None)
+    return "grid" not in tags and (
+        "figure" in tags or re.search(r"\bfigures\.\w+\(", cell["source"]) is not None
+    )
 
 
 def folded(solutions: str) -> str:
@@ -117,8 +146,12 @@ def notebook(source: Path) -> str:
 
 def page(source: Path) -> str:
     """A Markdown page; the slider goes where the page says so."""
-    text = linked(source.read_text(encoding="utf-8"), source, place(source)) + "\n" + solutions(source)
-    text = re.sub(r"^[\w/]+\*\n", lambda line: line[0] if matches(line[0].strip()) else "", text, flags=re.M)
+    text = (
+        linked(source.read_text(encoding="utf-8"), source, place(source)) + "\n" + solutions(source)
+    )
+    text = re.sub(
+        r"^[\w/]+\*\n", lambda line: line[0] if matches(line[0].strip()) else "", text, flags=re.M
+    )
     return text.replace("<!-- slider -->", slider()) if "<!-- slider -->" in text else text
 
 
@@ -132,8 +165,13 @@ def solutions(source: Path) -> str:
 
 
 def matches(pattern: str) -> bool:
-    """Whether a line of a table of contents stands for any page: Sphinx warns of one that does not."""
-    return any(fnmatch(str(place(source).with_suffix("")), pattern) for source in [*PAGES, *NOTEBOOKS])
+    """Whether a line of a table of contents stands for any page.
+
+    Sphinx warns of one that does not.
+    """
+    return any(
+        fnmatch(str(place(source).with_suffix("")), pattern) for source in [*PAGES, *NOTEBOOKS]
+    )
 
 
 def slider() -> str:

@@ -1,7 +1,9 @@
-"""Open every page of build/site in headless Chromium, as a reader would: `make site-check`, after `make site`.
+"""Open every page of build/site in headless Chromium, as a reader would: `make site-check`, after
+`make site`.
 
-A page must ask no other host, log no error and be no wider than a phone; formulas are drawn, the slider moves, figure
-code and solutions open. Screenshots for people to look at go to build/screenshots/.
+A page must ask no other host, log no error and be no wider than a phone; formulas are drawn, the
+slider moves, figure code and solutions open. Screenshots for people to look at go to
+build/screenshots/.
 """
 
 import shutil
@@ -26,8 +28,13 @@ def loads(page: Page, file: Path, size: str) -> None:
     """One page: nothing from outside, no error, formulas drawn, no scrolling sideways."""
     name = f"{file.relative_to(SITE)} ({size})"
     outside, errors = [], []
-    page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else outside.append(r.url))
-    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else 0)
+    page.on(
+        "request", lambda r: None if r.url.startswith(("file:", "data:")) else outside.append(r.url)
+    )
+    page.on(
+        "console",
+        lambda message: errors.append(message.text) if message.type in ("error", "warning") else 0,
+    )
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("requestfailed", lambda request: errors.append(f"missing: {request.url}"))
     page.goto(file.as_uri())
@@ -35,9 +42,13 @@ def loads(page: Page, file: Path, size: str) -> None:
         page.wait_for_function("window.MathJax?.startup?.promise")
         page.evaluate("MathJax.startup.promise")
         check(page.locator("mjx-container").count() > 0, f"{name}: formulas are not drawn")
-        check(page.locator("[data-mml-node=merror]").count() == 0, f"{name}: a formula does not parse")
+        check(
+            page.locator("[data-mml-node=merror]").count() == 0, f"{name}: a formula does not parse"
+        )
     # What is wide (tables, code) scrolls by itself.
-    over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    over = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
     check(over <= 0, f"{name}: {over} pixels too wide")
     check(not outside, f"{name}: asks {outside}")
     check(not errors, f"{name}: {errors}")
@@ -45,7 +56,9 @@ def loads(page: Page, file: Path, size: str) -> None:
 
 def slider_moves(page: Page) -> None:
     page.goto((SITE / "index.html").as_uri())
-    pictures = "[...document.querySelectorAll('.slider canvas')].map(canvas => canvas.toDataURL()).join()"
+    pictures = (
+        "[...document.querySelectorAll('.slider canvas')].map(canvas => canvas.toDataURL()).join()"
+    )
     state = f"{pictures} + document.querySelector('.slider').innerText"
     seen = [page.evaluate(state)]
     page.locator(".slider input").focus()
@@ -57,7 +70,10 @@ def slider_moves(page: Page) -> None:
 
 
 def folds_open(page: Page, file: Path) -> int:
-    """All figure code and solutions of a page: shut at first, open after a click. How many there are."""
+    """All figure code and solutions of a page.
+
+    Shut at first, open after a click. How many there are.
+    """
     page.goto(file.as_uri())
     folds = page.locator("details.hide, details.sd-dropdown")
     for number in range(folds.count()):
@@ -78,7 +94,9 @@ def main() -> None:
         browser = play.chromium.launch(executable_path=chromium)
         for size, (width, height) in SIZES.items():
             for scheme in ("light", "dark"):
-                context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+                context = browser.new_context(
+                    viewport={"width": width, "height": height}, color_scheme=scheme
+                )
                 for file in files:
                     name = str(file.relative_to(SITE).with_suffix(""))
                     if scheme == "light" or name in PICTURED:

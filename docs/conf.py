@@ -1,4 +1,7 @@
-"""Sphinx settings of the site; `make site` builds it into build/site/ from what docs/assemble.py has put together."""
+"""Sphinx settings of the site.
+
+`make site` builds it into build/site/ from what docs/assemble.py has put together.
+"""
 
 import sys
 from pathlib import Path

@@ -1,10 +1,12 @@
-"""What `make test` adds to nbval: numbers may differ in their last digits, and nothing passes unseen.
+"""What `make test` adds to nbval: numbers may differ in their last digits, and nothing passes
+unseen.
 
-nbval compares the text of each cell's outputs with the stored text, to the letter. Here two texts are equal when their
-words and whole numbers are, and their decimal numbers are close: to 2 %, and in cells tagged ``trained`` (which train
-as the page runs) to 1 and a quarter of the number, at most to 4 (most are percentage points), since training amplifies
-the last digits in which processors differ. What is computed from the records, in cells tagged ``figure``, is compared
-to the letter. A code cell that has never been run has nothing to compare, so it fails.
+nbval compares the text of each cell's outputs with the stored text, to the letter. Here two texts
+are equal when their words and whole numbers are, and their decimal numbers are close: to 2 %, and
+in cells tagged ``trained`` (which train as the page runs) to 1 and a quarter of the number, at most
+to 4 (most are percentage points), since training amplifies the last digits in which processors
+differ. What is computed from the records, in cells tagged ``figure``, is compared to the letter. A
+code cell that has never been run has nothing to compare, so it fails.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 >>> masks = snipkit.prune(model, batch, sparsity=0.95)      # score, select, apply
 
-The way of the data is the order of the modules, and no module imports one to its right:
-``data`` → ``masking`` → ``saliency`` → ``models`` → ``recipe`` → ``training`` → ``study``.
+The way of the data: ``saliency`` scores every connection, ``masking`` keeps the best, ``training``
+trains what is kept. ``beyond`` has what came after the paper, ``study`` what makes the paper.
 """
 
 from __future__ import annotations
@@ -16,22 +16,42 @@ if TYPE_CHECKING:
 
     import torch
 
-    from snipkit._arguments import Closure, Loss
-    from snipkit.export import Masks
-    from snipkit.masking import Sparsity
-    from snipkit.pool import Where
-    from snipkit.scoring import Scores
+    from snipkit._prunable import Where
+    from snipkit._scoring.arguments import Closure, Loss
+    from snipkit._scoring.objective import Scores
+    from snipkit.masking import Masks, Sparsity
 
     Criterion = str | Callable[..., Scores]
 
 __version__ = "0.1.0"
-_MODULES = ("data", "densities", "models", "masking", "saliency", "recipe", "training", "study")
+_MODULES = (
+    "beyond",
+    "data",
+    "interop",
+    "masking",
+    "models",
+    "outcomes",
+    "recipe",
+    "saliency",
+    "study",
+    "training",
+)
 #: names at the door → the module that defines them
 _NAMES = {
     "CRITERIA": "_criteria",
     "PASSES": "_criteria",
-    "BATCH_NORM_MODES": "_arguments",
-    "from_objective": "_driver",
+    "BATCH_NORM_MODES": "_scoring.arguments",
+    "from_objective": "_scoring.driver",
+    "prunable": "_prunable",
+    "prunable_table": "_prunable",
+    "kept_count": "_prunable",
+    "is_bias": "_prunable",
+    "keep_top": "masking",
+    "attach": "masking",
+    "apply_": "masking",
+    "train": "training",
+    "effective": "beyond.paths",
+    "compact": "beyond.paths",
 }
 __all__ = [*_MODULES, *_NAMES, "prune", "score"]
 
@@ -53,11 +73,11 @@ def prune(
     """Prune ``model`` in place, once: score every connection, keep the best of the whole network.
 
     Args:
-        model: any ``nn.Module``. ``masking.pool(model)`` shows what would be pruned.
+        model: any ``nn.Module``. ``prunable_table(model)`` shows what would be pruned.
         batches: one ``(inputs, targets)`` pair, or an iterable of such pairs, as a ``DataLoader``
             is; of any kind with a ``closure``; None for criteria without data.
         sparsity: share of the prunable parameters to remove, in [0, 1), or a dict of layer → share,
-            such as ``densities.erk(model, 0.9)``.
+            such as ``beyond.densities.erk(model, 0.9)``.
         criterion: a name in ``snipkit.CRITERIA``, or a function ``(model, batches) -> {parameter
             name: scores}``; of the options below it gets those that differ from their defaults. One
             with a parameter ``sparsity`` is told the sparsity, unless it has been set
@@ -68,12 +88,12 @@ def prune(
 
     Returns:
         dict of parameter name → bool mask, True where a connection is kept. Hand it to
-        ``training.train``; or, for a loop of your own, to ``masking.attach``.
+        ``training.train``; or, for a loop of your own, to ``attach``.
 
     Raises:
         TypeError: an option that the criterion does not have, or an argument of the wrong kind.
         ValueError: an unknown criterion, a sparsity or count out of range, an unusable batch, a
-            model whose weights cannot be masked (see ``masking.prunable``). The model is as it was
+            model whose weights cannot be masked (see ``prunable``). The model is as it was
             then.
 
     Source: SNIP, Algorithm 1, lines 1 to 5.
@@ -81,8 +101,8 @@ def prune(
     from collections.abc import Mapping
 
     from snipkit import masking
-    from snipkit._arguments import check_arguments
-    from snipkit.pool import check_keep, to_prune
+    from snipkit._prunable import check_keep, to_prune
+    from snipkit._scoring.arguments import check_arguments
 
     check_arguments(model, loss, closure, where, batch_norm)
     function = _function(criterion)

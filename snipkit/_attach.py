@@ -191,7 +191,7 @@ def distributed(parameter: object) -> str | None:
     if not hasattr(parameter, "placements"):
         return None
     return (
-        "the parameter is spread over processes (a DTensor): mask the parameter and the gradient of "
+        "the parameter is spread over processes (a DTensor): mask the parameter and the gradient "
         "each part yourself"
     )
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from snipkit import saliency, successors
-from snipkit.scoring import Scores
+from snipkit import saliency
+from snipkit._scoring.objective import Scores
+from snipkit.beyond import criteria
 
 #: name → criterion, called as ``saliency.snip``
 CRITERIA: dict[str, Callable[..., Scores]] = {
@@ -12,12 +13,12 @@ CRITERIA: dict[str, Callable[..., Scores]] = {
     "random": saliency.random,
     "gradient": saliency.gradient,
     "signed-gradient": saliency.signed_gradient,
-    "grasp": successors.grasp,
-    "synflow": successors.synflow,
-    "iterative-snip": successors.iterative_snip,
-    "force": successors.force,
-    "erk": successors.erk,
-    "smart-ratio": successors.smart_ratio,
+    "grasp": criteria.grasp,
+    "synflow": criteria.synflow,
+    "iterative-snip": criteria.iterative_snip,
+    "force": criteria.force,
+    "erk": criteria.erk,
+    "smart-ratio": criteria.smart_ratio,
 }
 
 #: name → what a criterion costs, in passes forward and back through the network (SynFlow's: with
@@ -26,9 +27,9 @@ PASSES: dict[str, int] = dict.fromkeys(CRITERIA, 1) | {
     "magnitude": 0,
     "random": 0,
     "grasp": 2,
-    "synflow": successors.SYNFLOW_ROUNDS,
-    "iterative-snip": successors.SNIP_ROUNDS,
-    "force": successors.SNIP_ROUNDS,
+    "synflow": criteria.SYNFLOW_ROUNDS,
+    "iterative-snip": criteria.SNIP_ROUNDS,
+    "force": criteria.SNIP_ROUNDS,
     "erk": 0,
     "smart-ratio": 0,
 }

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
 from snipkit._optional import optional
+from snipkit._prunable import check_keep, is_bias, kept_count
 from snipkit._weights import refuse_recomputed
-from snipkit.pool import check_keep, is_bias, kept_count
 
 if TYPE_CHECKING:
     import pandas as pd

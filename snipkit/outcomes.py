@@ -1,4 +1,7 @@
-"""What a training comes to: its outcome, the log that it keeps, and the state that a checkpoint holds."""
+"""What a training comes to.
+
+Its outcome, the log that it keeps, and the state that a checkpoint holds.
+"""
 
 import math
 from collections.abc import Sequence

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snipkit._prunable import is_norm
 from snipkit.data import AUGMENTATIONS
-from snipkit.masking import is_norm
 
 COUNTS = ("steps", "batch_size", "decay_every")
 NUMBERS = ("lr", "momentum", "weight_decay", "decay_factor")

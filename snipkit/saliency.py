@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from snipkit._arguments import cpu_generator
-from snipkit._driver import from_objective
-from snipkit.scoring import Objective, Scores
+from snipkit._scoring.arguments import cpu_generator
+from snipkit._scoring.driver import from_objective
+from snipkit._scoring.objective import Objective, Scores
 
 
 @from_objective

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from snipkit._scoring.objective import at_least_float32, check_labels
 from snipkit.data import Dataset, Images, augment
 from snipkit.masking import apply_, mask_gradients, matched
 from snipkit.outcomes import Checkpoint, DivergedError, Evaluation, Log, Outcome, State
 from snipkit.recipe import Recipe, augmentation_generator, batches, learning_rate, optimiser_of
-from snipkit.scoring import at_least_float32, check_labels
 
 COMPILED_ON = ("cuda",)  # device types; compiling gains little on a CPU
 COMPILED_FROM = 5000  # steps; in a shorter training, compiling takes longer than it saves

@@ -7,12 +7,16 @@ import torch
 from tiny import write_notebook
 from torch import nn
 
-from snipkit import data, masking
-from snipkit.study import datasets, notebooks, paths
+import snipkit
+from snipkit import data
+from snipkit.study import notebooks, paths
+from snipkit.study.sets import datasets
 
-# A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests of Ctrl-C need it.
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that; tests of Ctrl-C
+# need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# What a time limit sends (`timeout`, a CI job) ends the tests as Ctrl-C does: fixtures clean up after themselves.
+# What a time limit sends (`timeout`, a CI job) ends the tests as Ctrl-C does: fixtures clean up
+# after themselves.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -38,8 +42,14 @@ def small():
     """A small convolutional network with batch norm, and eight images for it, in double precision."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(),
-        nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 3),
+        nn.Conv2d(1, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.MaxPool2d(4),
+        nn.Flatten(),
+        nn.Linear(12, 4),
+        nn.ReLU(),
+        nn.Linear(4, 3),
     ).double()
     for module in model:
         if getattr(module, "bias", None) is not None and not isinstance(module, nn.BatchNorm2d):
@@ -49,13 +59,20 @@ def small():
 
 @pytest.fixture(scope="session")
 def blobs():
-    """120 training and 40 test images of 8 x 8 pixels: a pattern for each of 5 classes under noise."""
+    """120 training and 40 test images of 8 x 8 pixels.
+
+    A pattern for each of 5 classes under noise.
+    """
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (160,), generator=generator)
     patterns = torch.randint(0, 156, (5, 1, 8, 8), generator=generator)
-    pixels = (patterns[labels] + torch.randint(0, 100, (160, 1, 8, 8), generator=generator)).to(torch.uint8)
+    pixels = (patterns[labels] + torch.randint(0, 100, (160, 1, 8, 8), generator=generator)).to(
+        torch.uint8
+    )
     images = data.Images(pixels, labels, (0.5,), (0.3,))
-    return data.Dataset("blobs", 5, images.take(slice(120)), images.take(slice(0)), images.take(slice(120, None)))
+    return data.Dataset(
+        "blobs", 5, images.take(slice(120)), images.take(slice(0)), images.take(slice(120, None))
+    )
 
 
 def _mlp(seed=0, outputs=5):
@@ -65,12 +82,20 @@ def _mlp(seed=0, outputs=5):
 
 
 def _conv(seed=0):
-    """With batch norm, in the memory layout that the study uses. No unit is dead, whatever the masks."""
+    """With batch norm, in the memory layout that the study uses.
+
+    No unit is dead, whatever the masks.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.Tanh(),
-            nn.Flatten(), nn.Linear(36, 5),
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, 2),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(36, 5),
         )
         return model.to(memory_format=torch.channels_last)
 
@@ -78,7 +103,10 @@ def _conv(seed=0):
 def _masks(model, seed=0):
     """About half of the prunable parameters, at random."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.rand(p.shape, generator=generator) < 0.5 for name, p in masking.prunable(model).items()}
+    return {
+        name: torch.rand(p.shape, generator=generator) < 0.5
+        for name, p in snipkit.prunable(model).items()
+    }
 
 
 class _Doubled(data.Images):
@@ -108,7 +136,9 @@ class _Spy:
 
 @pytest.fixture(scope="session")
 def small_networks():
-    """Networks for ``blobs``, masks for them, and what the tests of training, stacks and checkpoints share."""
+    """Networks for ``blobs``, masks for them, and what the tests of training, stacks and
+    checkpoints share.
+    """
     return types.SimpleNamespace(mlp=_mlp, conv=_conv, masks=_masks, double=_double, Spy=_Spy)
 
 

@@ -19,17 +19,23 @@ sys.path.insert(0, str(ROOT / "notebooks" / "labs"))
 from checks import lab1, lab2  # noqa: E402  the students' import
 from checks.common import Wrong  # noqa: E402
 
-# --- (a) -----------------------------------------------------------------------------------------------------------
+# --- (a) ------------------------------------------------------------------------------------------
+# -----------------
 
 RIGHT = dict(d1=[[0, 0], [24, -12]], d2=[0, 12], s1=[[0, 0], [0.5, 0.25]], s2=[0, 0.25])
 
 
 def by_hand(**changes):
-    x, W1, w2 = torch.tensor([1.0, 2.0]), torch.tensor([[-3.0, 1.0], [4.0, -1.0]]), torch.tensor([3.0, 2.0])
+    x, W1, w2 = (
+        torch.tensor([1.0, 2.0]),
+        torch.tensor([[-3.0, 1.0], [4.0, -1.0]]),
+        torch.tensor([3.0, 2.0]),
+    )
     lab1.by_hand(x, W1, w2, 1.0, *(RIGHT | changes).values())
 
 
-# --- (b) -----------------------------------------------------------------------------------------------------------
+# --- (b) ------------------------------------------------------------------------------------------
+# -----------------
 
 
 def product(w, g):
@@ -57,10 +63,16 @@ def snip_from(score, *, per_layer=False, backward=False, evaluating=False):
 
 def half_done(model, loss, inputs, targets):
     weights = list(model.parameters())
-    return {name: w * g for (name, w), g in zip(model.named_parameters(), torch.autograd.grad(loss(inputs), weights))}
+    return {
+        name: w * g
+        for (name, w), g in zip(
+            model.named_parameters(), torch.autograd.grad(loss(inputs), weights)
+        )
+    }
 
 
-# --- (c) -----------------------------------------------------------------------------------------------------------
+# --- (c) ------------------------------------------------------------------------------------------
+# -----------------
 
 
 def keep_from(choose):
@@ -90,7 +102,9 @@ def threshold(flat, sparsity):
 
 
 def last_of_equals(flat, sparsity):
-    return first(flat.flip(0).argsort(descending=True, stable=True), round(len(flat) * (1 - sparsity))).flip(0)
+    return first(
+        flat.flip(0).argsort(descending=True, stable=True), round(len(flat) * (1 - sparsity))
+    ).flip(0)
 
 
 def nudged(flat, sparsity):
@@ -119,17 +133,30 @@ def refuse_by_assert(flat, sparsity):
 
 
 def per_layer(scores, sparsity):
-    return {name: by_order(score.flatten(), sparsity).view_as(score) for name, score in scores.items()}
+    return {
+        name: by_order(score.flatten(), sparsity).view_as(score) for name, score in scores.items()
+    }
 
 
-# --- (d) -----------------------------------------------------------------------------------------------------------
+# --- (d) ------------------------------------------------------------------------------------------
+# -----------------
 
 
-def train_from(*, before=True, gradients=True, after=False, fresh=True, only=None, nonzero=False, look=lambda x: x):
-    """A ``train`` that masks weights before training, gradients, and weights after training; or leaves it.
+def train_from(
+    *,
+    before=True,
+    gradients=True,
+    after=False,
+    fresh=True,
+    only=None,
+    nonzero=False,
+    look=lambda x: x,
+):
+    """A ``train`` that masks weights before training, gradients, and weights after training; or
+    leaves it.
 
-    It may mask the gradients of ``only`` some, mask those of weights that are not 0 for the masks', or look at other
-    inputs.
+    It may mask the gradients of ``only`` some, mask those of weights that are not 0 for the masks',
+    or look at other inputs.
     """
 
     def multiply(model, masks):
@@ -159,7 +186,8 @@ def in_place_with_graph(model, masks, batches, optimiser):
         weight *= masks[name]
 
 
-# --- (e) and (f) ---------------------------------------------------------------------------------------------------
+# --- (e) and (f) ----------------------------------------------------------------------------------
+# -----------------
 
 
 def switches_from(product):
@@ -183,7 +211,9 @@ def into_the_model(model, c, loss, inputs, targets):
 
 
 def rescale_from(*, bias=True, out=lambda factor: 1 / factor, column=True):
-    """A ``rescale`` that may forget the bias, treat what goes out otherwise, or take a row for a column."""
+    """A ``rescale`` that may forget the bias, treat what goes out otherwise, or take a row for a
+    column.
+    """
 
     def rescale(model, unit, factor):
         with torch.no_grad():
@@ -194,8 +224,7 @@ def rescale_from(*, bias=True, out=lambda factor: 1 / factor, column=True):
     return rescale
 
 
-def your_function(*_):
-    ...  # your code
+def your_function(*_): ...  # your code
 
 
 #: part, what the student did, the check called on it, what its sentence must hold
@@ -291,7 +320,9 @@ def table() -> str:
     """A row an answer, in Markdown."""
     cells = [(part, what, sentence(check)) for part, what, check, _ in ANSWERS]
     rows = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in cells]
-    return "\n".join(["| part | answer | what the check says |", "| --- | --- | --- |", *rows]) + "\n"
+    return (
+        "\n".join(["| part | answer | what the check says |", "| --- | --- | --- |", *rows]) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Every notebook at lesson scale in an empty home, really training: what holds at any scale. Part of `make test`."""
+"""Every notebook at lesson scale in an empty home, really training.
+
+What holds at any scale. Part of `make test`.
+"""
 
 import os
 import re
@@ -8,13 +11,17 @@ import pandas as pd
 import pytest
 from tiny import ROOT
 
-from snipkit.masking import kept_count
-from snipkit.study import notebooks, paths, records
+from snipkit._prunable import kept_count
+from snipkit.study import notebooks, paths
+from snipkit.study.train import records
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, worker_id):
-    """An empty home, but for the notebooks. Of several pages at a time, each has a core for its trainings."""
+    """An empty home, but for the notebooks.
+
+    Of several pages at a time, each has a core for its trainings.
+    """
     if worker_id != "master" and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker_id.removeprefix("gw")) % len(cores)]})
@@ -65,7 +72,8 @@ def test_a_notebook_from_nothing(name, home):
             assert sum(k for k, _ in kept) == kept_count(
                 sum(total for _, total in kept), run.sparsity
             )
-    # An order with a wide margin, wherever both are trained: at 98 % random masks of LeNet-300-100 hardly learn.
+    # An order with a wide margin, wherever both are trained: at 98 % random masks of LeNet-300-100
+    # hardly learn.
     of = dict(
         model="lenet-300-100",
         sparsity=0.98,

@@ -1,4 +1,6 @@
-"""The examples of docs/any_network.md, run as they stand, where the packages that they are about are installed."""
+"""The examples of docs/any_network.md, run as they stand, where the packages that they are about
+are installed.
+"""
 
 import re
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from snipkit import masking
-from snipkit.study._torchvision import load_torchvision
+from snipkit.study.sets._torchvision import load_torchvision
 
 PAGE = (Path(__file__).parents[1] / "docs" / "any_network.md").read_text()
 EXAMPLES = {

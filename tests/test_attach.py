@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrizations, vector_to_parameters
 from torch.nn.utils import prune as torch_prune
 
+import snipkit
 from snipkit import masking
 from snipkit._attach import bare_copy, suspended
 
@@ -34,7 +35,7 @@ def build():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 8), Reader(), nn.Linear(8, 3))
-        masks = {name: torch.rand(p.shape) < 0.5 for name, p in masking.prunable(model).items()}
+        masks = {name: torch.rand(p.shape) < 0.5 for name, p in snipkit.prunable(model).items()}
     return model, masks
 
 

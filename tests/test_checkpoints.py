@@ -1,4 +1,7 @@
-"""Trainings that are stopped and resumed: the same numbers to the bit, and no file of others is touched."""
+"""Trainings that are stopped and resumed.
+
+The same numbers to the bit, and no file of others is touched.
+"""
 
 import os
 import signal
@@ -10,12 +13,12 @@ import torch
 from tiny import quick
 from torch.nn.functional import pad
 
-from snipkit import models, training
+from snipkit import masking, models, outcomes, training
 from snipkit.models import recurrent
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints, experiment
-from snipkit.study.checkpoints import Checkpoint, CheckpointError, Interrupted
-from snipkit.study.stacking import train_stack
+from snipkit.study.train import checkpoints, experiment
+from snipkit.study.train.checkpoints import Checkpoint, CheckpointError, Interrupted
+from snipkit.study.train.stacking import train_stack
 
 SHORT = Recipe(steps=12, batch_size=13, lr=0.05)
 
@@ -27,12 +30,18 @@ def path(tmp_path):
 
 def single(blobs, small_networks, network, recipe, checkpoint=None):
     model = getattr(small_networks, network)()
-    return [model], [training.train(model, small_networks.masks(model), blobs, recipe, seed=3, checkpoint=checkpoint)]
+    return [model], [
+        training.train(
+            model, small_networks.masks(model), blobs, recipe, seed=3, checkpoint=checkpoint
+        )
+    ]
 
 
 def lstm(blobs, small_networks, _network, recipe, checkpoint=None):
     """By torch's kernel, on images with a margin, as large as digits."""
-    train, test = (replace(part, pixels=pad(part.pixels, (10,) * 4)) for part in (blobs.train, blobs.test))
+    train, test = (
+        replace(part, pixels=pad(part.pixels, (10,) * 4)) for part in (blobs.train, blobs.test)
+    )
     model = recurrent.LSTM(num_classes=5, units=20)
     models.initialise_(model, "lecun", seed=0)
     masks, dataset = small_networks.masks(model), replace(blobs, train=train, test=test)
@@ -45,14 +54,18 @@ def stack(blobs, small_networks, network, recipe, checkpoint=None):
     with torch.no_grad():
         next(models[1].parameters()).mul_(1e30)
     masks = [small_networks.masks(models[0]), small_networks.masks(models[1]), {}]
-    return models, train_stack(models, masks, [blobs] * 3, recipe, seeds=[3, 4, 5], checkpoint=checkpoint)
+    return models, train_stack(
+        models, masks, [blobs] * 3, recipe, seeds=[3, 4, 5], checkpoint=checkpoint
+    )
 
 
 def same(first, second):
     """Equal to the bit. Errors are compared as text, and NaN equals NaN."""
     states = [[model.state_dict() for model in models] for models, _ in (first, second)]
     return list(map(str, first[1])) == list(map(str, second[1])) and all(
-        torch.equal(a[name].nan_to_num(), b[name].nan_to_num()) for a, b in zip(*states) for name in a
+        torch.equal(a[name].nan_to_num(), b[name].nan_to_num())
+        for a, b in zip(*states)
+        for name in a
     )
 
 
@@ -60,7 +73,11 @@ def same(first, second):
     "train, network, changes",
     [
         (single, "conv", {"schedule": "onecycle", "augment": "flip-shift"}),
-        (single, "mlp", {"optimiser": "adam", "lr": 0.01, "steps": 65, "decay_every": 20}),  # a point every 2 steps
+        (
+            single,
+            "mlp",
+            {"optimiser": "adam", "lr": 0.01, "steps": 65, "decay_every": 20},
+        ),  # a point every 2 steps
         (single, "conv", {"precision": "bfloat16"}),
         (lstm, "", {}),
         (stack, "mlp", {"augment": "flip-shift", "steps": 65}),
@@ -73,7 +90,9 @@ def test_stopped_after_each_step_a_training_ends_with_the_same_bits(
     recipe = replace(SHORT, **changes)
     expected = train(blobs, small_networks, network, recipe)
     for step in range(1, recipe.steps):
-        with pytest.raises(Interrupted, match=f"stopped after step {step};.*state.pt has the state"):
+        with pytest.raises(
+            Interrupted, match=f"stopped after step {step};.*state.pt has the state"
+        ):
             train(blobs, small_networks, network, recipe, Checkpoint(path, deadline=0.0))
     last = Checkpoint(path)
     result = train(blobs, small_networks, network, recipe, last)
@@ -98,7 +117,9 @@ def test_the_file_holds_what_is_kept_and_the_masks(blobs, small_networks, path, 
         tensor = checkpoint.state.tensors[name]
         mask, (shape, bits) = masked[id(tensor)], content["masks"][name]
         kept = int(mask.sum())
-        assert shape == mask.shape and bits.dtype == torch.uint8 and len(bits) == -(-mask.numel() // 8)
+        assert (
+            shape == mask.shape and bits.dtype == torch.uint8 and len(bits) == -(-mask.numel() // 8)
+        )
         assert kept < mask.numel()
         stored = [content["tensors"][name]]
         stored += [content["optimiser"]["state"][number][key] for key in moments]
@@ -154,9 +175,12 @@ def test_a_signal_stops_a_training_after_its_step(blobs, small_networks, path, m
 
 
 def test_a_killed_training_goes_on_from_the_last_state(blobs, small_networks, path, monkeypatch):
-    """The state is written every ``SECONDS``: here at each step, until the training dies in the eighth."""
+    """The state is written every ``SECONDS``.
+
+    Here at each step, until the training dies in the eighth.
+    """
     monkeypatch.setattr(checkpoints, "SECONDS", 0)
-    real, steps = training.mask_gradients, []
+    real, steps = masking.mask_gradients, []
 
     def counted(masked):
         steps.append(len(steps))
@@ -194,25 +218,47 @@ def others(blobs, small_networks):
         "weights": base | {"model": small_networks.mlp(seed=1)},
         "masks": base | {"masks": fewer},
         "rows": base | {"data": replace(blobs, train=train.take(order))},
-        "labels": base | {"data": replace(blobs, train=replace(train, labels=train.labels.flip(0)))},
-        "pixels": base | {"data": replace(blobs, train=replace(train, pixels=train.pixels.roll(1, 3)))},
+        "labels": base
+        | {"data": replace(blobs, train=replace(train, labels=train.labels.flip(0)))},
+        "pixels": base
+        | {"data": replace(blobs, train=replace(train, pixels=train.pixels.roll(1, 3)))},
         "standardisation": base | {"data": replace(blobs, train=replace(train, mean=(0.4,)))},
         "test set": base | {"data": replace(blobs, test=blobs.test.take(slice(30)))},
     }
 
 
-@pytest.mark.parametrize("difference", [
-    "none", "recipe", "steps", "seed", "weights", "masks", "rows", "labels", "pixels", "standardisation", "test set",
-])
-def test_the_state_of_another_training_is_refused_and_left_alone(blobs, small_networks, path, difference):
+@pytest.mark.parametrize(
+    "difference",
+    [
+        "none",
+        "recipe",
+        "steps",
+        "seed",
+        "weights",
+        "masks",
+        "rows",
+        "labels",
+        "pixels",
+        "standardisation",
+        "test set",
+    ],
+)
+def test_the_state_of_another_training_is_refused_and_left_alone(
+    blobs, small_networks, path, difference
+):
     with pytest.raises(Interrupted):
-        training.train(**others(blobs, small_networks)["none"], checkpoint=Checkpoint(path, deadline=0.0))
+        training.train(
+            **others(blobs, small_networks)["none"], checkpoint=Checkpoint(path, deadline=0.0)
+        )
     content, other = path.read_bytes(), others(blobs, small_networks)[difference]
     if difference == "none":
         training.train(**other, checkpoint=Checkpoint(path))
         assert not path.exists()
         return
-    with pytest.raises(CheckpointError, match="state.pt is the state of another training: delete it, or name another"):
+    with pytest.raises(
+        CheckpointError,
+        match="state.pt is the state of another training: delete it, or name another",
+    ):
         training.train(**other, checkpoint=Checkpoint(path, deadline=0.0))
     assert path.read_bytes() == content and len(list(path.parent.iterdir())) == 1
 
@@ -224,7 +270,9 @@ def test_files_that_are_no_checkpoints_are_refused_and_left_alone(blobs, small_n
     torch.save({"step": 3}, path)
     for content in (b"", b"text", state[:1000], state[:-1], path.read_bytes()):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="is no training's state, or is damaged .*: delete it, or name"):
+        with pytest.raises(
+            CheckpointError, match="is no training's state, or is damaged .*: delete it, or name"
+        ):
             single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
         assert path.read_bytes() == content
     with pytest.raises(CheckpointError):
@@ -254,7 +302,9 @@ def test_masks_are_carried_to_a_device_that_would_find_others(path, monkeypatch,
     """Scores are equal but for rounding there. Masks, outcome and record are those of the start."""
     runs = []
     for seed in range(count):
-        runs.append(quick(data="mnist-1d", model="mlp-1d", criterion="snip", sparsity=0.8, seed=seed))
+        runs.append(
+            quick(data="mnist-1d", model="mlp-1d", criterion="snip", sparsity=0.8, seed=seed)
+        )
 
     def execute(checkpoint=None):
         if count > 1:
@@ -275,7 +325,9 @@ def test_masks_are_carried_to_a_device_that_would_find_others(path, monkeypatch,
     monkeypatch.setattr(experiment, "find_masks", lambda *arguments: swap(find_masks(*arguments)))
     monkeypatch.setattr(experiment, "build", other_weights)
     with (
-        pytest.warns(UserWarning, match=f"masks that differ by {count} connections from those found"),
+        pytest.warns(
+            UserWarning, match=f"masks that differ by {count} connections from those found"
+        ),
         pytest.warns(UserWarning, match="other initial weights than those drawn here"),
     ):
         records = execute(Checkpoint(path))
@@ -335,7 +387,9 @@ def test_a_flipped_bit_in_the_weights_is_noticed(blobs, small_networks, path):
         training.train(small_networks.mlp(), {}, blobs, SHORT, checkpoint=Checkpoint(path))
 
 
-def test_a_file_that_another_training_writes_meanwhile_is_left_alone(blobs, small_networks, path, monkeypatch):
+def test_a_file_that_another_training_writes_meanwhile_is_left_alone(
+    blobs, small_networks, path, monkeypatch
+):
     monkeypatch.setattr(checkpoints, "SECONDS", 0)
     path.parent.mkdir()
     checkpoint = Checkpoint(path)
@@ -356,13 +410,17 @@ def test_a_training_whose_state_cannot_be_written_goes_on(blobs, small_networks,
     monkeypatch.setattr(torch, "save", full)
     with pytest.warns(UserWarning, match="cannot be written .*no space left.*: it goes on without"):
         result = single(blobs, small_networks, "mlp", SHORT, Checkpoint(path))
-    assert same(result, single(blobs, small_networks, "mlp", SHORT)) and not list(path.parent.iterdir())
-    with pytest.raises(OSError, match="no space left"):  # without a state to go on from, the caller must know
+    assert same(result, single(blobs, small_networks, "mlp", SHORT)) and not list(
+        path.parent.iterdir()
+    )
+    with pytest.raises(
+        OSError, match="no space left"
+    ):  # without a state to go on from, the caller must know
         single(blobs, small_networks, "mlp", SHORT, Checkpoint(path, deadline=0.0))
 
 
 def test_a_diverged_training_leaves_no_state(blobs, small_networks, path, monkeypatch):
     monkeypatch.setattr(checkpoints, "SECONDS", 0)
-    with pytest.raises(training.DivergedError):
+    with pytest.raises(outcomes.DivergedError):
         single(blobs, small_networks, "mlp", replace(SHORT, steps=100, lr=1e20), Checkpoint(path))
     assert not list(path.parent.iterdir())

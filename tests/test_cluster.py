@@ -11,8 +11,8 @@ from processes import begin
 from tiny import ENVIRONMENT, ids
 
 from snipkit.recipe import Recipe
-from snipkit.study import executors, scheduler
-from snipkit.study.runs import Run
+from snipkit.study.train import executors, scheduler
+from snipkit.study.train.runs import Run
 
 
 @pytest.fixture
@@ -35,7 +35,10 @@ def processes(tmp_path):
 
 
 def test_a_killed_worker_costs_nothing(tmp_path, processes):
-    """A scheduler and two workers; one worker is killed while it trains, the other does its run again."""
+    """A scheduler and two workers.
+
+    One worker is killed while it trains, the other does its run again.
+    """
     file, path = tmp_path / "scheduler.json", tmp_path / "results" / "a.jsonl"
     processes("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file)
     options = ("--scheduler-file", file, "--nthreads", "1", "--memory-limit", "0", "--no-nanny")

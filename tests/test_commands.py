@@ -1,4 +1,7 @@
-"""The command line: every expected failure is a line that says what to change, and a non-zero exit."""
+"""The command line.
+
+Every expected failure is a line that says what to change, and a non-zero exit.
+"""
 
 import json
 import os
@@ -13,18 +16,10 @@ import pytest
 from tiny import ENVIRONMENT, ROOT, record, write_notebook
 
 import snipkit
-from snipkit.study import (
-    __main__,
-    estimate,
-    executors,
-    experiment,
-    notebooks,
-    paths,
-    records,
-    scheduler,
-    sources,
-)
-from snipkit.study.runs import Run
+from snipkit.study import __main__, notebooks, paths
+from snipkit.study.sets import sources
+from snipkit.study.train import estimate, executors, experiment, records, scheduler
+from snipkit.study.train.runs import Run
 
 
 @pytest.fixture
@@ -209,10 +204,22 @@ def test_a_home_without_notebooks(tmp_path, command, monkeypatch, words, kind, m
         ("toy: {seeds: many}", "laptop.yml: seeds of toy is 'many', but it takes int"),
         ("toy: {seeds: 2.5}", "laptop.yml: seeds of toy is 2.5, but it takes int"),
         ("toy: {seeds: true}", "laptop.yml: seeds of toy is True, but it takes int"),
-        ("toy: {recipe: paper-mnist}", "laptop.yml: recipe of toy is 'paper-mnist', but it takes dict"),
-        ("toy: {recipe: {setps: 5}}", "laptop.yml does not fit toy: .*recipe: no field setps; a recipe has"),
-        ("toy: {recipe: {steps: 5, lr: .nan}}", "laptop.yml does not fit toy: recipe: lr is nan; it takes a finite"),
-        ("toy: {recipe: {steps: '5'}}", "laptop.yml does not fit toy: recipe: steps is '5'; it takes a whole number"),
+        (
+            "toy: {recipe: paper-mnist}",
+            "laptop.yml: recipe of toy is 'paper-mnist', but it takes dict",
+        ),
+        (
+            "toy: {recipe: {setps: 5}}",
+            "laptop.yml does not fit toy: .*recipe: no field setps; a recipe has",
+        ),
+        (
+            "toy: {recipe: {steps: 5, lr: .nan}}",
+            "laptop.yml does not fit toy: recipe: lr is nan; it takes a finite",
+        ),
+        (
+            "toy: {recipe: {steps: '5'}}",
+            "laptop.yml does not fit toy: recipe: steps is '5'; it takes a whole number",
+        ),
         ("toy:\n\tseeds: 2", r"laptop.yml: .*'\\t' that cannot start any token"),
         ("toy: {seeds: 2", "laptop.yml: .*expected"),
         ("tyo: {seeds: 2}", "laptop.yml: no notebook is called tyo; known: toy"),
@@ -338,7 +345,10 @@ def test_the_report_is_written(toy, command):
 
 
 def test_the_report_in_a_locale_without_unicode(toy):
-    """Such is LC_ALL=C, or en_US without .UTF-8 on an old cluster; a half-written report would be 0 bytes."""
+    """Such is LC_ALL=C, or en_US without .UTF-8 on an old cluster.
+
+    A half-written report would be 0 bytes.
+    """
     locale = {
         "LC_ALL": "C",
         "PYTHONUTF8": "0",
@@ -352,7 +362,10 @@ def test_the_report_in_a_locale_without_unicode(toy):
 
 
 def test_the_report_says_what_is_planned_and_on_record(toy, command):
-    """A run that is on record at both scales counts once; a page that a profile does not name is not planned there."""
+    """A run that is on record at both scales counts once.
+
+    A page that a profile does not name is not planned there.
+    """
     (toy / "notebooks/profiles/overnight.yml").write_text("toy: {seeds: 3}")
     first, second, _ = notebooks.grid("toy", "overnight")
     origins = {first: (3600.0, "AMD EPYC"), second: (7200.0, "NVIDIA H100")}
@@ -381,7 +394,10 @@ def test_figures_are_drawn_from_the_records_alone(toy, command, instead, monkeyp
 
 
 def test_a_driver_alone_makes_no_gpu(tmp_path):
-    """The default of `make paper` asks torch, too: a CPU-only build would need weeks for `paper`."""
+    """The default of `make paper` asks torch, too.
+
+    A CPU-only build would need weeks for `paper`.
+    """
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU 0\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     environment = ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}

@@ -1,4 +1,7 @@
-"""Controls keep exactly what they promise; twins keep κ, and in the mean what the gradient alone predicts."""
+"""Controls keep exactly what they promise.
+
+Twins keep κ, and in the mean what the gradient alone predicts.
+"""
 
 import math
 import warnings
@@ -8,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snipkit import controls, data, masking, models, saliency
+import snipkit
+from snipkit import data, masking, models, saliency
+from snipkit.beyond import controls, shuffles
 
 SHAPES = [(7,), (1, 1), (1, 6), (5, 8), (9, 3), (12, 15), (4, 3, 2, 2), (6, 1, 3, 3), (3, 4, 5)]
 
@@ -75,7 +80,9 @@ def test_among_live_units_hubs_are_lost_and_the_walk_has_mixed(monkeypatch):
 
 
 def network_masks(seed=0):
-    """Of a chain of three layers in which units with many inputs have many outputs, and some are dead."""
+    """Of a chain of three layers in which units with many inputs have many outputs, and some are
+    dead.
+    """
     hubs = torch.rand(30, generator=seeded(seed)) ** 3
     hubs[:8] = 0
     first = torch.rand(30, 12, generator=seeded(seed + 1)) < hubs[:, None]
@@ -116,7 +123,7 @@ def test_misaligning_parts_what_a_unit_receives_from_what_it_sends():
         return float(torch.corrcoef(torch.stack([received[live], sent[live]]).float())[0, 1])
 
     masks = network_masks()
-    units = masking.shuffle(masks, seeded(), "units")
+    units = shuffles.shuffle(masks, seeded(), "units")
     drawn = [correlation(controls.misalign(masks, seeded(seed))) for seed in range(20)]
     assert correlation(masks) == correlation(units) > 0.7 and abs(sum(drawn) / 20) < 0.2
 
@@ -165,7 +172,9 @@ def test_a_twin_keeps_exactly_kappa(twin, sparsity, seed):
     "twin, rank", [(controls.gradient_twin, False), (controls.rank_one_twin, True)]
 )
 def test_in_the_mean_over_draws_a_twin_keeps_what_the_gradient_predicts(twin, rank):
-    """Each layer's share, and each connection's (a few of which leave their binomial interval by chance)."""
+    """Each layer's share, and each connection's (a few of which leave their binomial interval by
+    chance).
+    """
     gradients, generator, draws, keep = random_gradients(), seeded(1), 300, 245
     sizes = controls.rank_one(gradients) if rank else gradients
     survival = {name: normal_survival(std) for name, std in STDS.items()}
@@ -213,13 +222,16 @@ def test_the_noise_of_a_rank_one_twin_is_that_of_the_gradient_elsewhere():
 
 
 def test_the_gradient_alone_tells_lenets_layer_counts(mnist):
-    """Truncated normal weights, as the study draws them: predicted and SNIP's own counts at 98 %."""
+    """Truncated normal weights, as the study draws them.
+
+    Predicted and SNIP's own counts at 98 %.
+    """
     model = models.build("lenet-300-100", seed=0)
     batch = data.sample(mnist.train, 100, seeded())
     gradients = saliency.gradient(model, batch)
     survival = {}
     for name, parameter in model.named_parameters():
-        std = 0.0 if masking.is_bias(name) else parameter.shape[1] ** -0.5
+        std = 0.0 if snipkit.is_bias(name) else parameter.shape[1] ** -0.5
         survival[name] = controls.truncated_normal_survival(std)
     masks = masking.keep_top(saliency.snip(model, batch), 0.98)
     kept = sum(int(mask.sum()) for mask in masks.values())

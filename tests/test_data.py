@@ -259,7 +259,10 @@ def test_augmentation_shifts_by_an_eighth_and_keeps_images_apart():
 
 
 def test_the_authors_augmentation_shifts_half_of_the_images_and_flips_a_quarter():
-    """None, one or both, equally often: 1/12 of the images are flipped alone, 1/6 flipped and shifted."""
+    """None, one or both, equally often.
+
+    1/12 of the images are flipped alone, 1/6 flipped and shifted.
+    """
     row = torch.arange(1.0, 33.0).expand(1, 32, 32)
     images = row.expand(6000, -1, -1, -1)
     changed = data.augment(images, "flip-shift-half", seeded())
@@ -277,7 +280,9 @@ def test_the_authors_augmentation_shifts_half_of_the_images_and_flips_a_quarter(
 def test_augmentation_by_name():
     batch = torch.randn(2, 1, 8, 8)
     assert data.augment(batch, "none", None) is batch
-    with pytest.raises(ValueError, match="unknown augmentation 'flip'; known: none, flip-shift, flip-shift-half"):
+    with pytest.raises(
+        ValueError, match="unknown augmentation 'flip'; known: none, flip-shift, flip-shift-half"
+    ):
         data.augment(batch, "flip", None)
 
 

@@ -1,8 +1,10 @@
-"""Scoring, training and resuming on a pretended device, so that a tensor left on the CPU fails here, not on a GPU.
+"""Scoring, training and resuming on a pretended device, so that a tensor left on the CPU fails
+here, not on a GPU.
 
-``FakeTensorMode`` calculates shapes and devices without numbers. The device is "meta", the only one besides the CPU on
-which a CPU build of torch runs a backward pass. Reading a value, autocast and fused optimisers are replaced, since they
-need a real device. What a real GPU alone can show is in ``gpu_check.py``.
+``FakeTensorMode`` calculates shapes and devices without numbers. The device is "meta", the only one
+besides the CPU on which a CPU build of torch runs a backward pass. Reading a value, autocast and
+fused optimisers are replaced, since they need a real device. What a real GPU alone can show is in
+``gpu_check.py``.
 """
 
 from dataclasses import replace
@@ -15,10 +17,12 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 import snipkit
-from snipkit import data, masking, models, scoring, training
+from snipkit import data, models, training
+from snipkit._scoring import objective
+from snipkit.beyond import shuffles
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints
-from snipkit.study.stacking import train_stack
+from snipkit.study.train import checkpoints
+from snipkit.study.train.stacking import train_stack
 
 DEVICE = "meta"
 SGD = Recipe(steps=3, batch_size=10, augment="flip-shift", precision="bfloat16")
@@ -29,22 +33,35 @@ RECIPES = pytest.mark.parametrize("recipe", [SGD, ADAM], ids=["sgd", "adam"])
 @pytest.fixture
 def pretended(monkeypatch):
     """The mode, entered. Values read from tensors are made up."""
+
     def made_up(real, value):
-        return lambda self, *given: value(self) if isinstance(self, FakeTensor) else real(self, *given)
+        return lambda self, *given: (
+            value(self) if isinstance(self, FakeTensor) else real(self, *given)
+        )
 
     values = {
-        "item": lambda _: 1.0, "__float__": lambda _: 1.0, "__int__": lambda _: 1, "__index__": lambda _: 0,
-        "__bool__": lambda _: True, "tolist": lambda self: np.ones(self.shape).tolist(),
+        "item": lambda _: 1.0,
+        "__float__": lambda _: 1.0,
+        "__int__": lambda _: 1,
+        "__index__": lambda _: 0,
+        "__bool__": lambda _: True,
+        "tolist": lambda self: np.ones(self.shape).tolist(),
         "numpy": lambda self: np.random.default_rng(0).random(self.shape, np.float32),
     }
     for name, value in values.items():
         monkeypatch.setattr(torch.Tensor, name, made_up(getattr(torch.Tensor, name), value))
     sgd, adam, autocast = torch.optim.SGD, torch.optim.Adam, torch.autocast
     monkeypatch.setattr(torch.optim, "SGD", lambda *given, fused, **options: sgd(*given, **options))
-    monkeypatch.setattr(torch.optim, "Adam", lambda *given, fused, **options: adam(*given, **options))
-    monkeypatch.setattr(torch, "autocast", lambda _device, *given, **options: autocast("cpu", *given, **options))
-    for module in (scoring, training):
-        monkeypatch.setattr(module, "check_labels", lambda targets, outputs: targets + outputs.argmax(1)[:1])
+    monkeypatch.setattr(
+        torch.optim, "Adam", lambda *given, fused, **options: adam(*given, **options)
+    )
+    monkeypatch.setattr(
+        torch, "autocast", lambda _device, *given, **options: autocast("cpu", *given, **options)
+    )
+    for module in (objective, training):
+        monkeypatch.setattr(
+            module, "check_labels", lambda targets, outputs: targets + outputs.argmax(1)[:1]
+        )
     data._in_pixels.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
@@ -80,13 +97,19 @@ def test_scores_and_masks_are_on_the_models_device(pretended, criterion):
         criterion = partial(snipkit.CRITERIA[criterion], rounds=3)
     masks = snipkit.prune(model, [sample, sample], 0.5, criterion, batch_norm="train")
     assert devices(masks.values()) == {DEVICE}
-    shuffled = masking.shuffle(masks, torch.Generator().manual_seed(0))
+    shuffled = shuffles.shuffle(masks, torch.Generator().manual_seed(0))
     assert devices(shuffled.values()) == {DEVICE}
 
 
-@pytest.mark.parametrize("name, options", [
-    ("lenet-5-caffe", {}), ("lstm-s", {}), ("gru-s", {}), ("alexnet-s", {"width": 0.1}),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("lenet-5-caffe", {}),
+        ("lstm-s", {}),
+        ("gru-s", {}),
+        ("alexnet-s", {"width": 0.1}),
+    ],
+)
 def test_other_networks_are_pruned(pretended, name, options):
     images = dataset((1, 28, 28) if name in ("lenet-5-caffe", "lstm-s", "gru-s") else (3, 32, 32))
     model = network(name, **options)
@@ -96,7 +119,9 @@ def test_other_networks_are_pruned(pretended, name, options):
 @RECIPES
 def test_training_stays_on_the_device(pretended, recipe):
     model, images = network(), dataset()
-    masks = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in model.named_parameters()}  # as from a file
+    masks = {
+        name: torch.ones(p.shape, dtype=torch.bool) for name, p in model.named_parameters()
+    }  # as from a file
     outcome = training.train(model, masks, images, recipe)
     assert len(outcome.train_loss) == 3
     assert devices(model.state_dict().values()) == {DEVICE}
@@ -107,7 +132,9 @@ def test_training_stays_on_the_device(pretended, recipe):
 def test_a_stack_stays_on_the_device(pretended, recipe, shared):
     networks, images = [network() for _ in range(3)], dataset()
     masks = [{"fc1.weight": torch.ones(300, 784, dtype=torch.bool)}, {}, {}]
-    sets = [images] * 3 if shared else [images, dataset(test=5), replace(dataset(), train=plain(30))]
+    sets = (
+        [images] * 3 if shared else [images, dataset(test=5), replace(dataset(), train=plain(30))]
+    )
     train_stack(networks, masks, sets, recipe, seeds=[0, 1, 2])
     assert devices(networks[1].state_dict().values()) == {DEVICE}
 
@@ -120,12 +147,20 @@ def plain(count):
 
 @RECIPES
 @pytest.mark.parametrize("stacked", [False, True], ids=["alone", "stack"])
-def test_a_resumed_training_is_on_the_device_again(pretended, recipe, stacked, tmp_path, monkeypatch):
-    """A file gives tensors on the CPU, of which some belong on the device and some, as generators' states, do not."""
+def test_a_resumed_training_is_on_the_device_again(
+    pretended, recipe, stacked, tmp_path, monkeypatch
+):
+    """A file gives tensors on the CPU, of which some belong on the device and some, as generators'
+    states, do not.
+    """
     kept = {}
 
     def save(content, path):
-        kept.update(tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), content))
+        kept.update(
+            tree_map_only(
+                torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), content
+            )
+        )
         path.touch()
 
     monkeypatch.setattr(torch, "save", save)
@@ -139,7 +174,9 @@ def test_a_resumed_training_is_on_the_device_again(pretended, recipe, stacked, t
         checkpoint = checkpoints.Checkpoint(tmp_path / "state.pt", deadline)
         if stacked:
             networks, sets = [network(), network()], [dataset()] * 2
-            return train_stack(networks, [{}, {}], sets, recipe, seeds=[0, 1], checkpoint=checkpoint)
+            return train_stack(
+                networks, [{}, {}], sets, recipe, seeds=[0, 1], checkpoint=checkpoint
+            )
         return training.train(network(), {}, dataset(), recipe, checkpoint=checkpoint)
 
     for step in (1, 2):

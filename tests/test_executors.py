@@ -1,4 +1,7 @@
-"""Who trains: what an executor can do, what machines must have in common, how signals and threads are put back."""
+"""Who trains.
+
+What an executor can do, what machines must have in common, how signals and threads are put back.
+"""
 
 import math
 import os
@@ -13,9 +16,9 @@ import pytest
 import torch
 from tiny import quick, record
 
-from snipkit import training
+from snipkit import outcomes, training
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints, estimate, executors, provenance
+from snipkit.study.train import checkpoints, estimate, executors, provenance
 
 
 def test_how_many_runs_go_on_at_a_time(monkeypatch):
@@ -185,7 +188,7 @@ def test_the_cost_of_a_new_run_is_measured(monkeypatch):
     assert [recipe.steps for recipe in trained] == [1, 10] and trained[
         0
     ].batch_size == run.recipe.batch_size
-    assert seconds == pytest.approx(1000 * 0.5 / 10 + training.TESTS * 200 * 0.5 / 1000)
+    assert seconds == pytest.approx(1000 * 0.5 / 10 + outcomes.TESTS * 200 * 0.5 / 1000)
     assert torch.get_num_threads() == 2
 
 

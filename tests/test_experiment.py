@@ -1,4 +1,7 @@
-"""Carrying out a run: every field of ``Run`` does what it says, and runs that are compared share the rest."""
+"""Carrying out a run.
+
+Every field of ``Run`` does what it says, and runs that are compared share the rest.
+"""
 
 import dataclasses
 import math
@@ -8,10 +11,11 @@ import torch
 from tiny import QUICK, quick
 
 import snipkit
-from snipkit import controls, data, densities, masking, saliency, training
+from snipkit import data, masking, outcomes, saliency, training
+from snipkit.beyond import controls, densities, shuffles
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints, experiment, records
-from snipkit.study.runs import LABELS, Run, pruning
+from snipkit.study.train import checkpoints, experiment, records
+from snipkit.study.train.runs import LABELS, Run, pruning
 
 SNIP = {"criterion": "snip", "sparsity": 0.9}
 ALL = {"masks", "training", "test"}
@@ -59,7 +63,9 @@ def observed(run):
 
 
 def same(first, second):
-    masks = first[0].keys() == second[0].keys() and all(torch.equal(m, second[0][name]) for name, m in first[0].items())
+    masks = first[0].keys() == second[0].keys() and all(
+        torch.equal(m, second[0][name]) for name, m in first[0].items()
+    )
     return {"masks": masks, "training": first[1] == second[1], "test": first[2] == second[2]}
 
 
@@ -67,7 +73,9 @@ def same(first, second):
 def plain():
     """What a run comes to, each done once."""
     done = {}
-    return lambda run: done.setdefault(run.id, None) or done.update({run.id: observed(run)}) or done[run.id]
+    return lambda run: (
+        done.setdefault(run.id, None) or done.update({run.id: observed(run)}) or done[run.id]
+    )
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Run)])
@@ -98,9 +106,11 @@ def seen(monkeypatch):
 
     def train(model, masks, dataset, recipe, *, seed, checkpoint):
         found["trained"] = {name: p.detach().clone() for name, p in model.named_parameters()}
-        found.update(images=dataset.train.rows, labels=dataset.train.labels, test=dataset.test.labels)
+        found.update(
+            images=dataset.train.rows, labels=dataset.train.labels, test=dataset.test.labels
+        )
         found.update(order=seed, recipe=recipe)
-        return training.Outcome(5.0, 4.0, 0.3, [1.0], [50.0])
+        return outcomes.Outcome(5.0, 4.0, 0.3, [1.0], [50.0])
 
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setitem(snipkit.CRITERIA, "snip", score)
@@ -122,22 +132,37 @@ def equal(first, second):
 
 
 def test_runs_of_one_seed_share_all_that_is_not_compared(seen):
-    """Split, both initialisations, scoring batch, order; whatever the criterion, the sparsity, the ablation."""
+    """Split, both initialisations, scoring batch, order.
+
+    Whatever the criterion, the sparsity, the ablation.
+    """
     first, paired = seen(), ("trained", "images", "labels", "test", "order", "recipe")
     run = quick()
     for name, own in (("scored", "scoring_init"), ("trained", "training_init")):
         fresh = dict(experiment.build(run, "lecun", run.seeds()[own]).named_parameters())
         assert equal(first[name], fresh) and fresh.keys() == first[name].keys()
     assert first["order"] == run.seeds()["order"] and not equal(first["scored"], first["trained"])
-    scored = {"sparsity": 0.2}, {"ablation": "shuffle"}, {"biases": False}, {"scoring_labels": "random"}
-    others = {"criterion": "random"}, {"criterion": "magnitude"}, {"criterion": "dense", "sparsity": 0.0}
+    scored = (
+        {"sparsity": 0.2},
+        {"ablation": "shuffle"},
+        {"biases": False},
+        {"scoring_labels": "random"},
+    )
+    others = (
+        {"criterion": "random"},
+        {"criterion": "magnitude"},
+        {"criterion": "dense", "sparsity": 0.0},
+    )
     for changes in (*scored, *others):
         other = seen(**changes)
         assert all(equal(first[name], other[name]) for name in paired), changes
         if {"sparsity", "ablation"} & set(changes) and "scored" in other:
             assert equal(first["scored"], other["scored"]) and equal(first["batch"], other["batch"])
     other = seen(seed=1)
-    assert not any(equal(first[name], other[name]) for name in ("scored", "trained", "images", "order", "batch"))
+    assert not any(
+        equal(first[name], other[name])
+        for name in ("scored", "trained", "images", "order", "batch")
+    )
     assert equal(first["test"], other["test"])
 
 
@@ -159,14 +184,19 @@ def test_random_biases_are_scored_and_trained_only_with_the_scored_draw(seen):
 
 
 def test_random_labels_are_the_true_ones_permuted(seen):
-    """For scoring and for training in the same way; the test set keeps its labels, and the images their places."""
+    """For scoring and for training in the same way.
+
+    The test set keeps its labels, and the images their places.
+    """
     true, random = seen(), seen(train_labels="random", scoring_labels="random")
     assert equal(true["images"], random["images"]) and equal(true["test"], random["test"])
     assert not torch.equal(true["labels"], random["labels"])
     assert equal(true["labels"].bincount(), random["labels"].bincount())
     run = quick(train_labels="random", **SNIP)
     dataset = experiment.load(run)
-    shuffled = data.shuffle_labels(dataset.train, torch.Generator().manual_seed(run.seeds()["labels"]))
+    shuffled = data.shuffle_labels(
+        dataset.train, torch.Generator().manual_seed(run.seeds()["labels"])
+    )
     assert equal(random["labels"], shuffled.labels)
     inputs, labels = data.sample(shuffled, 100, torch.Generator().manual_seed(run.seeds()["batch"]))
     assert equal(random["batch"], [inputs, labels]) and equal(true["batch"][0], inputs)
@@ -189,14 +219,26 @@ def test_the_rungs_of_the_ladder_are_those_of_masking(criterion):
     run = quick(model="lenet-5-caffe", criterion=criterion, sparsity=0.95, seed=2)
     dataset = experiment.load(run)
     masks, seed = experiment.find_masks(run, dataset), run.seeds()["ablation"]
-    for ablation, keep in {"": "layers", "-inputs": "inputs", "-outputs": "outputs", "-units": "units"}.items():
-        found = experiment.find_masks(dataclasses.replace(run, ablation=f"shuffle{ablation}"), dataset)
-        assert equal(found, masking.shuffle(masks, torch.Generator().manual_seed(seed), keep)), ablation
+    for ablation, keep in {
+        "": "layers",
+        "-inputs": "inputs",
+        "-outputs": "outputs",
+        "-units": "units",
+    }.items():
+        found = experiment.find_masks(
+            dataclasses.replace(run, ablation=f"shuffle{ablation}"), dataset
+        )
+        assert equal(found, shuffles.shuffle(masks, torch.Generator().manual_seed(seed), keep)), (
+            ablation
+        )
     found = experiment.find_masks(dataclasses.replace(run, ablation="shuffle-channels"), dataset)
-    assert equal(found, masking.shuffle(masks, torch.Generator().manual_seed(seed), "units", positions=False))
+    assert equal(
+        found,
+        shuffles.shuffle(masks, torch.Generator().manual_seed(seed), "units", positions=False),
+    )
     found = experiment.find_masks(dataclasses.replace(run, ablation="relabel"), dataset)
     model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(seed)
-    assert equal(found, masking.relabel(model, masks, torch.zeros(1, 1, 28, 28), generator))
+    assert equal(found, shuffles.relabel(model, masks, torch.zeros(1, 1, 28, 28), generator))
 
 
 @pytest.mark.parametrize("layer_counts", ["own", "uniform", "erk"])
@@ -208,9 +250,14 @@ def test_the_controls_are_made_from_the_mask_of_the_layer_counts(layer_counts):
     shares = 0.9 if layer_counts == "own" else densities.DENSITIES[layer_counts](model, 0.9)
     masks = masking.keep_top(scores, shares)
     assert equal(experiment.find_masks(run, dataset), masks)
-    for ablation, control in {"live-units": controls.keep_live_units, "misaligned": controls.misalign}.items():
+    for ablation, control in {
+        "live-units": controls.keep_live_units,
+        "misaligned": controls.misalign,
+    }.items():
         controlled = experiment.find_masks(dataclasses.replace(run, ablation=ablation), dataset)
-        assert equal(controlled, control(masks, torch.Generator().manual_seed(run.seeds()["ablation"]))), ablation
+        assert equal(
+            controlled, control(masks, torch.Generator().manual_seed(run.seeds()["ablation"]))
+        ), ablation
 
 
 @pytest.mark.parametrize("criterion", controls.TWINS)
@@ -218,7 +265,8 @@ def test_twins_have_the_gradient_of_the_scored_network_and_the_weights_of_anothe
     run = quick(criterion=criterion, sparsity=0.9, seed=2, same_draw=True, layer_counts="uniform")
     dataset, seeds = experiment.load(run), run.seeds()
     gradients = saliency.gradient(
-        experiment.build(run, "lecun", seeds["training_init"]), experiment.scoring_batches(run, dataset)
+        experiment.build(run, "lecun", seeds["training_init"]),
+        experiment.scoring_batches(run, dataset),
     )
     fresh = experiment.build(run, "lecun", seeds["criterion"])
     generator = torch.Generator().manual_seed(seeds["criterion"])
@@ -230,15 +278,23 @@ def test_twins_have_the_gradient_of_the_scored_network_and_the_weights_of_anothe
 @pytest.mark.parametrize("criterion", densities.COUNTS)
 def test_layerwise_random_masks_come_from_the_runs_own_stream(criterion):
     run = quick(criterion=criterion, sparsity=0.9, seed=3, biases=False)
-    model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(run.seeds()["criterion"])
+    model, generator = (
+        experiment.build(run, "lecun", 0),
+        torch.Generator().manual_seed(run.seeds()["criterion"]),
+    )
     expected = densities.random_masks(criterion, model, 0.9, generator, biases=False)
     found = experiment.find_masks(run, experiment.load(run))
     assert found.keys() == expected.keys() and equal(found, expected)
 
 
 def test_a_pretrained_run_ranks_trained_weights_and_trains_the_initial_ones(monkeypatch):
-    """The trained ones are those of the dense run with its seed; they are trained once for all its sparsities."""
-    run = quick(**pruning("magnitude, rewound", 0.9), seed=4, train_labels="random", recipe=Recipe(steps=20))
+    """The trained ones are those of the dense run with its seed.
+
+    They are trained once for all its sparsities.
+    """
+    run = quick(
+        **pruning("magnitude, rewound", 0.9), seed=4, train_labels="random", recipe=Recipe(steps=20)
+    )
     trained, train = [], training.train
 
     def spy(model, masks, *arguments, **options):
@@ -254,9 +310,14 @@ def test_a_pretrained_run_ranks_trained_weights_and_trains_the_initial_ones(monk
     experiment.execute(run)
     (initial, dense, none, outcome), (again, _, masks, _) = trained
     assert none == {} and equal(initial, again)
-    assert outcome == experiment.execute(quick(seed=4, train_labels="random", recipe=Recipe(steps=20))).outcome
+    assert (
+        outcome
+        == experiment.execute(quick(seed=4, train_labels="random", recipe=Recipe(steps=20))).outcome
+    )
     assert equal(masks, masking.keep_top(saliency.magnitude(dense), 0.9))
-    untrained = masking.keep_top(saliency.magnitude(experiment.build(run, "lecun", run.seeds()["training_init"])), 0.9)
+    untrained = masking.keep_top(
+        saliency.magnitude(experiment.build(run, "lecun", run.seeds()["training_init"])), 0.9
+    )
     assert masking.overlap(masks, untrained)[0] < 0.99
     experiment.execute(dataclasses.replace(run, sparsity=0.5, ablation="shuffle"))
     assert len(trained) == 4  # dense, 0.9, dense again by itself, 0.5
@@ -269,21 +330,30 @@ def test_what_a_run_scores_on():
         return [torch.cat(part) for part in zip(*pairs)], [len(labels) for _, labels in pairs]
 
     (inputs, labels), _ = batches()
-    assert len(labels) == 100 and not equal(inputs, experiment.load(quick()).train[:100][0])  # drawn, not the first
+    assert len(labels) == 100 and not equal(
+        inputs, experiment.load(quick()).train[:100][0]
+    )  # drawn, not the first
     assert batches(scoring_batch=None, train_size=2500)[1] == [1000, 1000, 500]
     assert batches(scoring_batch=None, train_size=2500, batch_norm="train")[1] == [2500]
     (shifted, unmoved), _ = batches(scoring_augment="flip-shift")
     assert torch.equal(labels, unmoved) and not torch.equal(inputs, shifted)
     assert batches(scoring_sample="balanced")[0][1].bincount().tolist() == [10] * 10
     (noise, classes), sizes = batches(scoring_data="noise")
-    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02 and set(classes.tolist()) == set(range(10))
+    assert (
+        abs(noise.mean()) < 0.02
+        and abs(noise.std() - 1) < 0.02
+        and set(classes.tolist()) == set(range(10))
+    )
     assert sizes == [100] and batches(scoring_data="noise", scoring_batch=None)[1] == [500]
     for other in (None, "fashion-mnist"):
         (unit, _), _ = batches(pixels="unit", scoring_data=other)
         assert unit.min() == 0 and unit.max() == 1
     (garments, _), sizes = batches(scoring_data="fashion-mnist")
     first = experiment.load(quick(data="fashion-mnist")).train
-    assert sizes == [100] and (first[:][0][:, None] == garments[None, :5]).flatten(2).all(2).any(0).all()
+    assert (
+        sizes == [100]
+        and (first[:][0][:, None] == garments[None, :5]).flatten(2).all(2).any(0).all()
+    )
 
 
 def test_scores_in_pieces_are_those_of_the_whole_batch():
@@ -291,14 +361,21 @@ def test_scores_in_pieces_are_those_of_the_whole_batch():
     run = quick(criterion="snip", sparsity=0.95, scoring_batch=2500, train_size=3000)
     dataset, seeds = experiment.load(run), run.seeds()
     batch = data.sample(dataset.train, 2500, torch.Generator().manual_seed(seeds["batch"]))
-    whole = masking.keep_top(saliency.snip(experiment.build(run, "lecun", seeds["scoring_init"]), batch), 0.95)
+    whole = masking.keep_top(
+        saliency.snip(experiment.build(run, "lecun", seeds["scoring_init"]), batch), 0.95
+    )
     pieces = experiment.find_masks(run, dataset)
-    assert masking.overlap(pieces, whole)[0] > 0.9995  # a tie in the last digits may fall the other way
+    assert (
+        masking.overlap(pieces, whole)[0] > 0.9995
+    )  # a tie in the last digits may fall the other way
 
 
 def test_random_masks_come_from_the_runs_own_stream():
     run = quick(criterion="random", sparsity=0.9, seed=3)
-    model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(run.seeds()["criterion"])
+    model, generator = (
+        experiment.build(run, "lecun", 0),
+        torch.Generator().manual_seed(run.seeds()["criterion"]),
+    )
     expected = masking.keep_top(saliency.random(model, generator=generator), 0.9)
     assert equal(experiment.find_masks(run, experiment.load(run)), expected)
 
@@ -315,12 +392,23 @@ def test_a_record_says_what_was_kept_and_where_it_was_made():
     record = experiment.execute(quick(criterion="snip", sparsity=0.999, seed=2))
     kept = sum(kept for kept, _ in record.kept.values())
     # Of the whole network, though what trained was one without the units that no path uses.
-    assert (kept, sum(total for _, total in record.kept.values())) == (267, 266_610) and 0 < record.effective <= kept
+    assert (kept, sum(total for _, total in record.kept.values())) == (
+        267,
+        266_610,
+    ) and 0 < record.effective <= kept
     masks = experiment.find_masks(record.run, experiment.load(record.run))
     model = experiment.build(record.run, "lecun", 0)
-    paths = masking.effective(model, masks, torch.zeros(1, 1, 28, 28))
+    paths = snipkit.effective(model, masks, torch.zeros(1, 1, 28, 28))
     assert record.effective == sum(int(mask.sum()) for mask in paths.values()) < kept
-    assert set(record.provenance) == {"seconds", "device", "snipkit", "commit", "torch", "python", "date"}
+    assert set(record.provenance) == {
+        "seconds",
+        "device",
+        "snipkit",
+        "commit",
+        "torch",
+        "python",
+        "date",
+    }
     dense, recurrent = experiment.execute(quick()), experiment.execute(quick(model="gru-s", **SNIP))
     lstm = experiment.execute(quick(model="lstm-s", options={"width": 0.1}))
     assert (recurrent.provenance["kernel"], lstm.provenance["kernel"]) == ("loop", "fused")
@@ -338,14 +426,37 @@ def test_what_cannot_be_sampled_is_an_error():
 
 
 def test_runs_that_can_train_together_are_grouped():
-    first, other, alone = quick(), quick(recipe=Recipe(steps=6)), quick(data="cifar-10", model="vgg-d")
+    first, other, alone = (
+        quick(),
+        quick(recipe=Recipe(steps=6)),
+        quick(data="cifar-10", model="vgg-d"),
+    )
     caffe = quick(model="lenet-5-caffe")
     relu = quick(model="lenet-5-caffe", options={"conv_relu": True})
     pruned = quick(seed=3, scoring_data="noise", train_labels="random", **SNIP)
     unit = quick(pixels="unit")
-    sized, tested, garments = quick(train_size=600), quick(test_size=50), quick(data="fashion-mnist")
-    runs = [first, alone, other, pruned, relu, caffe, quick(seed=1), quick(seed=2), sized, tested, garments, unit]
-    apart = [[run] for run in (alone, other, relu, caffe, quick(seed=2), sized, tested, garments, unit)]
+    sized, tested, garments = (
+        quick(train_size=600),
+        quick(test_size=50),
+        quick(data="fashion-mnist"),
+    )
+    runs = [
+        first,
+        alone,
+        other,
+        pruned,
+        relu,
+        caffe,
+        quick(seed=1),
+        quick(seed=2),
+        sized,
+        tested,
+        garments,
+        unit,
+    ]
+    apart = [
+        [run] for run in (alone, other, relu, caffe, quick(seed=2), sized, tested, garments, unit)
+    ]
     assert experiment.stacks(runs, limit=3) == [[first, pruned, quick(seed=1)], *apart]
     again = dataclasses.replace(alone, seed=1)
     assert experiment.stacks([alone, again]) == [[alone], [again]]
@@ -379,16 +490,24 @@ def test_a_stack_of_runs_comes_to_the_records_of_the_single_ones():
 
 def test_a_diverging_run_leaves_its_stack_alone():
     recipe = Recipe(steps=30, lr=0.2)
-    calm, wild = quick(recipe=recipe, criterion="snip", sparsity=0.99), quick(recipe=recipe, training_init="normal")
+    calm, wild = (
+        quick(recipe=recipe, criterion="snip", sparsity=0.99),
+        quick(recipe=recipe, training_init="normal"),
+    )
     stack, alone = experiment.execute_stack([wild, calm]), experiment.execute(wild)
-    assert stack[0].outcome is alone.outcome is None and stack[0].diverged[:20] == alone.diverged[:20]
+    assert (
+        stack[0].outcome is alone.outcome is None and stack[0].diverged[:20] == alone.diverged[:20]
+    )
     assert stack[1].diverged is None and math.isfinite(stack[1].outcome.test_loss)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_run_or_a_stack_that_was_stopped_carries_on(tmp_path, count):
     """To the last bit; the record says that its seconds are those of a part."""
-    runs, path = [quick(recipe=QUICK, seed=seed, **SNIP) for seed in range(count)], tmp_path / "state.pt"
+    runs, path = (
+        [quick(recipe=QUICK, seed=seed, **SNIP) for seed in range(count)],
+        tmp_path / "state.pt",
+    )
 
     def execute(checkpoint=None):
         if count > 1:
@@ -405,7 +524,19 @@ def test_a_run_or_a_stack_that_was_stopped_carries_on(tmp_path, count):
 
 def test_a_dense_training_that_diverges_before_the_masks_is_a_result():
     wild = Recipe(steps=60, lr=1e6)
-    run, other = (quick(**pruning(method, 0.9), seed=4, recipe=wild) for method in ("magnitude, rewound", "random"))
-    for found in (experiment.execute(run), *experiment.execute_stack([run]), experiment.execute_stack([run, other])[0]):
-        assert found.run == run and found.outcome is None and "is nan by step" in found.diverged and not found.kept
+    run, other = (
+        quick(**pruning(method, 0.9), seed=4, recipe=wild)
+        for method in ("magnitude, rewound", "random")
+    )
+    for found in (
+        experiment.execute(run),
+        *experiment.execute_stack([run]),
+        experiment.execute_stack([run, other])[0],
+    ):
+        assert (
+            found.run == run
+            and found.outcome is None
+            and "is nan by step" in found.diverged
+            and not found.kept
+        )
         assert records.Record.from_line(found.to_line()) == found

@@ -1,5 +1,5 @@
-"""What can break in the middle of a study, broken on purpose with real processes: nothing on record is lost, and no
-process is left behind."""
+"""What can break in the middle of a study, broken on purpose with real processes: nothing on record
+is lost, and no process is left behind."""
 
 import contextlib
 import multiprocessing
@@ -18,12 +18,13 @@ from processes import begin
 from tiny import ENVIRONMENT, carry_on, ids, quick, record
 
 from snipkit.recipe import Recipe
-from snipkit.study import checkpoints, experiment, records, scheduler
-from snipkit.study.runs import Run
+from snipkit.study.train import checkpoints, experiment, records, scheduler
+from snipkit.study.train.runs import Run
 
 LONG = 1_000_000  # steps: minutes
 
-# Started as a process: the same study again and again, until it is killed or finished, one worker process at a time.
+# Started as a process: the same study again and again, until it is killed or finished, one worker
+# process at a time.
 STUDY = """
 import sys
 from snipkit.study import Run, run_all
@@ -71,7 +72,10 @@ class Study:
         return found
 
     def others(self, word=""):
-        """The other processes of its session with that word in their command: workers, Python's resource tracker."""
+        """The other processes of its session with that word in their command.
+
+        Workers, Python's resource tracker.
+        """
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -104,17 +108,25 @@ def start(tmp_path):
 
 
 def in_training(study):
-    """A worker in the middle of a training: it has its handler for signals, and has computed for a second since."""
+    """A worker in the middle of a training.
+
+    It has its handler for signals, and has computed for a second since.
+    """
     begun = {}
 
     def check():
         for pid in study.workers():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-                caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+                caught = next(
+                    int(line.split()[1], 16) for line in lines if line.startswith("SigCgt")
+                )
                 times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
                 seconds = sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
-                if caught >> (signal.SIGTERM - 1) & 1 and seconds > begun.setdefault(pid, seconds) + 1:
+                if (
+                    caught >> (signal.SIGTERM - 1) & 1
+                    and seconds > begun.setdefault(pid, seconds) + 1
+                ):
                     return pid
         return None
 
@@ -126,7 +138,10 @@ def steps_in(state):
 
 
 def test_a_study_that_is_told_to_stop(start):
-    """Four times: by `kill`; by Ctrl-C while its worker still starts; by Ctrl-C; by Ctrl-C twice."""
+    """Four times.
+
+    By `kill`; by Ctrl-C while its worker still starts; by Ctrl-C; by Ctrl-C twice.
+    """
     study = start(runs=1, steps=LONG)
     ((run,), folder) = of_study(1, LONG), study.path.parent
     state = scheduler.checkpoint_of(run, folder)
@@ -134,27 +149,42 @@ def test_a_study_that_is_told_to_stop(start):
     study.until(in_training(study))
     study.process.send_signal(signal.SIGTERM)
     study.until(lambda: study.ended(1))
-    polite = f"stopping: the runs under way write their state\n0 of 1 runs are on record in {folder}"
-    assert polite in study.said() and "run again to carry on" in study.said() and "Traceback" not in study.said()
+    polite = (
+        f"stopping: the runs under way write their state\n0 of 1 runs are on record in {folder}"
+    )
+    assert (
+        polite in study.said()
+        and "run again to carry on" in study.said()
+        and "Traceback" not in study.said()
+    )
     first = steps_in(state)
 
     study.until(lambda: len(study.workers()) == 1)
     study.stop(signal.SIGINT)
     study.until(lambda: study.ended(2))
-    assert "Traceback" not in study.said() and steps_in(state) == first  # a worker that imports would die noisily
+    assert (
+        "Traceback" not in study.said() and steps_in(state) == first
+    )  # a worker that imports would die noisily
 
     study.until(in_training(study))
     study.stop(signal.SIGINT)
     study.until(lambda: study.ended(3))
-    assert study.said().count(polite) == 3 and "Traceback" not in study.said() and steps_in(state) > first > 0
+    assert (
+        study.said().count(polite) == 3
+        and "Traceback" not in study.said()
+        and steps_in(state) > first > 0
+    )
 
     study.until(in_training(study))
     before = set(study.workers())
     study.stop(signal.SIGINT, signal.SIGINT)
-    # On a fast machine it has ended politely before the second signal, which then ends its next round: twice ended.
+    # On a fast machine it has ended politely before the second signal, which then ends its next
+    # round: twice ended.
     study.until(lambda: (study.ended(4) or study.ended(5)) and not before & set(study.workers()))
     study.stop(signal.SIGKILL)
-    assert not ids(folder) and [path.name for path in state.parent.iterdir() if path.suffix == ".pt"] == [state.name]
+    assert not ids(folder) and [
+        path.name for path in state.parent.iterdir() if path.suffix == ".pt"
+    ] == [state.name]
 
     last, steps, real = steps_in(state), [], checkpoints.Checkpoint.after
 
@@ -170,7 +200,9 @@ def test_a_study_that_is_told_to_stop(start):
 
 
 def test_kill_9_of_a_worker_and_of_the_study(start):
-    """Nothing that was finished is lost, no worker outlives its parent, and the rerun does the rest, once."""
+    """Nothing that was finished is lost, no worker outlives its parent, and the rerun does the
+    rest, once.
+    """
     study, runs = start(runs=12, steps=150), of_study(12, 150)
     study.until(lambda: study.lines() >= 1)
     os.kill(study.workers()[0], signal.SIGKILL)
@@ -178,7 +210,11 @@ def test_kill_9_of_a_worker_and_of_the_study(start):
     before = study.path.read_bytes()
     count = before.count(b"\n")
     said = f"RuntimeError: a worker process died (was it killed, or out of memory?); {count} of 12 runs were finished"
-    assert 1 <= count < 12 and said in study.said() and study.said().strip().endswith("run again to carry on")
+    assert (
+        1 <= count < 12
+        and said in study.said()
+        and study.said().strip().endswith("run again to carry on")
+    )
 
     study.until(lambda: study.lines() > count)
     assert study.workers()
@@ -195,7 +231,10 @@ def test_kill_9_of_a_worker_and_of_the_study(start):
 
 @pytest.fixture
 def instead(monkeypatch):
-    """Records without training: what follows is about files, and forked processes must not compute with torch."""
+    """Records without training.
+
+    What follows is about files, and forked processes must not compute with torch.
+    """
     monkeypatch.setattr(experiment, "execute", lambda run, *_: time.sleep(0.02) or record(run))
     return multiprocessing.get_context("fork")
 
@@ -216,28 +255,41 @@ def test_killed_in_the_middle_of_a_write(tmp_path, instead):
     child.start()
     child.join()
     torn = path.read_bytes()
-    assert child.exitcode == -signal.SIGXFSZ and torn.startswith(first) and len(torn) == len(first) + 500
+    assert (
+        child.exitcode == -signal.SIGXFSZ
+        and torn.startswith(first)
+        and len(torn) == len(first) + 500
+    )
     with pytest.warns(UserWarning, match=r"a.jsonl, line 2 is not a record .*: skipped"):
         assert len(carry_on(runs, path)) == 3
-    assert path.read_bytes().startswith(torn + b"\n")  # named and left; the next record begins on a line of its own
+    assert path.read_bytes().startswith(
+        torn + b"\n"
+    )  # named and left; the next record begins on a line of its own
     assert ids(path.parent) == [run.id for run in runs]
 
 
 def test_two_studies_at_once_share_the_runs(tmp_path, instead):
     runs = [quick(seed=seed) for seed in range(20)]
-    both = [instead.Process(target=carry_on, args=(runs, tmp_path / f"{name}.jsonl")) for name in "ab"]
+    both = [
+        instead.Process(target=carry_on, args=(runs, tmp_path / f"{name}.jsonl")) for name in "ab"
+    ]
     for study in both:
         study.start()
     for study in both:
         study.join()
     assert [study.exitcode for study in both] == [0, 0]
-    assert sorted(ids(tmp_path)) == sorted(run.id for run in runs) and len(list(tmp_path.glob("*.jsonl"))) == 2
+    assert (
+        sorted(ids(tmp_path)) == sorted(run.id for run in runs)
+        and len(list(tmp_path.glob("*.jsonl"))) == 2
+    )
 
 
 @contextlib.contextmanager
 def small_disk(folder, room):
     """A file system of its own with about so many bytes of room; a function that makes more."""
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True
+    )
     if done.returncode:
         pytest.skip("a small file system can only be mounted by root")
     try:
@@ -250,7 +302,9 @@ def small_disk(folder, room):
 
 @contextlib.contextmanager
 def small_file(folder, room):
-    """No file may grow longer than a megabyte, and the file of records has that length but for ``room``."""
+    """No file may grow longer than a megabyte, and the file of records has that length but for
+    ``room``.
+    """
     size = (1 << 20) - room
     (folder / "a.jsonl").write_bytes(b"\n" * size)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -280,7 +334,10 @@ def test_a_full_disk(tmp_path, instead, limited):
 
 
 def test_a_run_of_a_killed_process_is_taken_over(tmp_path):
-    """Another process has claimed the first run; the others are done, and that one as soon as the other is dead."""
+    """Another process has claimed the first run.
+
+    The others are done, and that one as soon as the other is dead.
+    """
     runs, path = [quick(), quick(seed=1)], tmp_path / "a.jsonl"
     code = (
         "import sys, time; from filelock import FileLock\n"
@@ -324,5 +381,7 @@ def test_a_script_without_a_main_guard_ends_with_advice(tmp_path):
         "run_all([Run(recipe=dict(steps=2), train_size=200, test_size=20)], 'results/rq1.jsonl')\n"
     )
     call = [sys.executable, script]
-    done = subprocess.run(call, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        call, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=100
+    )
     assert done.returncode and "put its calls under if __name__ == '__main__':" in done.stderr

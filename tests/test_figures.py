@@ -1,4 +1,6 @@
-"""The pictures that notebooks share, the statistics behind them, and what the files say of their origin."""
+"""The pictures that notebooks share, the statistics behind them, and what the files say of their
+origin.
+"""
 
 import math
 
@@ -8,7 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from snipkit.study import figures, paths, statistics
+from snipkit.study import paths
+from snipkit.study.report import figures, statistics
 
 NAN = float("nan")
 
@@ -22,7 +25,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_interval_of_a_textbook_example():
-    # Student's t for 4 degrees of freedom is 2.776; the standard error of 1, 2, 3, 4, 5 is √(2.5 / 5).
+    # Student's t for 4 degrees of freedom is 2.776; the standard error of 1, 2, 3, 4, 5 is √(2.5 /
+    # 5).
     mean, low, high = statistics.interval([1, 2, 3, 4, 5])
     assert (
         mean == 3
@@ -77,7 +81,8 @@ def test_a_summary_has_a_row_for_each_group():
 
 
 def test_differences_are_taken_seed_by_seed():
-    # The errors of the two methods lie far apart between seeds, and always 1 apart within one; seed 7 has no partner.
+    # The errors of the two methods lie far apart between seeds, and always 1 apart within one; seed
+    # 7 has no partner.
     table = runs(snip={0: 1.0, 1: 50.0, 2: 20.0, 7: 90.0}, random={2: 21.0, 1: 51.0, 0: 2.0})
     (row,) = statistics.paired(table, "snip", ["model"]).itertuples()
     assert (row.method, row.n, row.mean, row.low, row.high, row.share) == ("random", 3, 1, 1, 1, 1)

@@ -1,11 +1,14 @@
-"""What a mask is worth when a network is used: the same function, folded, smaller, sparse; and multiply-adds."""
+"""What a mask is worth when a network is used.
+
+The same function, folded, smaller, sparse; and multiply-adds.
+"""
 
 import pytest
 import torch
 from test_paths import NETWORKS, Residual, batch, build, dense, random_masks, without_biases
 from torch import nn
 
-from snipkit import masking
+from snipkit import _prunable, masking
 from snipkit.beyond import inference, paths
 
 
@@ -16,7 +19,7 @@ def trained(model, seed=0):
         for module in model.modules():
             for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
                 if tensor.is_floating_point() and tensor.dim() == 1:
-                    positive = masking.is_norm(module)
+                    positive = _prunable.is_norm(module)
                     draw = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
                     tensor.copy_(draw + 0.2 if positive else draw - 0.5)
     return model
@@ -46,7 +49,8 @@ def test_the_same_function_in_evaluation_folded_compacted_and_in_csr(name):
     masking.apply_(model, masks)
     folded = inference.fold_batch_norm(model, x)
     norms = [
-        sum(masking.is_norm(module) for module in network.modules()) for network in (model, folded)
+        sum(_prunable.is_norm(module) for module in network.modules())
+        for network in (model, folded)
     ]
     # Those of a WRN that read its residual stream stay: a sum stands before them.
     assert norms[1] == (7 if name == "wrn-16-8" else 0) and norms[0] >= norms[1]
@@ -60,7 +64,10 @@ def test_the_same_function_in_evaluation_folded_compacted_and_in_csr(name):
 
 
 def test_a_constant_goes_into_a_bias_where_it_can():
-    """A channel that only batch norm gives a value: a 1x1 convolution adds it to its bias, a padded one cannot."""
+    """A channel that only batch norm gives a value.
+
+    A 1x1 convolution adds it to its bias, a padded one cannot.
+    """
     for padding, width in ((0, 4), (1, 5)):
         model = trained(Residual().double())
         model.leave = nn.Conv2d(

@@ -21,21 +21,33 @@ spec.loader.exec_module(build)
 def test_the_twins_are_those_of_the_source(source):
     for name, made in build.twins(source).items():
         stored = nbformat.read(LABS / name, as_version=4)
-        assert [(c.cell_type, c.source) for c in stored.cells] == [(c.cell_type, c.source) for c in made.cells], (
-            f"{name} is not what its source says: run `make labs`"
-        )
+        assert [(c.cell_type, c.source) for c in stored.cells] == [
+            (c.cell_type, c.source) for c in made.cells
+        ], f"{name} is not what its source says: run `make labs`"
         for cell in stored.cells:
             if cell.cell_type == "code":
                 assert ("solution" in name) == (cell.execution_count is not None)
-                assert all(o.output_type != "error" and o.get("name") != "stderr" for o in cell.outputs)
+                assert all(
+                    o.output_type != "error" and o.get("name") != "stderr" for o in cell.outputs
+                )
 
 
 @pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
 def test_a_students_twin_has_blanks_and_no_answers(source):
-    student, solution = ("\n".join(cell.source for cell in twin.cells) for twin in build.twins(source).values())
+    student, solution = (
+        "\n".join(cell.source for cell in twin.cells) for twin in build.twins(source).values()
+    )
     marks = len(re.findall("# SOLUTION$|# BEGIN SOLUTION$", source.read_text(), re.MULTILINE))
-    assert marks >= 3 and student.count("...  # your code") + len(re.findall(r"^\w+ = \.\.\.", student, re.M)) >= marks
-    assert "SOLUTION" not in student + solution and "**Solution.**" in solution and "**Solution.**" not in student
+    assert (
+        marks >= 3
+        and student.count("...  # your code") + len(re.findall(r"^\w+ = \.\.\.", student, re.M))
+        >= marks
+    )
+    assert (
+        "SOLUTION" not in student + solution
+        and "**Solution.**" in solution
+        and "**Solution.**" not in student
+    )
 
 
 def test_marks_become_blanks():
@@ -48,7 +60,8 @@ def test_marks_become_blanks():
 def test_solutions_pass_all_checks_and_blanks_fail_the_first(source, capsys):
     matplotlib.use("agg")
     student, solution = (
-        [cell.source for cell in twin.cells if cell.cell_type == "code"] for twin in build.twins(source).values()
+        [cell.source for cell in twin.cells if cell.cell_type == "code"]
+        for twin in build.twins(source).values()
     )
     space = {}
     for cell in solution:

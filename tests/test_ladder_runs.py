@@ -1,11 +1,15 @@
-"""The list behind the predictions: what is said there of seeds, cells and the half-factorial is what will be run."""
+"""The list behind the predictions.
+
+What is said there of seeds, cells and the half-factorial is what will be run.
+"""
 
 from collections import Counter
 from itertools import combinations
 
 import pytest
 
-from snipkit.study import ladder_runs, paths, records, scheduler
+from snipkit.study import paths
+from snipkit.study.train import ladder_runs, records, scheduler
 
 LADDER = ("mlp-1d", "lenet-300-100", "resnet-20")
 SWITCHES = {

@@ -17,7 +17,8 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils import prune as torch_prune
 
 import snipkit
-from snipkit import masking, models, saliency
+from snipkit import interop, masking, models, saliency
+from snipkit.beyond import shuffles
 
 warnings.simplefilter("ignore", masking.EmptyLayerWarning)
 
@@ -40,7 +41,10 @@ def test_law_5_exactly_kappa_are_kept_and_ties_go_to_the_lower_index(values, spa
 
 
 def test_counts_are_exact_on_a_network_with_a_fifth_of_its_scores_tied(batch):
-    """LeNet-5 with ReLU units, a fifth of the scores set to exactly 0 (dead units do that): every κ is met."""
+    """LeNet-5 with ReLU units, a fifth of the scores set to exactly 0 (dead units do that).
+
+    Every κ is met.
+    """
     scores = saliency.snip(models.build("lenet-5-caffe", conv_relu=True), batch)
     total = sum(s.numel() for s in scores.values())
     flat = torch.cat([s.flatten() for s in scores.values()])
@@ -48,12 +52,28 @@ def test_counts_are_exact_on_a_network_with_a_fifth_of_its_scores_tied(batch):
     tied = dict(
         zip(
             scores,
-            (part.view_as(s) for part, s in zip(flat.split([s.numel() for s in scores.values()]), scores.values())),
+            (
+                part.view_as(s)
+                for part, s in zip(
+                    flat.split([s.numel() for s in scores.values()]), scores.values()
+                )
+            ),
         )
     )
     assert (flat == 0).float().mean() >= 0.2
-    for sparsity in (0, 0.05, 0.1, 0.15, 0.5, 0.9, 0.98, 0.999):  # at 0.05 to 0.15 the cut falls among the ties
-        assert sum(int(m.sum()) for m in masking.keep_top(tied, sparsity).values()) == round(total * (1 - sparsity))
+    for sparsity in (
+        0,
+        0.05,
+        0.1,
+        0.15,
+        0.5,
+        0.9,
+        0.98,
+        0.999,
+    ):  # at 0.05 to 0.15 the cut falls among the ties
+        assert sum(int(m.sum()) for m in masking.keep_top(tied, sparsity).values()) == round(
+            total * (1 - sparsity)
+        )
 
 
 def test_the_highest_scores_are_kept(batch):
@@ -82,13 +102,21 @@ def test_nan_scores_are_refused():
 def test_an_empty_layer_is_a_warning_that_names_it():
     with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in second.weight:"):
         masking.keep_top(
-            {"first.weight": torch.ones(2, 2), "first.bias": torch.zeros(2), "second.weight": torch.zeros(2, 2)}, 0.6
+            {
+                "first.weight": torch.ones(2, 2),
+                "first.bias": torch.zeros(2),
+                "second.weight": torch.zeros(2, 2),
+            },
+            0.6,
         )
 
 
 @pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning")
 def test_a_count_in_place_of_a_sparsity():
-    scores = {"a.weight": torch.tensor([[4.0, 1.0], [3.0, 3.0]]), "b.weight": torch.tensor([[2.0], [3.0]])}
+    scores = {
+        "a.weight": torch.tensor([[4.0, 1.0], [3.0, 3.0]]),
+        "b.weight": torch.tensor([[2.0], [3.0]]),
+    }
     assert {n: m.int().tolist() for n, m in masking.keep_top(scores, keep=3).items()} == {
         "a.weight": [[1, 0], [1, 1]],
         "b.weight": [[0], [0]],
@@ -109,7 +137,10 @@ def test_a_count_in_place_of_a_sparsity():
 
 
 def test_a_sparsity_for_each_layer():
-    """Each is ranked on its own, a module's parameters together; what is not named is kept whole."""
+    """Each is ranked on its own, a module's parameters together.
+
+    What is not named is kept whole.
+    """
     generator = torch.Generator().manual_seed(0)
     scores = {
         name: torch.rand(4, 5, generator=generator)
@@ -124,10 +155,14 @@ def test_a_sparsity_for_each_layer():
         "c.weight": 20,
     }
     together = {name: scores[name] for name in ("a.0.weight", "a.0.bias")}
-    assert all(torch.equal(masks[name], mask) for name, mask in masking.keep_top(together, 0.5).items())
+    assert all(
+        torch.equal(masks[name], mask) for name, mask in masking.keep_top(together, 0.5).items()
+    )
     assert list(masks) == list(scores)
     for wrong in ({"d": 0.5}, {"a": 0.5, "a.0": 0.5}, {"a.0": 0.5, "a": 0.5}, {"a.0.weigh": 0.5}):
-        with pytest.raises(ValueError, match="is none of the scored layers, or overlaps another one"):
+        with pytest.raises(
+            ValueError, match="is none of the scored layers, or overlaps another one"
+        ):
             masking.keep_top(scores, wrong)
     with pytest.raises(ValueError, match="share of parameters removed"):
         masking.keep_top(scores, {"a.0": 1.0})
@@ -139,14 +174,17 @@ def test_scores_in_double_precision_are_ranked_as_such():
 
 
 def test_scores_in_half_precision_are_ranked():
-    assert masking.keep_top({"w": torch.tensor([1.0, 3.0, 2.0], dtype=torch.bfloat16)}, keep=1)["w"].tolist() == [
+    assert masking.keep_top({"w": torch.tensor([1.0, 3.0, 2.0], dtype=torch.bfloat16)}, keep=1)[
+        "w"
+    ].tolist() == [
         False,
         True,
         False,
     ]
 
 
-# --- the pool -------------------------------------------------------------------------------------------------------
+# --- the pool -------------------------------------------------------------------------------------
+# ------------------
 
 
 class Own(nn.Module):
@@ -155,8 +193,14 @@ class Own(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.randn(3, 3)), nn.Parameter(torch.zeros(3))
-        self.weight_gain, self.layer_scale = nn.Parameter(torch.ones(1, 3, 1)), nn.Parameter(torch.ones(3, 1, 1))
-        self.cls_token, self.bias_table = nn.Parameter(torch.randn(1, 3)), nn.Parameter(torch.randn(3, 3))
+        self.weight_gain, self.layer_scale = (
+            nn.Parameter(torch.ones(1, 3, 1)),
+            nn.Parameter(torch.ones(3, 1, 1)),
+        )
+        self.cls_token, self.bias_table = (
+            nn.Parameter(torch.randn(1, 3)),
+            nn.Parameter(torch.randn(3, 3)),
+        )
 
     def forward(self, x):
         return (x + self.cls_token) @ self.weight + self.bias
@@ -218,24 +262,30 @@ def test_prunable_is_decided_by_the_type_of_the_layer():
         "own.bias",
     ]
     model = nn.ModuleDict(layers)
-    assert list(masking.prunable(model)) == [name for name, _ in model.named_parameters() if name in weights + biases]
-    assert set(masking.prunable(model)) == set(weights + biases)
-    assert set(masking.prunable(model, biases=False)) == set(weights)
-    assert masking.prunable(model)["conv.weight"] is model["conv"].weight
+    assert list(snipkit.prunable(model)) == [
+        name for name, _ in model.named_parameters() if name in weights + biases
+    ]
+    assert set(snipkit.prunable(model)) == set(weights + biases)
+    assert set(snipkit.prunable(model, biases=False)) == set(weights)
+    assert snipkit.prunable(model)["conv.weight"] is model["conv"].weight
 
 
 def test_frozen_parameters_and_what_the_caller_excludes_stay():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
     model[1].weight.requires_grad_(False)  # its bias alone is not pruned
-    assert list(masking.prunable(model)) == ["2.weight", "2.bias"]
-    assert list(masking.prunable(model.requires_grad_(True), where=lambda name, module: module is not model[1])) == [
+    assert list(snipkit.prunable(model)) == ["2.weight", "2.bias"]
+    assert list(
+        snipkit.prunable(
+            model.requires_grad_(True), where=lambda name, module: module is not model[1]
+        )
+    ) == [
         "0.weight",
         "0.bias",
         "2.weight",
         "2.bias",
     ]
-    assert list(masking.prunable(model, where=lambda name, _: name != "0.weight")) == [
+    assert list(snipkit.prunable(model, where=lambda name, _: name != "0.weight")) == [
         "1.weight",
         "1.bias",
         "2.weight",
@@ -243,7 +293,9 @@ def test_frozen_parameters_and_what_the_caller_excludes_stay():
     ]
     before = copy.deepcopy(model[0].requires_grad_(False).state_dict())
     snipkit.prune(model, (torch.randn(4, 2), torch.arange(4) % 2), 0.5)
-    assert all(torch.equal(before[name], content) for name, content in model[0].state_dict().items())
+    assert all(
+        torch.equal(before[name], content) for name, content in model[0].state_dict().items()
+    )
 
 
 class Tied(nn.Module):
@@ -260,10 +312,18 @@ class Tied(nn.Module):
 
 def test_a_shared_parameter_is_a_weight_if_it_is_one_anywhere():
     model = Tied()
-    assert list(masking.prunable(model)) == ["words.weight", "inner.weight", "inner.bias", "head.bias"]
+    assert list(snipkit.prunable(model)) == [
+        "words.weight",
+        "inner.weight",
+        "inner.bias",
+        "head.bias",
+    ]
     for refused in ("words.weight", "head.weight"):  # by either name
-        assert list(masking.prunable(model, where=lambda name, _: name != refused)) == ["inner.weight", "inner.bias"]
-    assert list(masking.prunable(model, where=lambda _, module: isinstance(module, nn.Linear))) == [
+        assert list(snipkit.prunable(model, where=lambda name, _: name != refused)) == [
+            "inner.weight",
+            "inner.bias",
+        ]
+    assert list(snipkit.prunable(model, where=lambda _, module: isinstance(module, nn.Linear))) == [
         "inner.weight",
         "inner.bias",
     ]
@@ -271,15 +331,29 @@ def test_a_shared_parameter_is_a_weight_if_it_is_one_anywhere():
 
 def test_the_table_of_what_is_prunable():
     model = nn.ModuleDict(
-        {"tied": Tied(), "norm": nn.LayerNorm(2), "own": Own(), "frozen": nn.Linear(2, 1), "table": nn.Embedding(2, 2)}
+        {
+            "tied": Tied(),
+            "norm": nn.LayerNorm(2),
+            "own": Own(),
+            "frozen": nn.Linear(2, 1),
+            "table": nn.Embedding(2, 2),
+        }
     )
     model["frozen"].weight.requires_grad_(False)
-    table = masking.prunable_table(model, biases=True, where=lambda name, _: not name.startswith("tied.inner"))
+    table = snipkit.prunable_table(
+        model, biases=True, where=lambda name, _: not name.startswith("tied.inner")
+    )
     assert table.index.tolist() == [name for name, _ in model.named_parameters()]
     assert table.index[table.pruned].tolist() == list(
-        masking.prunable(model, where=lambda name, _: not name.startswith("tied.inner"))
+        snipkit.prunable(model, where=lambda name, _: not name.startswith("tied.inner"))
     )
-    assert table.loc["tied.words.weight"].tolist() == [True, "weight", "Embedding", (7, 4), "tied.head.weight"]
+    assert table.loc["tied.words.weight"].tolist() == [
+        True,
+        "weight",
+        "Embedding",
+        (7, 4),
+        "tied.head.weight",
+    ]
     roles = {
         "tied.inner.weight": "left out by where",
         "norm.weight": "normalisation",
@@ -290,13 +364,21 @@ def test_the_table_of_what_is_prunable():
         "table.weight": "lookup table",
     }
     assert table.role[list(roles)].to_dict() == roles
-    assert masking.prunable_table(model, biases=False).role["own.bias"] == "left out by biases=False"
-    assert masking.prunable_table(nn.LazyLinear(2)).role.tolist() == ["lazy", "lazy"]
+    assert (
+        snipkit.prunable_table(model, biases=False).role["own.bias"] == "left out by biases=False"
+    )
+    assert snipkit.prunable_table(nn.LazyLinear(2)).role.tolist() == ["lazy", "lazy"]
 
 
 def test_the_short_table_has_a_row_for_each_class_of_layers():
-    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, bias=False), nn.Flatten(), nn.Linear(4, 2)]
-    table = masking.prunable_table(nn.Sequential(*layers, nn.LazyLinear(2)), by="layer")
+    layers = [
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 3, bias=False),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    ]
+    table = snipkit.prunable_table(nn.Sequential(*layers, nn.LazyLinear(2)), by="layer")
     assert table.values.tolist() == [
         ["Conv2d", "weight", True, 2, 252, "0.weight"],
         ["Linear", "weight", True, 1, 8, "4.weight"],
@@ -305,22 +387,30 @@ def test_the_short_table_has_a_row_for_each_class_of_layers():
         ["BatchNorm2d", "normalisation", False, 2, 8, "1.weight"],
         ["LazyLinear", "lazy", False, 2, 0, "5.weight"],
     ]
-    assert masking.prunable_table(nn.Flatten(), by="layer").empty and masking.prunable_table(nn.Flatten()).empty
-    with pytest.raises(ValueError, match='by is "role"; it is "parameter" or "layer"'.replace('"role"', "'role'")):
-        masking.prunable_table(nn.Linear(1, 1), by="role")
+    assert (
+        snipkit.prunable_table(nn.Flatten(), by="layer").empty
+        and snipkit.prunable_table(nn.Flatten()).empty
+    )
+    with pytest.raises(
+        ValueError, match='by is "role"; it is "parameter" or "layer"'.replace('"role"', "'role'")
+    ):
+        snipkit.prunable_table(nn.Linear(1, 1), by="role")
 
 
 def test_the_table_by_its_old_name_says_the_new_one():
     model = nn.Linear(2, 1)
     with pytest.deprecated_call(match="prunable_table now: write that"):
-        table = masking.pool(model, biases=False)
-    assert table.equals(masking.prunable_table(model, biases=False))
+        table = snipkit.prunable_table(model, biases=False)
+    assert table.equals(snipkit.prunable_table(model, biases=False))
 
 
 def test_only_tables_need_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     masks = {"weight": torch.ones(2, 2, dtype=torch.bool)}
-    for table in (lambda: masking.prunable_table(nn.Linear(2, 2)), lambda: masking.layer_table(masks)):
+    for table in (
+        lambda: snipkit.prunable_table(nn.Linear(2, 2)),
+        lambda: masking.layer_table(masks),
+    ):
         with pytest.raises(ModuleNotFoundError, match="tables need pandas: pip install pandas"):
             table()
 
@@ -342,7 +432,9 @@ class Scaled(nn.Linear):
     """Other numbers, and still 0 where the weight is."""
 
     def forward(self, x):
-        return nn.functional.linear(x, (2 * self.weight / self.weight.norm()).double().float(), self.bias)
+        return nn.functional.linear(
+            x, (2 * self.weight / self.weight.norm()).double().float(), self.bias
+        )
 
 
 class TwoInputs(nn.Linear):
@@ -352,42 +444,70 @@ class TwoInputs(nn.Linear):
 
 def test_weights_that_their_layer_recomputes_are_refused_by_name():
     """A 0 in them is no pruned connection."""
-    model = nn.Sequential(Standardised(3, 4, 3, dilation=2), Scaled(6, 5), TwoInputs(4, 3), Own(), StandardisedMatrix())
+    model = nn.Sequential(
+        Standardised(3, 4, 3, dilation=2),
+        Scaled(6, 5),
+        TwoInputs(4, 3),
+        Own(),
+        StandardisedMatrix(),
+    )
     draws = torch.get_rng_state()
-    with pytest.raises(ValueError, match="cannot prune: 0.weight, 4.weight is not what its layer multiplies by"):
-        masking.prunable(model)
+    with pytest.raises(
+        ValueError, match="cannot prune: 0.weight, 4.weight is not what its layer multiplies by"
+    ):
+        snipkit.prunable(model)
     assert torch.equal(draws, torch.get_rng_state())
-    table = masking.prunable_table(model)
-    assert table.role[["0.weight", "1.weight", "2.weight", "3.weight"]].tolist() == ["recomputed"] + ["weight"] * 3
-    kept = masking.prunable(model, where=lambda _, module: not isinstance(module, (Standardised, StandardisedMatrix)))
+    table = snipkit.prunable_table(model)
+    assert (
+        table.role[["0.weight", "1.weight", "2.weight", "3.weight"]].tolist()
+        == ["recomputed"] + ["weight"] * 3
+    )
+    kept = snipkit.prunable(
+        model, where=lambda _, module: not isinstance(module, (Standardised, StandardisedMatrix))
+    )
     assert [name for name in kept if "weight" in name] == ["1.weight", "2.weight", "3.weight"]
-    masks = {f"{place}.weight": torch.zeros_like(model[place].weight, dtype=torch.bool) for place in range(5)}
-    for use in (masking.attach, masking.to_torch_prune):
-        with pytest.raises(ValueError, match="0.weight, 4.weight: the layer computes another weight from it"):
+    masks = {
+        f"{place}.weight": torch.zeros_like(model[place].weight, dtype=torch.bool)
+        for place in range(5)
+    }
+    for use in (masking.attach, interop.to_torch_prune):
+        with pytest.raises(
+            ValueError, match="0.weight, 4.weight: the layer computes another weight from it"
+        ):
             use(model, masks)
     assert model[1].weight.all()
 
 
 def test_parameters_that_share_memory_without_being_one_are_refused_by_name():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Embedding(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model = nn.Sequential(
+        nn.Linear(4, 4), nn.Linear(4, 4), nn.Embedding(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+    )
     model[1].weight.data = model[0].weight.data
     model[2].weight.data = model[3].weight.data.T
-    with pytest.raises(ValueError, match="cannot prune: 0.weight, 1.weight, 3.weight shares memory with another"):
-        masking.prunable(model)
+    with pytest.raises(
+        ValueError, match="cannot prune: 0.weight, 1.weight, 3.weight shares memory with another"
+    ):
+        snipkit.prunable(model)
 
 
 def test_parameters_side_by_side_in_one_memory_are_pruned():
-    """So cuDNN wants the weights of an LSTM, and some optimisers all of them; without memory they share none."""
+    """So cuDNN wants the weights of an LSTM, and some optimisers all of them.
+
+    Without memory they share none.
+    """
     model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(3, 4, bias=False))
     memory = torch.randn(4, 6)
-    model[0].weight.data, model[1].weight.data = memory.view(-1)[:12].view(4, 3), memory.view(-1)[12:].view(4, 3)
-    assert len(masking.prunable(model)) == 2
+    model[0].weight.data, model[1].weight.data = (
+        memory.view(-1)[:12].view(4, 3),
+        memory.view(-1)[12:].view(4, 3),
+    )
+    assert len(snipkit.prunable(model)) == 2
     model[0].weight.data, model[1].weight.data = memory[:, ::2], memory[:, 1::2]
-    assert len(masking.prunable(model)) == 2
+    assert len(snipkit.prunable(model)) == 2
     model[1].weight.data = memory[:, 2:5]
     with pytest.raises(ValueError, match="shares memory"):
-        masking.prunable(model)
-    assert len(masking.prunable(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).to("meta"))) == 4
+        snipkit.prunable(model)
+    assert len(snipkit.prunable(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).to("meta"))) == 4
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Complex modules:UserWarning")
@@ -398,10 +518,16 @@ def test_parameters_side_by_side_in_one_memory_are_pruned():
             lambda m: parametrizations.weight_norm(m[0]),
             "0.parametrizations.weight.original0, 0.parametrizations.weight.original1 is part of a weight",
         ),
-        (lambda m: parametrizations.spectral_norm(m[0]), "0.parametrizations.weight.original is part of a weight"),
+        (
+            lambda m: parametrizations.spectral_norm(m[0]),
+            "0.parametrizations.weight.original is part of a weight",
+        ),
         (lambda m: nn.utils.weight_norm(m[0]), "0.weight_g, 0.weight_v is part of a weight"),
         (lambda m: nn.utils.spectral_norm(m[0]), "0.weight_orig is part of a weight"),
-        (lambda m: torch_prune.l1_unstructured(m[0], "weight", 1), "0.weight_orig is part of a weight"),
+        (
+            lambda m: torch_prune.l1_unstructured(m[0], "weight", 1),
+            "0.weight_orig is part of a weight",
+        ),
         (lambda m: m[0].to(torch.complex64), "0.weight is complex: leave it out"),
         (lambda m: m.append(nn.LazyLinear(2)), "1.weight, 1.bias has no shape yet: pass one batch"),
     ],
@@ -410,15 +536,15 @@ def test_weights_that_cannot_be_masked_are_refused_by_name(change, message):
     model = nn.Sequential(nn.Linear(3, 2))
     change(model)
     with pytest.raises(ValueError, match=message):
-        masking.prunable(model)
+        snipkit.prunable(model)
     prefix = message[:2]
     assert not [
         name
-        for name in masking.prunable(model, where=lambda name, _: not name.startswith(prefix))
+        for name in snipkit.prunable(model, where=lambda name, _: not name.startswith(prefix))
         if name.startswith(prefix)
     ]
     if message[0] == "0":
-        assert not masking.prunable(model.requires_grad_(False))  # what is frozen is no obstacle
+        assert not snipkit.prunable(model.requires_grad_(False))  # what is frozen is no obstacle
 
 
 def test_prune_is_score_select_apply(batch):
@@ -435,9 +561,15 @@ def test_prune_is_score_select_apply(batch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"keep": 0, "criterion": "force"}, "keep is 0; it is the number of parameters kept, from 1 to 266610"),
+        (
+            {"keep": 0, "criterion": "force"},
+            "keep is 0; it is the number of parameters kept, from 1 to 266610",
+        ),
         ({"keep": 10**6, "criterion": "synflow"}, "keep is 1000000; "),
-        ({"sparsity": 0.5, "criterion": lambda model, batches: None}, "the criterion returned None; it must return"),
+        (
+            {"sparsity": 0.5, "criterion": lambda model, batches: None},
+            "the criterion returned None; it must return",
+        ),
         ({"sparsity": 0.5, "criterion": lambda model, batches: {}}, "the criterion returned {}"),
     ],
 )
@@ -452,8 +584,14 @@ def test_prune_refuses_before_it_changes_anything(batch, options, message):
 @pytest.mark.parametrize(
     "masks, message",
     [
-        ({"nose": torch.ones(2, dtype=torch.bool)}, "masks for nose, but the model's parameters are weight, bias"),
-        ({"weight": torch.ones(3, 2, dtype=torch.bool)}, r"mask of weight is torch.bool of shape \(3, 2\)"),
+        (
+            {"nose": torch.ones(2, dtype=torch.bool)},
+            "masks for nose, but the model's parameters are weight, bias",
+        ),
+        (
+            {"weight": torch.ones(3, 2, dtype=torch.bool)},
+            r"mask of weight is torch.bool of shape \(3, 2\)",
+        ),
         ({"weight": torch.ones(2, 3)}, "torch.float32"),
     ],
 )
@@ -467,8 +605,8 @@ def test_masks_that_do_not_fit_change_nothing(masks, message):
 
 def test_shuffling_keeps_the_counts_and_nothing_else(batch):
     masks = masking.keep_top(saliency.snip(models.build("lenet-300-100"), batch), 0.95)
-    shuffled = masking.shuffle(masks, torch.Generator().manual_seed(0))
-    again = masking.shuffle(masks, torch.Generator().manual_seed(0))
+    shuffled = shuffles.shuffle(masks, torch.Generator().manual_seed(0))
+    again = shuffles.shuffle(masks, torch.Generator().manual_seed(0))
     for name, mask in masks.items():
         assert shuffled[name].sum() == mask.sum() and shuffled[name].shape == mask.shape
         assert torch.equal(shuffled[name], again[name])
@@ -480,9 +618,14 @@ def test_shuffling_keeps_the_counts_and_nothing_else(batch):
 def test_overlap_and_what_chance_would_give():
     first = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([True, False])}
     second = {"a": torch.tensor([True, False, True, False]), "b": torch.tensor([True, False])}
-    assert masking.overlap(first, second) == (pytest.approx(2 / 3), pytest.approx((2 * 2 / 4 + 1 / 2) / 3))
+    assert masking.overlap(first, second) == (
+        pytest.approx(2 / 3),
+        pytest.approx((2 * 2 / 4 + 1 / 2) / 3),
+    )
     assert masking.overlap(first, first)[0] == 1
-    many = [{"w": torch.rand(200_000, generator=torch.Generator().manual_seed(s)) < 0.1} for s in (0, 1)]
+    many = [
+        {"w": torch.rand(200_000, generator=torch.Generator().manual_seed(s)) < 0.1} for s in (0, 1)
+    ]
     share, chance = masking.overlap(*many)
     assert share == pytest.approx(chance, abs=0.01)
 
@@ -500,15 +643,15 @@ def test_layer_table():
 def test_masks_are_saved_at_one_bit_an_entry_and_come_back(tmp_path, batch):
     model = models.build("lenet-300-100")
     masks = masking.keep_top(saliency.random(model), 0.5)
-    masking.save(masks, tmp_path / "masks.npz")
+    interop.save(masks, tmp_path / "masks.npz")
     assert (tmp_path / "masks.npz").stat().st_size < 266_610 / 8 + 3000
-    found = masking.load(tmp_path / "masks.npz")
+    found = interop.load(tmp_path / "masks.npz")
     assert list(found) == list(masks) and all(torch.equal(found[n], masks[n]) for n in masks)
     content = bytearray((tmp_path / "masks.npz").read_bytes())
     content[2000] ^= 255
     (tmp_path / "masks.npz").write_bytes(content)
     with pytest.raises(ValueError, match="masks.npz does not hold masks, or is damaged"):
-        masking.load(tmp_path / "masks.npz")
+        interop.load(tmp_path / "masks.npz")
 
 
 def test_masks_of_any_shape_are_saved(tmp_path):
@@ -519,16 +662,16 @@ def test_masks_of_any_shape_are_saved(tmp_path):
     }
     formats = ["npz", "anything"] + ["safetensors"] * has("safetensors")
     for suffix in formats:
-        masking.save(masks, tmp_path / f"masks.{suffix}")
-        found = masking.load(tmp_path / f"masks.{suffix}")
+        interop.save(masks, tmp_path / f"masks.{suffix}")
+        found = interop.load(tmp_path / f"masks.{suffix}")
         assert set(found) == set(masks) and all(
             torch.equal(found[n], masks[n]) and found[n].dtype == torch.bool for n in masks
         )
         with pytest.raises(FileNotFoundError):
-            masking.load(tmp_path / f"none.{suffix}")
+            interop.load(tmp_path / f"none.{suffix}")
         (tmp_path / f"masks.{suffix}").write_bytes(b"other")
         with pytest.raises(ValueError, match="does not hold masks, or is damaged"):
-            masking.load(str(tmp_path / f"masks.{suffix}"))
+            interop.load(str(tmp_path / f"masks.{suffix}"))
 
 
 def has(package):
@@ -549,13 +692,15 @@ def has(package):
 def test_masks_of_the_wrong_length_are_refused(tmp_path, content):
     np.savez(tmp_path / "masks.npz", **content)
     with pytest.raises(ValueError, match="masks.npz does not hold masks, or is damaged"):
-        masking.load(tmp_path / "masks.npz")
+        interop.load(tmp_path / "masks.npz")
 
 
 def test_only_masks_are_saved_and_matched(tmp_path):
     for wrong in (torch.ones(2), [True, False]):
-        with pytest.raises(ValueError, match="the mask of w is (torch.float32|list), not torch.bool"):
-            masking.save({"w": wrong}, tmp_path / "masks.npz")
+        with pytest.raises(
+            ValueError, match="the mask of w is (torch.float32|list), not torch.bool"
+        ):
+            interop.save({"w": wrong}, tmp_path / "masks.npz")
     assert not (tmp_path / "masks.npz").exists()
     with pytest.raises(ValueError, match="the mask of bias is list, not a tensor"):
         masking.apply_(nn.Linear(2, 2), {"bias": [True, False]})
@@ -565,17 +710,20 @@ def test_safetensors_hold_masks_and_nothing_else(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file({"w": torch.zeros(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="w is not of bool type"):
-        masking.load(tmp_path / "weights.safetensors")
-    masking.save(
+        interop.load(tmp_path / "weights.safetensors")
+    interop.save(
         masking.keep_top({"a": torch.rand(3), "b": torch.rand(3)}, 0.5), tmp_path / "m.safetensors"
     )  # views of one tensor
 
 
-# --- masks on a model -----------------------------------------------------------------------------------------------
+# --- masks on a model
+# -----------------------------------------------------------------------------------------------
 
 
 class Compiled(nn.Module):
-    """Names its parameters as ``torch.compile`` does, without the ten seconds that its first call takes."""
+    """Names its parameters as ``torch.compile`` does, without the ten seconds that its first call
+    takes.
+    """
 
     def __init__(self, model):
         super().__init__()
@@ -587,8 +735,13 @@ def test_masks_fit_compiled_and_wrapped_models_both_ways():
     compiled, wrapped = Compiled(plain), nn.DataParallel(plain)
     nested = nn.DataParallel(nn.Sequential(Compiled(plain[0]), plain[1]))
     inside = nn.ModuleDict({"module": plain})  # a part of the model that happens to be called so
-    names = {model: list(masking.prunable(model)) for model in (plain, compiled, wrapped, nested, inside)}
-    assert names[compiled][0] == "_orig_mod.0.weight" and names[wrapped][0] == "module.0.weight" == names[inside][0]
+    names = {
+        model: list(snipkit.prunable(model)) for model in (plain, compiled, wrapped, nested, inside)
+    }
+    assert (
+        names[compiled][0] == "_orig_mod.0.weight"
+        and names[wrapped][0] == "module.0.weight" == names[inside][0]
+    )
     assert names[nested][0] == "module.0._orig_mod.weight"
     for source in names.values():
         masks = {name: torch.rand_like(p) < 0.5 for name, p in zip(source, plain.parameters())}
@@ -602,7 +755,8 @@ def test_masks_fit_compiled_and_wrapped_models_both_ways():
 
 def test_long_lists_of_names_are_cut():
     with pytest.raises(
-        ValueError, match="masks for nose, but the model's parameters are fc1.weight, .*, fc3.weight, …"
+        ValueError,
+        match="masks for nose, but the model's parameters are fc1.weight, .*, fc3.weight, …",
     ):
         masking.matched(models.build("lenet-300-100"), {"nose": torch.ones(1, dtype=torch.bool)})
 
@@ -623,7 +777,10 @@ def pruned_language_model():
     torch.manual_seed(0)
     model = Tied()
     masks = snipkit.prune(
-        model, text(), 0.8, closure=lambda m, b: nn.functional.cross_entropy(m(b[0]).flatten(0, 1), b[1].flatten())
+        model,
+        text(),
+        0.8,
+        closure=lambda m, b: nn.functional.cross_entropy(m(b[0]).flatten(0, 1), b[1].flatten()),
     )
     return model, masks
 
@@ -676,24 +833,39 @@ def test_attaching_to_a_frozen_parameter_counts_once_it_is_trained():
 def test_masks_that_do_not_fit_attach_nothing():
     model = nn.Linear(3, 2)
     with pytest.raises(ValueError, match="masks for nose"):
-        masking.attach(model, {"weight": torch.zeros(2, 3, dtype=torch.bool), "nose": torch.ones(1, dtype=torch.bool)})
+        masking.attach(
+            model,
+            {
+                "weight": torch.zeros(2, 3, dtype=torch.bool),
+                "nose": torch.ones(1, dtype=torch.bool),
+            },
+        )
     model(torch.ones(1, 3)).sum().backward()
     assert model.weight.grad.all() and model.weight.all()
 
 
 def test_torch_prune_and_back():
-    """All names of a shared weight are masked, over several steps; the masks come back; torch can remove its own."""
+    """All names of a shared weight are masked, over several steps.
+
+    The masks come back; torch can remove its own.
+    """
     model, masks = pruned_language_model()
-    masking.to_torch_prune(model, masks)
+    interop.to_torch_prune(model, masks)
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     for _ in range(3):
         step(model, optimiser)
     step(model, torch.optim.SGD(model.parameters(), 0))
-    assert torch.equal(model.words.weight, model.head.weight) and not model.head.weight[~masks["words.weight"]].any()
+    assert (
+        torch.equal(model.words.weight, model.head.weight)
+        and not model.head.weight[~masks["words.weight"]].any()
+    )
     assert model.words.weight_orig is model.head.weight_orig
-    back = masking.from_torch_prune(model)
+    back = interop.from_torch_prune(model)
     assert list(back) == list(masks) or set(back) == set(masks)
-    assert all(torch.equal(back[name], mask) and back[name].dtype == torch.bool for name, mask in masks.items())
+    assert all(
+        torch.equal(back[name], mask) and back[name].dtype == torch.bool
+        for name, mask in masks.items()
+    )
     for module, name in [
         (model.words, "weight"),
         (model.head, "weight"),
@@ -704,7 +876,7 @@ def test_torch_prune_and_back():
         torch_prune.remove(module, name)
     assert model.head.weight is model.words.weight
     with pytest.raises(ValueError, match="never pruned by it, or its remove"):
-        masking.from_torch_prune(model)
+        interop.from_torch_prune(model)
     assert all(not p[~mask].any() for p, mask in masking.matched(model, back))
 
 
@@ -712,28 +884,34 @@ def test_masks_for_torch_prune(batch):
     model = models.build("lenet-300-100")
     plain = models.build("lenet-300-100")
     masks = snipkit.prune(plain, batch, 0.9)
-    masking.to_torch_prune(model, masks)
+    interop.to_torch_prune(model, masks)
     assert torch.equal(model.fc1.weight_mask.bool(), masks["fc1.weight"])
     assert torch.equal(model(batch[0]), plain(batch[0]))
     own = nn.Linear(4, 2)
     torch_prune.l1_unstructured(own, "weight", 3)
-    assert torch.equal(masking.from_torch_prune(own)["weight"], own.weight_mask.bool())
+    assert torch.equal(interop.from_torch_prune(own)["weight"], own.weight_mask.bool())
     assert pickle.loads(pickle.dumps(model)).fc1.weight_mask.sum() == masks["fc1.weight"].sum()
 
 
 def test_models_pruned_by_other_means_have_no_masks_to_read_and_none_to_add():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-    sparsifier = WeightNormSparsifier(sparsity_level=0.5, sparse_block_shape=(1, 1), zeros_per_block=1)
+    sparsifier = WeightNormSparsifier(
+        sparsity_level=0.5, sparse_block_shape=(1, 1), zeros_per_block=1
+    )
     sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
-    with pytest.raises(ValueError, match=r"torch.ao.pruning masks this model.*0.parametrizations.*squash_mask\(\)"):
-        masking.from_torch_prune(model)
+    with pytest.raises(
+        ValueError, match=r"torch.ao.pruning masks this model.*0.parametrizations.*squash_mask\(\)"
+    ):
+        interop.from_torch_prune(model)
     masks = {"0.weight": torch.eye(4, dtype=torch.bool)}
-    with pytest.raises(ValueError, match="masks for 0.weight, but 0.weight is parametrized: remove"):
-        masking.to_torch_prune(model, masks)
+    with pytest.raises(
+        ValueError, match="masks for 0.weight, but 0.weight is parametrized: remove"
+    ):
+        interop.to_torch_prune(model, masks)
     sparsifier.squash_mask()
-    masking.to_torch_prune(model, masks)
+    interop.to_torch_prune(model, masks)
     with pytest.raises(ValueError, match="from_torch_prune reads its masks"):
-        masking.to_torch_prune(model, masks)
+        interop.to_torch_prune(model, masks)
 
 
 class Reads(nn.Module):
@@ -741,11 +919,18 @@ class Reads(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.inner, self.outer, self.list = nn.Linear(4, 4), nn.Linear(4, 4), nn.ParameterList([torch.randn(4, 4)])
+        self.inner, self.outer, self.list = (
+            nn.Linear(4, 4),
+            nn.Linear(4, 4),
+            nn.ParameterList([torch.randn(4, 4)]),
+        )
         nn.init.ones_(self.outer.weight)
 
     def forward(self, x):
-        return self.outer(nn.functional.linear(x, self.inner.weight).to(self.outer.weight.dtype)) @ self.list[0]
+        return (
+            self.outer(nn.functional.linear(x, self.inner.weight).to(self.outer.weight.dtype))
+            @ self.list[0]
+        )
 
 
 @pytest.mark.parametrize(
@@ -759,12 +944,19 @@ class Reads(nn.Module):
     ],
 )
 def test_layers_that_are_never_called_are_refused_by_name(build, inputs, names):
-    """torch.nn.utils.prune computes a masked weight anew only when its layer is called: a second step would fail."""
+    """torch.nn.utils.prune computes a masked weight anew only when its layer is called.
+
+    A second step would fail.
+    """
     model = build()
     parameters = dict(model.named_parameters())
-    masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items() if p.dim() >= 2}
+    masks = {
+        name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items() if p.dim() >= 2
+    }
     with pytest.raises(ValueError) as refusal:
-        masking.to_torch_prune(model, masks, inputs)
+        interop.to_torch_prune(model, masks, inputs)
     assert str(refusal.value).split(":")[0].split(", ") == names
     assert dict(model.named_parameters()).keys() == parameters.keys()  # nothing was changed
-    masking.to_torch_prune(model, {name: mask for name, mask in masks.items() if name not in names}, inputs)
+    interop.to_torch_prune(
+        model, {name: mask for name, mask in masks.items() if name not in names}, inputs
+    )

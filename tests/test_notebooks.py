@@ -1,4 +1,7 @@
-"""Whole notebooks: executed, drawn again from the records, and the tolerance of the notebook regression."""
+"""Whole notebooks.
+
+Executed, drawn again from the records, and the tolerance of the notebook regression.
+"""
 
 import importlib.util
 import json
@@ -14,7 +17,8 @@ import pytest
 from PIL import Image
 from tiny import ENVIRONMENT, NOTEBOOK, ROOT, carry_on, write_notebook
 
-from snipkit.study import notebooks, paths, records
+from snipkit.study import notebooks, paths
+from snipkit.study.train import records
 
 
 def test_a_notebook_executed_with_a_profiles_parameters_and_drawn_again(toy, monkeypatch):

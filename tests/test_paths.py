@@ -1,4 +1,7 @@
-"""Which part of a mask is effective, and networks without the rest: the same functions, trained the same way."""
+"""Which part of a mask is effective, and networks without the rest.
+
+The same functions, trained the same way.
+"""
 
 import sys
 from pathlib import Path
@@ -8,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import snipkit
 from snipkit import masking, models, saliency
 from snipkit.beyond import paths
 
@@ -48,21 +52,21 @@ def batch(shape, size=8, seed=0):
 def random_masks(model, density, seed=0):
     masks = {}
     generator = seeded(seed)
-    for name, parameter in masking.prunable(model).items():
+    for name, parameter in snipkit.prunable(model).items():
         masks[name] = torch.rand(parameter.shape, generator=generator) < density
     return masks
 
 
 def without_biases(masks):
     return {
-        name: torch.zeros_like(mask) if masking.is_bias(name) else mask
+        name: torch.zeros_like(mask) if snipkit.is_bias(name) else mask
         for name, mask in masks.items()
     }
 
 
 def dense(model):
     return {
-        name: torch.ones_like(p, dtype=torch.bool) for name, p in masking.prunable(model).items()
+        name: torch.ones_like(p, dtype=torch.bool) for name, p in snipkit.prunable(model).items()
     }
 
 
@@ -70,11 +74,15 @@ def count(masks):
     return sum(int(mask.sum()) for mask in masks.values())
 
 
-# --- effective ------------------------------------------------------------------------------------------------------
+# --- effective ------------------------------------------------------------------------------------
+# ------------------
 
 
 def test_effective_masks_by_boolean_matrices():
-    """Three linear layers: a weight counts when its unit is fed from the input and leads on to the output."""
+    """Three linear layers.
+
+    A weight counts when its unit is fed from the input and leads on to the output.
+    """
     model = models.build("lenet-300-100")
     masks = masking.keep_top(saliency.random(model, generator=seeded()), 0.99)
     for name in ("fc1.bias", "fc2.bias", "fc3.bias"):
@@ -82,7 +90,7 @@ def test_effective_masks_by_boolean_matrices():
     first, second, third = (masks[f"fc{i}.weight"] for i in (1, 2, 3))
     fed1, leads2 = first.any(1), third.any(0)
     fed2, leads1 = (second & fed1).any(1), (second & leads2[:, None]).any(0)
-    on_path = masking.effective(model, masks, torch.zeros(1, 1, 28, 28))
+    on_path = snipkit.effective(model, masks, torch.zeros(1, 1, 28, 28))
     assert torch.equal(on_path["fc1.weight"], first & leads1[:, None])
     assert torch.equal(on_path["fc2.weight"], second & fed1 & leads2[:, None])
     assert torch.equal(on_path["fc3.weight"], third & fed2)
@@ -165,7 +173,10 @@ def test_what_stands_after_the_last_layer_hides_no_path(end):
     "options", [{}, {"padding": 1}, {"stride": 2}, {"dilation": 2}, {"ceil_mode": True}]
 )
 def test_the_windows_of_a_maximum(options):
-    """A 1x1 convolution before, one weight for each place behind: exactly those places lead on that a window sees."""
+    """A 1x1 convolution before, one weight for each place behind.
+
+    Exactly those places lead on that a window sees.
+    """
     pool = nn.MaxPool2d(3, **{"stride": 3} | options)
     shape = pool(torch.zeros(1, 1, 8, 8)).shape
     for place in range(shape.numel()):
@@ -261,26 +272,28 @@ def test_removing_what_is_not_effective_changes_no_output(name):
 def test_nothing_is_effective_behind_an_empty_layer_and_everything_in_a_deep_dense_network():
     model = models.build("lenet-300-100")
     masks = dense(model)
-    assert count(masking.effective(model, masks, torch.zeros(1, 1, 28, 28))) == count(masks)
+    assert count(snipkit.effective(model, masks, torch.zeros(1, 1, 28, 28))) == count(masks)
     masks["fc2.weight"][:] = False
-    on_path = masking.effective(model, masks, torch.zeros(1, 1, 28, 28))
+    on_path = snipkit.effective(model, masks, torch.zeros(1, 1, 28, 28))
     assert not any(mask.any() for name, mask in on_path.items() if name.endswith("weight"))
     deep = nn.Sequential(
         *(nn.Linear(64, 64) for _ in range(300))
     )  # 64^300 paths: their number is no float
-    assert count(masking.effective(deep, dense(deep), torch.zeros(1, 64))) == count(dense(deep))
+    assert count(snipkit.effective(deep, dense(deep), torch.zeros(1, 64))) == count(dense(deep))
     half = random_masks(deep, 0.5)  # every unit still has paths; 0 · ∞ would be NaN
-    assert count(masking.effective(deep, half, torch.zeros(1, 64))) == count(half)
+    assert count(snipkit.effective(deep, half, torch.zeros(1, 64))) == count(half)
 
 
 def test_every_weight_of_a_dense_network_is_effective():
-    """Behind pooling too, and where a map is so small that a kernel's border only ever sees padding it is not."""
+    """Behind pooling too, and where a map is so small that a kernel's border only ever sees padding
+    it is not.
+    """
     for name in ("lenet-5-caffe", "vgg-like", "wrn-16-8"):
         model, shape = build(name)
         masks = dense(model)
-        assert count(masking.effective(model, masks, torch.zeros(1, *shape))) == count(masks)
+        assert count(snipkit.effective(model, masks, torch.zeros(1, *shape))) == count(masks)
     model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Flatten())
-    on_path = masking.effective(model, dense(model), torch.zeros(1, 1, 1, 1))
+    on_path = snipkit.effective(model, dense(model), torch.zeros(1, 1, 1, 1))
     assert on_path["0.weight"].flatten().tolist() == [False] * 4 + [True] + [False] * 4
 
 
@@ -289,7 +302,7 @@ def test_frozen_and_wrapped_layers_are_part_of_the_paths_and_the_model_stays_as_
     frozen[1].eval()
     masks = {"2.weight": torch.eye(2, dtype=torch.bool)}
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
-    on_path = masking.effective(nn.DataParallel(frozen), masks, torch.zeros(1, 3))
+    on_path = snipkit.effective(nn.DataParallel(frozen), masks, torch.zeros(1, 3))
     assert on_path["2.weight"].equal(masks["2.weight"])
     assert [module.training for module in frozen] == [True, False, True] and not frozen[
         0
@@ -333,14 +346,17 @@ class Assigned(nn.Sequential):
 )
 def test_paths_that_are_not_defined_are_refused_by_name(model, inputs, message):
     with pytest.raises(ValueError, match=message):
-        masking.effective(model, dense(model), inputs)
+        snipkit.effective(model, dense(model), inputs)
 
 
-# --- networks without what is on no path ----------------------------------------------------------------------------
+# --- networks without what is on no path
+# ----------------------------------------------------------------------------
 
 
 def assert_same(model, masks, small, small_masks, shape, steps=4):
-    """The same function before and after some steps of training, and the same weights where both have them."""
+    """The same function before and after some steps of training, and the same weights where both
+    have them.
+    """
     x, y = batch(shape)
     masking.apply_(model, masks)
     masking.apply_(small, small_masks)
@@ -372,7 +388,10 @@ def assert_same(model, masks, small, small_masks, shape, steps=4):
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning")
 def test_the_smaller_network_is_the_same_function_and_trains_the_same_way(name, kind):
-    """In double precision; masks from scores, and random ones with biases in units that get nothing."""
+    """In double precision.
+
+    Masks from scores, and random ones with biases in units that get nothing.
+    """
     model, shape = build(name)
     if kind == "snip":
         masks = masking.keep_top(
@@ -412,7 +431,7 @@ def torchvision_model(name, **options):
     try:
         from torchvision_shim import load
     except ImportError:
-        from snipkit.study._torchvision import load
+        from snipkit.study.sets._torchvision import load
     torch.manual_seed(0)
     return getattr(load().models, name)(num_classes=10, **options)
 
@@ -454,7 +473,10 @@ def _narrow(monkeypatch, layer, sizes):
 
 
 class Residual(nn.Module):
-    """A stream of six channels; a block reads it and adds to it; a linear layer reads what is left."""
+    """A stream of six channels.
+
+    A block reads it and adds to it; a linear layer reads what is left.
+    """
 
     def __init__(self):
         super().__init__()

@@ -327,9 +327,29 @@ def imported(path):
 
 
 METHOD = [
-    "_optional", "data", "_weights", "export", "pool", "_attach", "densities", "ladder", "controls", "masking",
-    "_arguments", "_evaluation", "_joined", "beyond", "scoring", "_driver", "_flow", "successors", "saliency", "_criteria",
-    "models", "recipe", "training",
+    "_optional",
+    "data",
+    "_weights",
+    "export",
+    "pool",
+    "_attach",
+    "densities",
+    "ladder",
+    "controls",
+    "masking",
+    "_arguments",
+    "_evaluation",
+    "_joined",
+    "beyond",
+    "scoring",
+    "_driver",
+    "_flow",
+    "successors",
+    "saliency",
+    "_criteria",
+    "models",
+    "recipe",
+    "training",
 ]
 STUDY = [
     "paths", "unpacking", "_torchvision", "official", "mirrors", "sources", "datasets", "paper",

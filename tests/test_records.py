@@ -1,4 +1,7 @@
-"""Records: what is written is read, what is not a record is named and left alone, nothing on record is lost."""
+"""Records.
+
+What is written is read, what is not a record is named and left alone, nothing on record is lost.
+"""
 
 import dataclasses
 import json
@@ -12,9 +15,9 @@ import pandas as pd
 import pytest
 from tiny import ids, quick, record
 
-from snipkit.study import experiment, records
-from snipkit.study.records import Record
-from snipkit.training import Outcome
+from snipkit.outcomes import Outcome
+from snipkit.study.train import experiment, records
+from snipkit.study.train.records import Record
 
 SNIP = {"criterion": "snip", "sparsity": 0.95}
 
@@ -36,7 +39,10 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 
 
 def changed(**changes):
-    """The line of a record with other contents; a name with dots goes inside, ``DELETED`` takes a field away."""
+    """The line of a record with other contents.
+
+    A name with dots goes inside, ``DELETED`` takes a field away.
+    """
     content = json.loads(record(quick(**SNIP)).to_line())
     for place, value in changes.items():
         *outer, last = place.split("__")

@@ -1,4 +1,7 @@
-"""The registration: unchanged, older than its runs, trained by the same method; and the rule's four words."""
+"""The registration.
+
+Unchanged, older than its runs, trained by the same method; and the rule's four words.
+"""
 
 import dataclasses
 import datetime
@@ -11,9 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from snipkit.study import experiment, judging, records, registered, registration
-from snipkit.study.judging import AGREES, DISAGREES, OPEN
-from snipkit.study.runs import Run
+from snipkit.study.report import judging, registered
+from snipkit.study.report.judging import AGREES, DISAGREES, OPEN
+from snipkit.study.train import experiment, records, registration
+from snipkit.study.train.runs import Run
 
 PROJECT = Path(__file__).parents[1]
 LOSSES = Path(__file__).parent / "data" / "registered_losses.json"
@@ -40,7 +44,9 @@ def test_no_record_is_unlisted_or_older_than_the_registration():
     listed = {run.id for run in registration.runs()}
     recorded = records.read(PROJECT / "results" / registration.FOLDER)
     assert recorded.keys() <= listed
-    first_commit = git("log", "--diff-filter=A", "--format=%H %cI", "--", "registration.csv").splitlines()
+    first_commit = git(
+        "log", "--diff-filter=A", "--format=%H %cI", "--", "registration.csv"
+    ).splitlines()
     if not first_commit:
         pytest.skip("no git history: an unpacked archive")
     commit, date = first_commit[-1].split()
@@ -51,7 +57,9 @@ def test_no_record_is_unlisted_or_older_than_the_registration():
         trained_by = origin["commit"]
         assert not trained_by.endswith("+"), f"{record.id}: trained by files that were changed"
         if git("cat-file", "-t", trained_by) == "commit":
-            assert git("merge-base", commit, trained_by) == commit, f"{record.id}: trained by code from before"
+            assert git("merge-base", commit, trained_by) == commit, (
+                f"{record.id}: trained by code from before"
+            )
 
 
 def test_registered_seeds_are_new_and_cells_complete():
@@ -77,21 +85,40 @@ def tried_cells():
     cells = {}
     for row in registration.settings():
         for cell in row.cells:
-            if cell.get("data", "mnist") == "mnist" and cell["model"] != "lstm-b" and "sparsity" in cell:
+            if (
+                cell.get("data", "mnist") == "mnist"
+                and cell["model"] != "lstm-b"
+                and "sparsity" in cell
+            ):
                 cells.setdefault(f"{cell['model']}, {json.dumps(cell['recipe'])}", cell)
     return cells
 
 
 @pytest.mark.parametrize("name", tried_cells())
 def test_the_method_still_trains_registered_runs_in_the_same_way(name):
-    """Rounding differs between processors and kernels; another order, draw, mask or recipe is far outside."""
+    """Rounding differs between processors and kernels.
+
+    Another order, draw, mask or recipe is far outside.
+    """
     stored = json.loads(LOSSES.read_text(encoding="utf-8"))
     assert first_losses(tried_cells()[name]) == pytest.approx(stored[name], abs=1e-4)
 
 
 def setting(kind="order", margin=math.nan, settings=1, effect=math.nan):
     return registration.Setting(
-        "claim", kind, margin, effect, settings, "picture of it", "first", "second", 3, (), math.nan, math.nan, ""
+        "claim",
+        kind,
+        margin,
+        effect,
+        settings,
+        "picture of it",
+        "first",
+        "second",
+        3,
+        (),
+        math.nan,
+        math.nan,
+        "",
     )
 
 
@@ -134,7 +161,11 @@ def test_a_margin_agrees_in_all_settings_or_disagrees_in_one():
 
 
 def test_a_printed_number_by_hand():
-    cell = {"model": "lenet-300-100", "sparsity": 0.95, "recipe": {}}  # table 1: 1.6; no dots of figure 1
+    cell = {
+        "model": "lenet-300-100",
+        "sparsity": 0.95,
+        "recipe": {},
+    }  # table 1: 1.6; no dots of figure 1
     ours = [2.0, 2.1, 2.2]
     alone = judging.against_printed(ours, "table1-lenet-300-100-95", cell)
     assert alone.mean == pytest.approx(0.5)
@@ -155,7 +186,11 @@ def test_a_pool_has_the_cells_of_the_recipe_up_to_98_per_cent():
     pooled = [cell.get("sparsity", 0.0) for cell, _ in judging.pool_cells(row, rows)]
     assert sorted(pooled) == [0.0, 0.8, 0.9, 0.95, 0.98]
     (row,) = [row for row in rows if row.claim == "table2-gru-s"]
-    assert {cell["model"] for cell, _ in judging.pool_cells(row, rows)} == {"gru-s", "lstm-s", "gru-b"}
+    assert {cell["model"] for cell, _ in judging.pool_cells(row, rows)} == {
+        "gru-s",
+        "lstm-s",
+        "gru-b",
+    }
 
 
 def test_an_unfinished_claim_shows_its_count_and_no_number():
@@ -176,13 +211,22 @@ def test_a_complete_claim_is_judged_from_its_own_runs_and_its_pool():
         recorded[run.id] = SimpleNamespace(outcome=outcome, provenance={})
     table = registered.table(recorded).set_index("claim")
     assert table.ours["table1-lenet-300-100-95"] == "1.55; sd 0.05"
-    assert list(table.word[["table1-lenet-300-100-95", "table1-lenet-300-100-98"]]) == [AGREES, DISAGREES]
-    half = 2.0141 * (0.0025 * 10 / 9) ** 0.5 / 10**0.5 + 0.05  # t with 45 degrees of freedom, and the rounding
+    assert list(table.word[["table1-lenet-300-100-95", "table1-lenet-300-100-98"]]) == [
+        AGREES,
+        DISAGREES,
+    ]
+    half = (
+        2.0141 * (0.0025 * 10 / 9) ** 0.5 / 10**0.5 + 0.05
+    )  # t with 45 degrees of freedom, and the rounding
     line = table.loc["table1-lenet-300-100-95"]
     assert line.high - line.low == pytest.approx(2 * half, abs=1e-3)
     diverged = SimpleNamespace(outcome=None, provenance={})
     (first, *_) = registration.runs(("table1-lenet-300-100-95",))
-    line = registered.table(recorded | {first.id: diverged}).set_index("claim").loc["table1-lenet-300-100-95"]
+    line = (
+        registered.table(recorded | {first.id: diverged})
+        .set_index("claim")
+        .loc["table1-lenet-300-100-95"]
+    )
     assert (line.word, line.difference) == (OPEN, "a training diverged")
     recorded.popitem()
     assert set(registered.table(recorded).word[:3]) == {""}, "a run of the pool is missing"

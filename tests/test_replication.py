@@ -2,7 +2,8 @@
 
 import pytest
 
-from snipkit.study import judging, paper, registered, replication
+from snipkit.study import paper
+from snipkit.study.report import judging, registered, replication
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,9 @@ def test_every_claim_is_counted_once_on_the_scoreboard(claims):
 
 
 def test_a_claim_stands_beside_what_others_found(claims):
-    rows = replication.rows(claims, paper.table("earlier_verdicts").set_index("claim").fillna("")).set_index("the paper says")
+    rows = replication.rows(
+        claims, paper.table("earlier_verdicts").set_index("claim").fillna("")
+    ).set_index("the paper says")
     row = rows.loc["LeNet-300-100, SNIP 95 %: test error, %"]
     assert row.word == "0 of 10 runs"
     assert row.others.startswith("2.09 (3); 2.64 (3)")
@@ -32,7 +35,8 @@ def test_no_claim_of_the_paper_is_left_out(claims):
 
 
 def test_the_picture_shows_judged_claims_alone(claims):
-    judged = claims.assign(low=-0.1, high=0.1).iloc[:3].assign(word=[judging.AGREES, "", judging.OPEN])
+    judged = (
+        claims.assign(low=-0.1, high=0.1).iloc[:3].assign(word=[judging.AGREES, "", judging.OPEN])
+    )
     labels = [text.get_text() for text in replication.draw(judged).axes[0].get_yticklabels()]
     assert labels == ["Table 1, LeNet-300-100, SNIP 98 %", "Table 1, LeNet-300-100, dense"]
-

@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 from tiny import quick, record
 
-from snipkit.study import records, report, statistics
-from snipkit.study.runs import pruning
+from snipkit.study import report
+from snipkit.study.report import statistics
+from snipkit.study.train import records
+from snipkit.study.train.runs import pruning
 
 ERRORS = {"snip": [1.0, 2.0, 3.0], "random": [5.0, 7.0, 9.0]}
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from snipkit import masking, models
+import snipkit
+from snipkit import models
 from snipkit.study import report
 
 
@@ -31,7 +32,7 @@ def test_the_costs_of_a_small_network_by_hand():
 def test_all_layers_of_a_residual_network_are_counted():
     network = models.build("resnet-20")
     masks = {
-        name: torch.ones(p.shape, dtype=torch.bool) for name, p in masking.prunable(network).items()
+        name: torch.ones(p.shape, dtype=torch.bool) for name, p in snipkit.prunable(network).items()
     }
     costs = report.mask_costs(network, masks, torch.zeros(1, 3, 32, 32))
     assert (
@@ -42,7 +43,7 @@ def test_all_layers_of_a_residual_network_are_counted():
 def test_a_layer_that_cannot_be_counted_is_not_left_out():
     network = models.build("lstm-s")  # its steps use one weight outside of the module that holds it
     masks = {
-        name: torch.ones(p.shape, dtype=torch.bool) for name, p in masking.prunable(network).items()
+        name: torch.ones(p.shape, dtype=torch.bool) for name, p in snipkit.prunable(network).items()
     }
     with pytest.raises(ValueError, match="no multiply-add was counted in gates.weight's module"):
         report.mask_costs(network, masks, torch.zeros(1, 1, 28, 28))

@@ -3,8 +3,9 @@
 import pytest
 from tiny import ROOT
 
-from snipkit.study import records, report
-from snipkit.study.runs import pruning, seeded
+from snipkit.study import report
+from snipkit.study.train import records
+from snipkit.study.train.runs import pruning, seeded
 
 COMMON = {"model": "lenet-300-100", "recipe": "overnight-lenet-300-100"}
 

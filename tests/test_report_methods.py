@@ -10,7 +10,8 @@ import pytest
 import seaborn
 from matplotlib.colors import to_rgb
 
-from snipkit.study import report, statistics
+from snipkit.study import report
+from snipkit.study.report import statistics
 from snipkit.study.report.methods import METHODS, TOGETHER
 
 NAN = math.nan

@@ -13,15 +13,19 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 import snipkit
-from snipkit import BATCH_NORM_MODES, CRITERIA, masking, models, saliency, scoring
+from snipkit import BATCH_NORM_MODES, CRITERIA, masking, models, saliency
+from snipkit._scoring import objective
 
 
 def derivatives(model, batch, eps):
-    """Central differences of the loss in every c_j: (L(c_j + ε) − L(c_j − ε)) / 2ε, one parameter at a time."""
+    """Central differences of the loss in every c_j.
+
+    (L(c_j + ε) − L(c_j − ε)) / 2ε, one parameter at a time.
+    """
     inputs, targets = batch
     result = {}
     with torch.no_grad():
-        for name, weight in masking.prunable(model).items():
+        for name, weight in snipkit.prunable(model).items():
             flat, slopes = weight.view(-1), []
             for j in range(flat.numel()):
                 value, losses = flat[j].item(), []
@@ -51,7 +55,10 @@ def scores_of(criterion, model, batches, sparsity, **options):
 
 
 def test_a_ten_weight_network_by_hand():
-    """x = (1, 2), two ReLU units of which one is off, linear outputs, L = Σ outputs: every number fits on paper."""
+    """x = (1, 2), two ReLU units of which one is off, linear outputs, L = Σ outputs.
+
+    Every number fits on paper.
+    """
 
     class Toy(nn.Module):
         def __init__(self):
@@ -59,7 +66,9 @@ def test_a_ten_weight_network_by_hand():
             self.hidden, self.out = nn.Linear(2, 2), nn.Linear(2, 1)
             self.skip = nn.Linear(1, 1, bias=False)
             self.skip.weight.data = torch.tensor([[3.0]])
-            self.hidden.weight.data = torch.tensor([[1.0, 1.0], [-1.0, -2.0]])  # sums 3 (on) and −5 (off)
+            self.hidden.weight.data = torch.tensor(
+                [[1.0, 1.0], [-1.0, -2.0]]
+            )  # sums 3 (on) and −5 (off)
             self.hidden.bias.data = torch.tensor([2.0, 0.0])  # unit 1 carries 5
             self.out.weight.data = torch.tensor([[4.0, 7.0]])
             self.out.bias.data = torch.tensor([-6.0])
@@ -67,7 +76,9 @@ def test_a_ten_weight_network_by_hand():
         def forward(self, x):
             return self.out(torch.relu(self.hidden(x))) + self.skip(x[:, :1])
 
-    scores = saliency.snip(Toy(), (torch.tensor([[1.0, 2.0]]), torch.tensor([0.0])), lambda output, _: output.sum())
+    scores = saliency.snip(
+        Toy(), (torch.tensor([[1.0, 2.0]]), torch.tensor([0.0])), lambda output, _: output.sum()
+    )
     by_hand = {  # |w · ∂L/∂w|; the sum is 4 + 8 + 8 + 20 + 6 + 3 = 49
         "hidden.weight": [[4 * 1 * 1, 4 * 1 * 2], [0, 0]],
         "hidden.bias": [4 * 2, 0],
@@ -75,7 +86,9 @@ def test_a_ten_weight_network_by_hand():
         "out.bias": [6],
         "skip.weight": [[3]],
     }
-    assert {name: (49 * score).round(decimals=4).tolist() for name, score in scores.items()} == by_hand
+    assert {
+        name: (49 * score).round(decimals=4).tolist() for name, score in scores.items()
+    } == by_hand
     with pytest.warns(masking.EmptyLayerWarning, match="no weight is left in skip.weight:"):
         masks = masking.keep_top(scores, 0.5)
     assert {name: mask.int().tolist() for name, mask in masks.items()} == {
@@ -92,13 +105,14 @@ def test_law_1_scores_are_the_derivative_in_c(small, random_biases):
     model, batch = small
     model.eval()
     if random_biases:
-        for name, parameter in masking.prunable(model).items():
-            if masking.is_bias(name):
+        for name, parameter in snipkit.prunable(model).items():
+            if snipkit.is_bias(name):
                 nn.init.normal_(parameter)
     scores = saliency.snip(model, batch)
-    c = {n: torch.ones_like(p, requires_grad=True) for n, p in masking.prunable(model).items()}
+    c = {n: torch.ones_like(p, requires_grad=True) for n, p in snipkit.prunable(model).items()}
     loss = cross_entropy(
-        functional_call(model, {n: c[n] * p for n, p in masking.prunable(model).items()}, batch[0]), batch[1]
+        functional_call(model, {n: c[n] * p for n, p in snipkit.prunable(model).items()}, batch[0]),
+        batch[1],
     )
     explicit = dict(zip(c, torch.autograd.grad(loss, list(c.values()))))
     assert relative_error(scores, explicit) < 1e-12
@@ -107,7 +121,9 @@ def test_law_1_scores_are_the_derivative_in_c(small, random_biases):
 
 def narrow(name):
     """A network of the paper at a fraction of its width, in double precision, and a batch for it."""
-    options = {} if "lenet" in name else {"width": 3 / 128 if name[:3] in ("lst", "gru") else 1 / 32}
+    options = (
+        {} if "lenet" in name else {"width": 3 / 128 if name[:3] in ("lst", "gru") else 1 / 32}
+    )
     model = models.build(name, init="glorot", **options).double()
     shape = (1, 28, 28) if "lenet" in name or name[:3] in ("lst", "gru") else (3, 32, 32)
     shape = (1, 1, 40) if name.endswith("-1d") else shape
@@ -122,9 +138,12 @@ def test_law_1_for_every_network_of_the_paper(name, mode):
     model, (inputs, targets) = narrow(name)
     scores = saliency.snip(model, (inputs, targets), batch_norm=mode)
     model.train(mode == "train")
-    c = {n: torch.ones_like(p, requires_grad=True) for n, p in masking.prunable(model).items()}
+    c = {n: torch.ones_like(p, requires_grad=True) for n, p in snipkit.prunable(model).items()}
     loss = cross_entropy(
-        functional_call(model, {n: c[n] * p for n, p in masking.prunable(model).items()}, (inputs,)), targets
+        functional_call(
+            model, {n: c[n] * p for n, p in snipkit.prunable(model).items()}, (inputs,)
+        ),
+        targets,
     )
     assert relative_error(scores, dict(zip(c, torch.autograd.grad(loss, list(c.values()))))) < 1e-10
 
@@ -134,7 +153,9 @@ def test_law_1_for_recurrent_networks_against_central_differences(name):
     model, batch = narrow(name)
     for parameter in model.parameters():
         if parameter.dim() == 1:
-            nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(1))  # or their scores are all 0
+            nn.init.normal_(
+                parameter, std=0.5, generator=torch.Generator().manual_seed(1)
+            )  # or their scores are all 0
     scores = saliency.snip(model, batch)
     assert all(score.any() for score in scores.values())
     assert relative_error(scores, derivatives(model, batch, 1e-4)) < 1e-6
@@ -144,7 +165,7 @@ def test_law_1_for_recurrent_networks_against_central_differences(name):
 def test_law_2_the_signed_sum_is_the_same_in_every_layer(name):
     model, (inputs, targets) = narrow(name)
     model.eval()
-    weights = masking.prunable(model, biases=False)
+    weights = snipkit.prunable(model, biases=False)
     gradients = torch.autograd.grad(cross_entropy(model(inputs), targets), list(weights.values()))
     sums = torch.stack([(w * g).sum() for w, g in zip(weights.values(), gradients)])
     assert sums[0].abs() > 1e-5  # or the law would hold for a network that does nothing
@@ -158,7 +179,10 @@ def test_law_3_batch_statistics_cancel_every_filter(small):
         model.train(mode == "train")
         model[1].eps = 1e-30  # as good as exactly scale-invariant
         (gradient,) = torch.autograd.grad(cross_entropy(model(inputs), targets), [kernel])
-        sums, size = (kernel * gradient).flatten(1).sum(1), (kernel * gradient).flatten(1).abs().sum(1)
+        sums, size = (
+            (kernel * gradient).flatten(1).sum(1),
+            (kernel * gradient).flatten(1).abs().sum(1),
+        )
         assert bool((sums.abs() < 1e-10 * size).all()) is cancels
 
 
@@ -179,7 +203,10 @@ def test_summing_absolute_values_would_be_another_criterion(small):
     model, (inputs, targets) = small
     separate = [saliency.snip(model, pair) for pair in zip(inputs.split(4), targets.split(4))]
     whole = saliency.snip(model, (inputs, targets))
-    assert any(not torch.allclose((separate[0][n] + separate[1][n]) / 2, whole[n], rtol=1e-3) for n in whole)
+    assert any(
+        not torch.allclose((separate[0][n] + separate[1][n]) / 2, whole[n], rtol=1e-3)
+        for n in whole
+    )
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -189,16 +216,29 @@ def test_the_model_is_left_as_it_was(small, criterion, mode):
     model.train()
     model[3].eval()  # modes are restored module by module
     (model(batch[0]).sum()).backward()
-    before = copy.deepcopy({**model.state_dict(), **{n: p.grad for n, p in model.named_parameters()}})
+    before = copy.deepcopy(
+        {**model.state_dict(), **{n: p.grad for n, p in model.named_parameters()}}
+    )
     state = torch.get_rng_state()
     scores = scores_of(criterion, model, batch, 0.9, batch_norm=mode)
     after = {**model.state_dict(), **{n: p.grad for n, p in model.named_parameters()}}
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert [module.training for module in model] == [True, True, True, False, True, True, True, True]
+    assert [module.training for module in model] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
     assert torch.equal(state, torch.get_rng_state())
     assert math.isclose(sum(score.abs().sum().item() for score in scores.values()), 1, rel_tol=1e-6)
     assert all(not score.requires_grad for score in scores.values())
-    lowest = min(score.min().item() for score in scores.values())  # of iterative criteria, pruned ones are just below 0
+    lowest = min(
+        score.min().item() for score in scores.values()
+    )  # of iterative criteria, pruned ones are just below 0
     assert lowest < -1e-6 if criterion in ("signed-gradient", "grasp") else lowest > -1e-30
 
 
@@ -215,7 +255,9 @@ def test_the_three_rankings_of_one_gradient(small):
         scores = CRITERIA[criterion](model, (inputs, targets))
         by_hand = {name: expected(p) for name, p in model.named_parameters() if name in scores}
         total = sum(value.abs().sum() for value in by_hand.values())
-        assert all(torch.allclose(scores[name], by_hand[name] / total, rtol=1e-9) for name in scores)
+        assert all(
+            torch.allclose(scores[name], by_hand[name] / total, rtol=1e-9) for name in scores
+        )
 
 
 def test_batch_norm_mode_changes_the_scores(small):
@@ -237,7 +279,10 @@ def test_any_module_built_in_recurrent_and_attention_layers_included():
         def __init__(self):
             super().__init__()
             self.lstm, self.norm = nn.LSTM(5, 4, batch_first=True), nn.LayerNorm(4)
-            self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+            self.attention, self.head = (
+                nn.MultiheadAttention(4, 2, batch_first=True),
+                nn.Linear(4, 3),
+            )
 
         def forward(self, x):
             x = self.norm(self.lstm(x)[0])
@@ -246,7 +291,11 @@ def test_any_module_built_in_recurrent_and_attention_layers_included():
     torch.manual_seed(0)
     model, batch = Reader().double().eval(), (torch.randn(6, 7, 5).double(), torch.arange(6) % 3)
     scores = saliency.snip(model, batch)
-    assert set(scores) == set(masking.prunable(model)) and "norm.weight" not in scores and "lstm.bias_hh_l0" in scores
+    assert (
+        set(scores) == set(snipkit.prunable(model))
+        and "norm.weight" not in scores
+        and "lstm.bias_hh_l0" in scores
+    )
     assert relative_error(scores, derivatives(model, batch, 1e-4)) < 1e-6
 
 
@@ -254,9 +303,12 @@ def test_magnitude_and_random(small):
     model, _ = small
     scores = saliency.magnitude(model)
     torch.testing.assert_close(
-        scores["0.weight"] / scores["0.weight"].sum(), model[0].weight.abs().detach() / model[0].weight.abs().sum()
+        scores["0.weight"] / scores["0.weight"].sum(),
+        model[0].weight.abs().detach() / model[0].weight.abs().sum(),
     )
-    draws = [saliency.random(model, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    draws = [
+        saliency.random(model, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    ]
     assert torch.equal(draws[0]["0.weight"], draws[1]["0.weight"])
     assert not torch.equal(draws[0]["0.weight"], draws[2]["0.weight"])
 
@@ -269,13 +321,29 @@ def test_magnitude_and_random(small):
         (lambda x, y: (x, y[:3]), {}, "the same length"),
         (lambda x, y: (x, y + 1), {}, "labels from 1 to 3 do not fit a network of 3 outputs"),
         (lambda x, y: (x, y - 1), {}, "labels from -1 to 1 do not fit"),
-        (lambda x, y: (x, y), {"batch_norm": "off"}, "unknown batch_norm mode 'off'; known: eval, train"),
+        (
+            lambda x, y: (x, y),
+            {"batch_norm": "off"},
+            "unknown batch_norm mode 'off'; known: eval, train",
+        ),
         (lambda x, y: None, {}, "no batch to score on"),
         (lambda x, y: [{"x": x, "y": y}], {}, "for batches of another kind pass closure="),
-        (lambda x, y: (x, y), {"loss": cross_entropy, "closure": lambda m, b: 0}, "loss or closure, not both"),
-        (lambda x, y: (x, y), {"loss": nn.CrossEntropyLoss(reduction="none")}, "one number in a tensor"),
+        (
+            lambda x, y: (x, y),
+            {"loss": cross_entropy, "closure": lambda m, b: 0},
+            "loss or closure, not both",
+        ),
+        (
+            lambda x, y: (x, y),
+            {"loss": nn.CrossEntropyLoss(reduction="none")},
+            "one number in a tensor",
+        ),
         (lambda x, y: (x, y), {"closure": lambda m, b: 1.0}, "one number in a tensor"),
-        (lambda x, y: (x, y), {"closure": lambda m, b: m(b[0]).sum().detach()}, "depends on no weight"),
+        (
+            lambda x, y: (x, y),
+            {"closure": lambda m, b: m(b[0]).sum().detach()},
+            "depends on no weight",
+        ),
         (lambda x, y: (x, y.int()), {}, r"labels of type int32 and shape .*try labels.long\(\)"),
         (lambda x, y: (x, y.float()), {}, "labels of type float32"),
         (lambda x, y: (x, y[:, None]), {}, "one for each row of outputs"),
@@ -300,7 +368,9 @@ def test_dropout_is_off_in_every_mode(small):
     dropping = nn.Sequential(*model[:7], nn.Dropout(0.5), model[7])
     for mode in BATCH_NORM_MODES:
         scores = saliency.snip(model, batch, batch_norm=mode).values()
-        assert all(map(torch.equal, saliency.snip(dropping, batch, batch_norm=mode).values(), scores))
+        assert all(
+            map(torch.equal, saliency.snip(dropping, batch, batch_norm=mode).values(), scores)
+        )
 
 
 def test_scores_do_not_depend_on_the_callers_contexts(small):
@@ -309,7 +379,10 @@ def test_scores_do_not_depend_on_the_callers_contexts(small):
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         scores = saliency.snip(model, (inputs, targets))
     assert all(torch.equal(scores[name], expected[name]) for name in expected)
-    halved = saliency.snip(model, (inputs.half(), targets)), saliency.snip(model, (inputs.half().float(), targets))
+    halved = (
+        saliency.snip(model, (inputs.half(), targets)),
+        saliency.snip(model, (inputs.half().float(), targets)),
+    )
     assert all(map(torch.equal, *(scores.values() for scores in halved)))
 
 
@@ -345,22 +418,31 @@ def test_nothing_to_score():
     with pytest.raises(ValueError, match="no prunable parameter"):
         saliency.snip(nn.LayerNorm(3), (torch.ones(2, 3), labels))
     with pytest.raises(
-        ValueError, match="every score is zero: the loss reacts to no prunable connection on this batch$"
+        ValueError,
+        match="every score is zero: the loss reacts to no prunable connection on this batch$",
     ):
         saliency.snip(nn.Linear(3, 2), (torch.ones(2, 3), labels), lambda o, t: o.sum() * 0)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     nn.init.zeros_(model[1].weight), nn.init.zeros_(model[1].bias)
-    with pytest.raises(ValueError, match="every score is zero.*all zero, so that nothing passes: 1.weight: initialise"):
+    with pytest.raises(
+        ValueError,
+        match="every score is zero.*all zero, so that nothing passes: 1.weight: initialise",
+    ):
         saliency.snip(model, (torch.ones(2, 3), labels))
-    with pytest.raises(ValueError, match="unknown criterion 'snap'; known: snip, magnitude, random"):
+    with pytest.raises(
+        ValueError, match="unknown criterion 'snap'; known: snip, magnitude, random"
+    ):
         snipkit.prune(model, (torch.ones(2, 3), labels), 0.5, "snap")
 
 
-# --- any loss, any batch --------------------------------------------------------------------------------------------
+# --- any loss, any batch
+# --------------------------------------------------------------------------------------------
 
 
 def equal(first, second):
-    return list(first) == list(second) and all(torch.allclose(first[n], second[n], rtol=1e-9, atol=0) for n in first)
+    return list(first) == list(second) and all(
+        torch.allclose(first[n], second[n], rtol=1e-9, atol=0) for n in first
+    )
 
 
 def test_a_closure_scores_batches_of_any_kind(small):
@@ -371,11 +453,15 @@ def test_a_closure_scores_batches_of_any_kind(small):
 
     whole, batch = saliency.snip(model, (inputs, targets)), {"x": inputs, "y": targets}
     assert equal(saliency.snip(model, batch, closure=closure), whole)
-    halves = [{name: part[rows] for name, part in batch.items()} for rows in (slice(0, 4), slice(4, 8))]
+    halves = [
+        {name: part[rows] for name, part in batch.items()} for rows in (slice(0, 4), slice(4, 8))
+    ]
     assert equal(saliency.snip(model, halves, closure=closure), whole)
     assert equal(saliency.snip(model, iter(halves), closure=closure), whole)
     for single in ((inputs, targets), [inputs, targets], (inputs, targets, "a note")):
-        assert equal(saliency.snip(model, single, closure=lambda m, b: cross_entropy(m(b[0]), b[1])), whole)
+        assert equal(
+            saliency.snip(model, single, closure=lambda m, b: cross_entropy(m(b[0]), b[1])), whole
+        )
     assert equal(
         saliency.gradient(model, inputs, closure=lambda m, x: cross_entropy(m(x), targets)),
         saliency.gradient(model, (inputs, targets)),
@@ -387,18 +473,28 @@ def test_a_closure_scores_batches_of_any_kind(small):
 def test_batches_of_a_closure_weigh_the_same_whatever_their_size(small):
     model, (inputs, targets) = small
     uneven = [(inputs[:6], targets[:6]), (inputs[6:], targets[6:])]
-    found = saliency.signed_gradient(model, uneven, closure=lambda m, b: cross_entropy(m(b[0]), b[1]))
-    apart = [scoring.Objective(model, masking.prunable(model), pair).gradient() for pair in uneven]
+    found = saliency.signed_gradient(
+        model, uneven, closure=lambda m, b: cross_entropy(m(b[0]), b[1])
+    )
+    apart = [
+        objective.Objective(model, snipkit.prunable(model), pair).gradient() for pair in uneven
+    ]
     means = [(apart[0][name] + apart[1][name]) / 2 for name in found]
     total = sum(mean.abs().sum() for mean in means)
-    assert all(torch.allclose(score, mean / total, rtol=1e-9) for score, mean in zip(found.values(), means))
+    assert all(
+        torch.allclose(score, mean / total, rtol=1e-9) for score, mean in zip(found.values(), means)
+    )
 
 
 def test_a_data_loader_is_an_iterable_of_batches(small):
     model, (inputs, targets) = small
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, targets), 3)  # lists of two tensors
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(inputs, targets), 3
+    )  # lists of two tensors
     assert equal(saliency.snip(model, loader), saliency.snip(model, (inputs, targets)))
-    assert equal(saliency.snip(model, next(iter(loader))), saliency.snip(model, (inputs[:3], targets[:3])))
+    assert equal(
+        saliency.snip(model, next(iter(loader))), saliency.snip(model, (inputs[:3], targets[:3]))
+    )
 
 
 def test_labels_are_checked_for_cross_entropy_alone(small):
@@ -408,13 +504,19 @@ def test_labels_are_checked_for_cross_entropy_alone(small):
     )  # labels to ±1
     assert scores["0.weight"].any()
     for loss in (None, cross_entropy):
-        with pytest.raises(ValueError, match="labels from 0 to 3 do not fit a network of 3 outputs"):
+        with pytest.raises(
+            ValueError, match="labels from 0 to 3 do not fit a network of 3 outputs"
+        ):
             saliency.snip(model, (inputs, torch.arange(8) % 4), loss)
         saliency.snip(model, (inputs, torch.where(targets == 1, -100, targets)), loss)
-        saliency.snip(model, (inputs, torch.softmax(torch.randn(8, 3).double(), 1)), loss)  # probabilities
+        saliency.snip(
+            model, (inputs, torch.softmax(torch.randn(8, 3).double(), 1)), loss
+        )  # probabilities
     with pytest.raises(ValueError, match="labels from -1 to 2"):
-        scoring.check_labels(torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2))  # a label a pixel
-    scoring.check_labels(torch.tensor([-100]), torch.zeros(1, 3))
+        objective.check_labels(
+            torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2)
+        )  # a label a pixel
+    objective.check_labels(torch.tensor([-100]), torch.zeros(1, 3))
 
 
 def test_models_with_outputs_of_any_kind(small):
@@ -428,9 +530,13 @@ def test_models_with_outputs_of_any_kind(small):
         def forward(self, x):
             return {"out": self.model(x)}
 
-    found = saliency.snip(Wrapped(), (inputs, targets), lambda outputs, t: cross_entropy(outputs["out"], t))
+    found = saliency.snip(
+        Wrapped(), (inputs, targets), lambda outputs, t: cross_entropy(outputs["out"], t)
+    )
     assert list(found.values())[0].equal(saliency.snip(model, (inputs, targets))["0.weight"])
-    with pytest.raises(ValueError, match="cross-entropy of dict, not of a tensor: pass loss= or closure="):
+    with pytest.raises(
+        ValueError, match="cross-entropy of dict, not of a tensor: pass loss= or closure="
+    ):
         saliency.snip(Wrapped(), (inputs, targets))
     halves = [(inputs[:5], targets[:5]), (inputs[5:], targets[5:])]
     parts = saliency.snip(Wrapped(), halves, lambda outputs, t: cross_entropy(outputs["out"], t))
@@ -466,11 +572,14 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_batches_weigh_as_in_the_loss_of_all_examples_at_once(small, name):
-    """Law 4 for a loss that is no plain mean over examples. A batch may consist of what it ignores."""
+    """Law 4 for a loss that is no plain mean over examples.
+
+    A batch may consist of what it ignores.
+    """
     model, (inputs, _) = small
     loss, targets = LOSSES[name], torch.tensor([0, 1, 2, 2, 2, 1, 0, 2])
     model.eval()
-    weights = masking.prunable(model)
+    weights = snipkit.prunable(model)
     gradients = torch.autograd.grad(loss(model(inputs), targets), list(weights.values()))
     by_hand = {name: (w * g).abs().detach() for (name, w), g in zip(weights.items(), gradients)}
     for order in (range(8), [3, 4, 0, 1, 2, 5, 6, 7]):
@@ -487,8 +596,14 @@ def test_a_loss_that_compares_examples_is_refused_but_for_one_batch(small):
 
     assert saliency.snip(model, (inputs, targets), contrast)
     pairs = list(zip(inputs.split(4), targets.split(4)))
-    for loss in (contrast, lambda o, t: cross_entropy(o - o.mean(0), t), lambda o, t: o[0].square().sum()):
-        with pytest.raises(ValueError, match="the loss is no mean over the batch: that of two batches joined"):
+    for loss in (
+        contrast,
+        lambda o, t: cross_entropy(o - o.mean(0), t),
+        lambda o, t: o[0].square().sum(),
+    ):
+        with pytest.raises(
+            ValueError, match="the loss is no mean over the batch: that of two batches joined"
+        ):
             saliency.snip(model, pairs, loss)
     with pytest.raises(FloatingPointError, match="the loss on the scoring batch is nan"):
         saliency.snip(model, pairs, lambda o, t: cross_entropy(o, t) * (math.nan if t[0] else 1))
@@ -497,15 +612,24 @@ def test_a_loss_that_compares_examples_is_refused_but_for_one_batch(small):
 def test_a_closure_can_say_what_a_batch_weighs(small):
     model, (inputs, targets) = small
     uneven = [(inputs[:6], targets[:6]), (inputs[6:], targets[6:])]
-    scores = saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), len(b[1])))
+    scores = saliency.snip(
+        model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), len(b[1]))
+    )
     assert equal(scores, saliency.snip(model, (inputs, targets)))
-    scores = saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), int(len(b[1]) == 6)))
+    scores = saliency.snip(
+        model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), int(len(b[1]) == 6))
+    )
     assert equal(scores, saliency.snip(model, uneven[0]))
-    with pytest.raises(ValueError, match="a pair whose second part is Tensor: it is the weight of the batch"):
-        saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), m(b[0])))  # loss and outputs
+    with pytest.raises(
+        ValueError, match="a pair whose second part is Tensor: it is the weight of the batch"
+    ):
+        saliency.snip(
+            model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), m(b[0]))
+        )  # loss and outputs
 
 
-# --- what users' models do ------------------------------------------------------------------------------------------
+# --- what users' models do
+# ------------------------------------------------------------------------------------------
 
 
 class Keeping(nn.Module):
@@ -558,7 +682,9 @@ def hidden(function):
 
 def self_attention(x):
     rows = x.view(20, 4, 16)
-    return torch.nn.functional.scaled_dot_product_attention(rows, rows, rows, None, DROP["attention"]).flatten(1)
+    return torch.nn.functional.scaled_dot_product_attention(
+        rows, rows, rows, None, DROP["attention"]
+    ).flatten(1)
 
 
 DROP = {"attention": 0.5}
@@ -568,8 +694,13 @@ F = torch.nn.functional
 @pytest.mark.parametrize(
     "dropout",
     [
-        F.dropout, F.dropout1d, F.alpha_dropout, F.feature_alpha_dropout, nn.Dropout(0.5),
-        lambda x: F.dropout2d(x[:, :, None, None])[:, :, 0, 0], lambda x: torch.dropout(x, 0.5, True),
+        F.dropout,
+        F.dropout1d,
+        F.alpha_dropout,
+        F.feature_alpha_dropout,
+        nn.Dropout(0.5),
+        lambda x: F.dropout2d(x[:, :, None, None])[:, :, 0, 0],
+        lambda x: torch.dropout(x, 0.5, True),
         lambda x: F.dropout(input=x, p=0.5, training=True),
     ],
 )
@@ -589,15 +720,19 @@ def test_dropout_of_attention_is_off(monkeypatch):
     attention = nn.MultiheadAttention(64, 2, dropout=0.5)
     model, batch = hidden(lambda x: attention(x, x, x)[0])
     model.attention = attention.train()
-    dropping = saliency.snip(model, batch, closure=lambda m, b: cross_entropy(m.train()(b[0]), b[1]))
+    dropping = saliency.snip(
+        model, batch, closure=lambda m, b: cross_entropy(m.train()(b[0]), b[1])
+    )
     assert equal(dropping, saliency.snip(model, batch))
 
 
 @pytest.mark.parametrize(
     "noise",
     [
-        lambda x: x + torch.randn_like(x), lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)),
-        lambda x: F.gumbel_softmax(x), lambda x: F.rrelu(x - 1, training=True),
+        lambda x: x + torch.randn_like(x),
+        lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)),
+        lambda x: F.gumbel_softmax(x),
+        lambda x: F.rrelu(x - 1, training=True),
     ],
 )
 def test_a_model_that_draws_noise_gets_the_same_in_every_call(noise):
@@ -612,15 +747,24 @@ def test_a_model_that_draws_noise_gets_the_same_in_every_call(noise):
 
 
 def test_a_model_that_gives_its_losses_in_training_mode_only():
-    """As torchvision's detectors do. Batch norm stays as it was told, and nothing is left changed."""
+    """As torchvision's detectors do.
+
+    Batch norm stays as it was told, and nothing is left changed.
+    """
 
     class Detector(nn.Module):
         def __init__(self):
             super().__init__()
-            self.layers = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+            self.layers = nn.Sequential(
+                nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)
+            )
 
         def forward(self, x, targets):
-            return {"loss": cross_entropy(self.layers(x), targets)} if self.training else [self.layers(x)]
+            return (
+                {"loss": cross_entropy(self.layers(x), targets)}
+                if self.training
+                else [self.layers(x)]
+            )
 
     torch.manual_seed(0)
     model, batch = Detector(), (torch.randn(20, 8), torch.arange(20) % 3)
@@ -629,7 +773,9 @@ def test_a_model_that_gives_its_losses_in_training_mode_only():
         expected = saliency.snip(model.layers, batch, batch_norm=mode)
         for closure in (lambda m, b: m(*b)["loss"], lambda m, b: sum(m.train()(*b).values())):
             scores = saliency.snip(model, [batch, batch], closure=closure, batch_norm=mode)
-            assert all(torch.equal(scores[f"layers.{name}"], score) for name, score in expected.items())
+            assert all(
+                torch.equal(scores[f"layers.{name}"], score) for name, score in expected.items()
+            )
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     with pytest.raises(AttributeError, match="no attribute 'value'"):  # the closure's own mistake
@@ -693,7 +839,10 @@ def hook_parameters(model):
 
 def hook_modules(model):
     after = model.b.register_full_backward_hook(lambda _, inputs, __: tuple(map(clip, inputs)))
-    return [after, model.b.register_full_backward_pre_hook(lambda _, outputs: tuple(map(clip, outputs)))]
+    return [
+        after,
+        model.b.register_full_backward_pre_hook(lambda _, outputs: tuple(map(clip, outputs))),
+    ]
 
 
 def hook_activations(model):
@@ -712,10 +861,16 @@ def test_hooks_on_gradients_change_no_score(criterion, hook):
     unhooked, _ = hidden(lambda x: x)
     cross_entropy(unhooked(batch[0]), batch[1]).backward()
     cross_entropy(model(batch[0]), batch[1]).backward()
-    assert not torch.allclose(model.a.weight.grad, unhooked.a.weight.grad)  # in training they still run
+    assert not torch.allclose(
+        model.a.weight.grad, unhooked.a.weight.grad
+    )  # in training they still run
     for handle in handles:
         handle.remove()
-    assert not model.a.weight._backward_hooks and not model.a._backward_hooks and not model.b._backward_pre_hooks
+    assert (
+        not model.a.weight._backward_hooks
+        and not model.a._backward_hooks
+        and not model.b._backward_pre_hooks
+    )
 
 
 def test_a_closure_that_calls_backward_leaves_no_gradient_behind(small):
@@ -723,25 +878,52 @@ def test_a_closure_that_calls_backward_leaves_no_gradient_behind(small):
     model[0].weight.grad = torch.ones_like(model[0].weight)
     with pytest.raises(ValueError, match="one number in a tensor"):
         saliency.snip(model, inputs, closure=lambda m, x: cross_entropy(m(x), targets).backward())
-    assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight)) and model[5].weight.grad is None
+    assert (
+        torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
+        and model[5].weight.grad is None
+    )
 
 
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda m, b: saliency.snip(m, b, sparsity=0.9), "snip has no option sparsity; it takes loss, closure,"),
-        (lambda m, b: saliency.random(m, rounds=2), "random has no option rounds; it takes .*, generator$"),
+        (
+            lambda m, b: saliency.snip(m, b, sparsity=0.9),
+            "snip has no option sparsity; it takes loss, closure,",
+        ),
+        (
+            lambda m, b: saliency.random(m, rounds=2),
+            "random has no option rounds; it takes .*, generator$",
+        ),
         (lambda m, b: saliency.magnitude(m, closure=1), "closure is 1: it is a function of"),
         (lambda m, b: saliency.magnitude(m, b, "mse"), "loss is 'mse': it is a function of"),
-        (lambda m, b: saliency.snip(m, b, nn.CrossEntropyLoss), "loss is <class .*CrossEntropyLoss'>: it is a func"),
+        (
+            lambda m, b: saliency.snip(m, b, nn.CrossEntropyLoss),
+            "loss is <class .*CrossEntropyLoss'>: it is a func",
+        ),
         (lambda m, b: saliency.random(m, generator=0), "generator is 0: pass torch.Generator"),
-        (lambda m, b: snipkit.prune(m, b, 0.5, "erk", generator=0), "generator is 0: pass torch.Generator"),
+        (
+            lambda m, b: snipkit.prune(m, b, 0.5, "erk", generator=0),
+            "generator is 0: pass torch.Generator",
+        ),
         (lambda m, b: snipkit.prune(m, b, 0.5, rounds=2), "snip has no option rounds"),
-        (lambda m, b: snipkit.prune(m, b, 0.5, where="0"), r"where is '0': it is a function of \(name, module\)"),
-        (lambda m, b: snipkit.prune(m, b, 0.5, where=nn.Linear), r"write lambda .*: isinstance\(module, Linear\)"),
-        (lambda m, b: snipkit.prune(m, b, 0.5, where=lambda name: True), r"where cannot be called with \(name, mod"),
+        (
+            lambda m, b: snipkit.prune(m, b, 0.5, where="0"),
+            r"where is '0': it is a function of \(name, module\)",
+        ),
+        (
+            lambda m, b: snipkit.prune(m, b, 0.5, where=nn.Linear),
+            r"write lambda .*: isinstance\(module, Linear\)",
+        ),
+        (
+            lambda m, b: snipkit.prune(m, b, 0.5, where=lambda name: True),
+            r"where cannot be called with \(name, mod",
+        ),
         (lambda m, b: snipkit.prune(m, b, keep=3, where=nn.Linear), "where is <class"),
-        (lambda m, b: snipkit.prune(m, b, 0.5, nn.Linear), r"criterion is <class .*: pass a name \(snip, magnitude"),
+        (
+            lambda m, b: snipkit.prune(m, b, 0.5, nn.Linear),
+            r"criterion is <class .*: pass a name \(snip, magnitude",
+        ),
         (lambda m, b: snipkit.prune(b, m, 0.5), "model is of type tuple, not a torch.nn.Module"),
     ],
 )
@@ -770,7 +952,10 @@ def test_recurrent_layers_are_scored_in_the_mode_that_cudnn_can_differentiate():
     gradients = torch.autograd.grad(closure(model, x), list(model.parameters()))
     derivatives = [(w * g).abs().detach() for w, g in zip(model.parameters(), gradients)]
     total = sum(d.sum() for d in derivatives)
-    assert all(torch.allclose(score, d / total, rtol=1e-9) for score, d in zip(scores.values(), derivatives))
+    assert all(
+        torch.allclose(score, d / total, rtol=1e-9)
+        for score, d in zip(scores.values(), derivatives)
+    )
 
 
 def test_one_gradient_for_two_parameters_is_not_scaled_twice():
@@ -779,14 +964,18 @@ def test_one_gradient_for_two_parameters_is_not_scaled_twice():
     class Sum(nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight_a, self.weight_b = (nn.Parameter(torch.full((2, 2), value)) for value in (1.0, 2.0))
+            self.weight_a, self.weight_b = (
+                nn.Parameter(torch.full((2, 2), value)) for value in (1.0, 2.0)
+            )
 
         def forward(self, x):
             return x @ (self.weight_a + self.weight_b)
 
     inputs, targets = torch.arange(24.0).view(12, 2) ** 2, torch.zeros(12)
     whole = saliency.signed_gradient(Sum(), (inputs, targets), lambda outputs, _: outputs.mean())
-    parts = saliency.signed_gradient(Sum(), zip(inputs.split(4), targets.split(4)), lambda outputs, _: outputs.mean())
+    parts = saliency.signed_gradient(
+        Sum(), zip(inputs.split(4), targets.split(4)), lambda outputs, _: outputs.mean()
+    )
     for scores in (whole, parts):
         assert torch.equal(scores["weight_a"], scores["weight_b"])
         assert sum(score.abs().sum() for score in scores.values()).item() == pytest.approx(1)
@@ -797,12 +986,21 @@ def test_one_gradient_for_two_parameters_is_not_scaled_twice():
 def test_every_criterion_scores_what_the_caller_says(small, criterion):
     model, batch = small
     scores = scores_of(
-        criterion, model, batch, 0.5, biases=False, where=lambda name, module: isinstance(module, nn.Linear)
+        criterion,
+        model,
+        batch,
+        0.5,
+        biases=False,
+        where=lambda name, module: isinstance(module, nn.Linear),
     )
     assert list(scores) == ["5.weight", "7.weight"]
     narrow = copy.deepcopy(model).to(torch.bfloat16)  # scored on a copy, whose modules are others
     found = scores_of(
-        criterion, narrow, (batch[0].float(), batch[1]), 0.5, where=lambda _, module: module is narrow[5]
+        criterion,
+        narrow,
+        (batch[0].float(), batch[1]),
+        0.5,
+        where=lambda _, module: module is narrow[5],
     )
     assert list(found) == ["5.weight", "5.bias"]
 
@@ -821,20 +1019,30 @@ def test_prune_hands_its_options_on(small):
         batch_norm="train",
     )
     expected = saliency.snip(
-        plain, (inputs, targets), biases=False, where=lambda name, _: name != "7.weight", batch_norm="train"
+        plain,
+        (inputs, targets),
+        biases=False,
+        where=lambda name, _: name != "7.weight",
+        batch_norm="train",
     )
     assert (
         sum(int(mask.sum()) for mask in masks.values())
         == 7
         == sum(int(p.count_nonzero()) for n, p in model.named_parameters() if n in masks)
     )
-    assert all(torch.equal(mask, masking.keep_top(expected, keep=7)[name]) for name, mask in masks.items())
-    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if name not in masks)
+    assert all(
+        torch.equal(mask, masking.keep_top(expected, keep=7)[name]) for name, mask in masks.items()
+    )
+    assert all(
+        torch.equal(p, before[name]) for name, p in model.named_parameters() if name not in masks
+    )
 
 
 def test_a_criterion_can_be_a_function(small):
     model, batch = small
-    masks = snipkit.prune(copy.deepcopy(model), batch, 0.5, lambda network, _: {"5.weight": network[5].weight.abs()})
+    masks = snipkit.prune(
+        copy.deepcopy(model), batch, 0.5, lambda network, _: {"5.weight": network[5].weight.abs()}
+    )
     assert list(masks) == ["5.weight"] and int(masks["5.weight"].sum()) == 24
     asked = []
     snipkit.prune(
@@ -846,7 +1054,9 @@ def test_a_criterion_can_be_a_function(small):
     )
     assert asked == [{"biases": False}]
     draw = [
-        snipkit.prune(copy.deepcopy(model), None, 0.5, "random", generator=torch.Generator().manual_seed(seed))
+        snipkit.prune(
+            copy.deepcopy(model), None, 0.5, "random", generator=torch.Generator().manual_seed(seed)
+        )
         for seed in (1, 1, 2)
     ]
     assert torch.equal(draw[0]["5.weight"], draw[1]["5.weight"]) and not torch.equal(
@@ -861,7 +1071,10 @@ def test_a_criterion_of_ones_own_is_written_on_the_objective(small):
     def squared(objective, *, power=2):
         """(w ∂L/∂w)²"""
         weights = objective.weights
-        return {name: (weights[name] * slope).abs() ** power for name, slope in objective.gradient().items()}
+        return {
+            name: (weights[name] * slope).abs() ** power
+            for name, slope in objective.gradient().items()
+        }
 
     snip = saliency.snip(model, batch, biases=False)
     total = sum((score**2).sum() for score in snip.values())
@@ -880,8 +1093,12 @@ def test_score_gives_what_prune_ranks_by(small):
     assert equal(snipkit.score(model, batch), saliency.snip(model, batch))
     scores = snipkit.score(model, batch, "force", sparsity=0.5, rounds=3, biases=False)
     masks = snipkit.prune(copy.deepcopy(model), batch, 0.5, "force", rounds=3, biases=False)
-    assert all(torch.equal(mask, masks[name]) for name, mask in masking.keep_top(scores, 0.5).items())
-    by_partial = snipkit.prune(model, batch, 0.5, partial(CRITERIA["force"], rounds=3), biases=False)
+    assert all(
+        torch.equal(mask, masks[name]) for name, mask in masking.keep_top(scores, 0.5).items()
+    )
+    by_partial = snipkit.prune(
+        model, batch, 0.5, partial(CRITERIA["force"], rounds=3), biases=False
+    )
     assert all(torch.equal(by_partial[name], masks[name]) for name in masks)
 
 

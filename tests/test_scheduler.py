@@ -12,15 +12,8 @@ import pytest
 from tiny import carry_on, ids, quick, record
 
 from snipkit.recipe import Recipe
-from snipkit.study import (
-    checkpoints,
-    executors,
-    experiment,
-    provenance,
-    records,
-    scheduler,
-    sources,
-)
+from snipkit.study.sets import sources
+from snipkit.study.train import checkpoints, executors, experiment, provenance, records, scheduler
 
 SNIP = {"criterion": "snip", "sparsity": 0.9}
 
@@ -279,7 +272,9 @@ def test_what_another_finished_in_the_meantime_is_not_done_again(tmp_path, monke
 
 
 def test_room_made_in_time_loses_nothing(tmp_path, monkeypatch):
-    """A record that found no room is kept, no run is started meanwhile, and it is written when the next has come in."""
+    """A record that found no room is kept, no run is started meanwhile, and it is written when the
+    next has come in.
+    """
     runs, real, calls = [quick(seed=seed) for seed in range(5)], records.append, []
     monkeypatch.setattr(experiment, "execute", lambda run, *_: time.sleep(0.1) or record(run))
 

@@ -1,4 +1,7 @@
-"""The site's source: pages, links, folds, laws and the slider. (`make site-check` looks at what is built.)"""
+"""The site's source.
+
+Pages, links, folds, laws and the slider. (`make site-check` looks at what is built.)
+"""
 
 import json
 import re
@@ -51,17 +54,24 @@ def test_links_go_to_pages_of_the_site_or_to_the_repository(monkeypatch):
     assert assemble.linked("[b](../snipkit/data.py)", source, page) == "b"
     once = "[law 1](laws.md#law-1)"
     assert assemble.linked(once, source, page) == once
-    assert assemble.linked("by law 4, see `rq2`\n```\nlaw 4\n```", source, assemble.Path("notebooks/x.ipynb")) == (
-        "by [law 4](../laws.md#law-4), see [`rq2`](rq2_how_sparse.ipynb)\n```\nlaw 4\n```"
-    )
+    assert assemble.linked(
+        "by law 4, see `rq2`\n```\nlaw 4\n```", source, assemble.Path("notebooks/x.ipynb")
+    ) == ("by [law 4](../laws.md#law-4), see [`rq2`](rq2_how_sparse.ipynb)\n```\nlaw 4\n```")
 
 
 def test_each_solution_is_a_box_and_code_is_no_heading():
-    text = assemble.folded("# Title\nfirst\n## 1. One\n```python\n## no heading\n```\n### part\n## 2. Two\nend")
+    text = assemble.folded(
+        "# Title\nfirst\n## 1. One\n```python\n## no heading\n```\n### part\n## 2. Two\nend"
+    )
     assert text.count("::::::{dropdown}") == 2 and text.count("::::::\n") == 2
     first, one, two = text.split("::::::{dropdown} ")
     assert "Title" not in text and first.strip() == "first"
-    assert one.startswith("1. One") and "## no heading" in one and "**part**" in one and two.startswith("2. Two\nend")
+    assert (
+        one.startswith("1. One")
+        and "## no heading" in one
+        and "**part**" in one
+        and two.startswith("2. Two\nend")
+    )
 
 
 @pytest.mark.parametrize("source, tags, folds", [
@@ -74,7 +84,10 @@ def test_code_that_draws_is_folded(source, tags, folds):
 
 def test_a_notebook_on_the_site_has_the_outputs_as_committed():
     path = ROOT / "notebooks" / "00_snip_in_ten_minutes.ipynb"
-    before, after = json.loads(path.read_text())["cells"], json.loads(assemble.notebook(path))["cells"]
+    before, after = (
+        json.loads(path.read_text())["cells"],
+        json.loads(assemble.notebook(path))["cells"],
+    )
     for old, new in zip(before, after):
         assert old.get("outputs") == new.get("outputs")
         assert old["cell_type"] == "markdown" or "".join(old["source"]) == new["source"]
@@ -100,4 +113,7 @@ def test_the_slider_shows_what_snipkit_computes():
 def test_the_workflow_builds_as_a_reader_does_and_with_its_own_address():
     job = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())["jobs"]["build"]
     commands = [step["run"] for step in job["steps"] if "run" in step]
-    assert commands == ["make site", "make site-check"] and "github.repository" in job["env"]["REPOSITORY"]
+    assert (
+        commands == ["make site", "make site-check"]
+        and "github.repository" in job["env"]["REPOSITORY"]
+    )

@@ -1,4 +1,6 @@
-"""The solutions of the exercises, run as they stand but for the number of steps, one section at a time."""
+"""The solutions of the exercises, run as they stand but for the number of steps, one section at a
+time.
+"""
 
 import functools
 import json
@@ -9,8 +11,8 @@ import pytest
 from tiny import ROOT
 
 from snipkit import training
-from snipkit.study import datasets
-from snipkit.study._torchvision import load_torchvision
+from snipkit.study.sets import datasets
+from snipkit.study.sets._torchvision import load_torchvision
 
 FOLDER = ROOT / "docs" / "solutions"
 BLOCK = re.compile(r"^```python(.*)\n((?:.*\n)*?)```$", re.M)
@@ -33,7 +35,9 @@ def code(text):
 
 
 PAGES = sorted(FOLDER.glob("*.md"))
-SECTIONS = [(page, heading) for page in PAGES for heading, text in sections(page)[1].items() if code(text)]
+SECTIONS = [
+    (page, heading) for page in PAGES for heading, text in sections(page)[1].items() if code(text)
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -47,7 +51,9 @@ def test_every_exercise_has_its_solution(page):
 
 
 def test_every_notebook_with_exercises_has_a_page():
-    notebooks = [n for n in (ROOT / "notebooks").glob("*.ipynb") if '"## Exercises' in n.read_text()]
+    notebooks = [
+        n for n in (ROOT / "notebooks").glob("*.ipynb") if '"## Exercises' in n.read_text()
+    ]
     assert {n.stem for n in notebooks} <= {page.stem for page in PAGES}
 
 
@@ -59,7 +65,9 @@ def test_what_is_not_run_says_why_and_what_it_gave(page):
 
 
 @pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning", "ignore:Sparse CSR")
-@pytest.mark.parametrize("page, heading", SECTIONS, ids=[f"{page.stem}-{h.split('.')[0]}" for page, h in SECTIONS])
+@pytest.mark.parametrize(
+    "page, heading", SECTIONS, ids=[f"{page.stem}-{h.split('.')[0]}" for page, h in SECTIONS]
+)
 def test_solution_runs(page, heading, monkeypatch):
     monkeypatch.chdir(ROOT)  # for the records
     monkeypatch.setattr(datasets, "load", load)

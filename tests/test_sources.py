@@ -19,8 +19,8 @@ import pytest
 import torch
 from PIL import Image
 
-from snipkit.study import datasets, mirrors, official, sources, unpacking
-from snipkit.study._torchvision import load_torchvision
+from snipkit.study.sets import datasets, mirrors, official, sources, unpacking
+from snipkit.study.sets._torchvision import load_torchvision
 
 
 @pytest.fixture(autouse=True)
@@ -707,7 +707,10 @@ def test_the_data_sets_are_those_of_the_committed_records(name):
 
 @pytest.fixture
 def tiny_imagenet(tmp_path, monkeypatch):
-    """An archive of Tiny-ImageNet's layout: 200 classes of 5 images, one grey, and 20 for testing."""
+    """An archive of Tiny-ImageNet's layout.
+
+    200 classes of 5 images, one grey, and 20 for testing.
+    """
     wnids, pictures = [f"n{i:08d}" for i in range(200)], []
     for mode, colour in (("RGB", (200, 100, 50)), ("L", 80)):
         stream = io.BytesIO()

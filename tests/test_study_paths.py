@@ -9,7 +9,8 @@ import sys
 import pytest
 from tiny import ENVIRONMENT, ROOT
 
-from snipkit.study import figures, paths
+from snipkit.study import paths
+from snipkit.study.report import figures
 
 
 @pytest.fixture(autouse=True)

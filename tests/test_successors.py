@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.nn.functional import cross_entropy
 
 import snipkit
-from snipkit import CRITERIA, PASSES, densities, masking, models, saliency, successors
+from snipkit import CRITERIA, PASSES, _prunable, masking, models, saliency
+from snipkit.beyond import criteria, densities
 
 NEW = ["grasp", "synflow", "iterative-snip", "force"]
 ITERATIVE = NEW[1:]
@@ -24,15 +25,20 @@ def equal(first, second):
 def squared_gradient(model, batch):
     """gᵀg of the loss that GraSP looks at."""
     loss = cross_entropy(model(batch[0]) / 200, batch[1])
-    return sum(g.square().sum() for g in torch.autograd.grad(loss, list(masking.prunable(model).values()))).item()
+    return sum(
+        g.square().sum() for g in torch.autograd.grad(loss, list(snipkit.prunable(model).values()))
+    ).item()
 
 
 def test_grasp_is_how_much_the_gradients_norm_shrinks_with_each_connection(small):
-    """Against central differences of gᵀg: w · ∂(gᵀg)/∂w = 2 w · Hg. What shrinks it most without it is kept."""
+    """Against central differences of gᵀg.
+
+    W · ∂(gᵀg)/∂w = 2 w · Hg. What shrinks it most without it is kept.
+    """
     model, batch = small
     model.eval()
-    scores, slopes = successors.grasp(model, batch), {}
-    for name, weight in masking.prunable(model).items():
+    scores, slopes = criteria.grasp(model, batch), {}
+    for name, weight in snipkit.prunable(model).items():
         flat, slopes[name] = weight.detach().view(-1), torch.zeros_like(weight).view(-1)
         for j, value in enumerate(flat.tolist()):
             norms = []
@@ -49,15 +55,17 @@ def test_grasp_is_how_much_the_gradients_norm_shrinks_with_each_connection(small
 def test_grasp_of_many_batches_is_that_of_the_one_large_batch(small):
     """g is complete before H is applied."""
     model, (inputs, targets) = small
-    whole = successors.grasp(model, (inputs, targets))
-    assert equal(whole, successors.grasp(model, zip(inputs.split([5, 3]), targets.split([5, 3]))))
+    whole = criteria.grasp(model, (inputs, targets))
+    assert equal(whole, criteria.grasp(model, zip(inputs.split([5, 3]), targets.split([5, 3]))))
 
 
 def test_grasps_temperature_is_for_cross_entropy_alone(small):
     model, (inputs, targets) = small
-    own = successors.grasp(model, (inputs, targets), closure=lambda m, batch: cross_entropy(m(batch[0]), batch[1]))
-    assert equal(own, successors.grasp(model, (inputs, targets), temperature=1))
-    assert not equal(own, successors.grasp(model, (inputs, targets)))
+    own = criteria.grasp(
+        model, (inputs, targets), closure=lambda m, batch: cross_entropy(m(batch[0]), batch[1])
+    )
+    assert equal(own, criteria.grasp(model, (inputs, targets), temperature=1))
+    assert not equal(own, criteria.grasp(model, (inputs, targets)))
     assert not model._forward_hooks
 
 
@@ -65,27 +73,42 @@ def test_grasp_goes_through_layers_whose_fast_kernels_have_no_second_derivative(
     class Reader(nn.Module):
         def __init__(self):
             super().__init__()
-            self.lstm, self.attention = nn.LSTM(5, 4, batch_first=True), nn.MultiheadAttention(4, 2, batch_first=True)
+            self.lstm, self.attention = (
+                nn.LSTM(5, 4, batch_first=True),
+                nn.MultiheadAttention(4, 2, batch_first=True),
+            )
 
         def forward(self, x):
             x = self.lstm(x)[0]
             return self.attention(x, x, x, need_weights=False)[0][:, -1]
 
-    scores = successors.grasp(Reader(), (torch.randn(6, 40, 5), torch.arange(6) % 4))
+    scores = criteria.grasp(Reader(), (torch.randn(6, 40, 5), torch.arange(6) % 4))
     assert scores["lstm.weight_ih_l0"].any() and scores["attention.in_proj_weight"].any()
 
 
-@pytest.mark.parametrize("name, options", [
-    ("lenet-300-100", {}), ("lenet-5-caffe", {}), ("alexnet-s", {"width": 1 / 32}), ("vgg-like", {"width": 1 / 16}),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("lenet-300-100", {}),
+        ("lenet-5-caffe", {}),
+        ("alexnet-s", {"width": 1 / 32}),
+        ("vgg-like", {"width": 1 / 16}),
+    ],
+)
 def test_law_10_synflows_scores_sum_to_the_same_in_every_layer(name, options):
-    """In float32 weights, on a network in float32, with batch norm: the sums agree to double precision all the same."""
+    """In float32 weights, on a network in float32, with batch norm.
+
+    The sums agree to double precision all the same.
+    """
     model = models.build(name, **options)
-    for module in filter(masking.is_norm, model.modules()):
+    for module in filter(_prunable.is_norm, model.modules()):
         nn.init.ones_(module.bias)  # a trained one would add to the flow
-    batch = torch.randn(2, *((1, 28, 28) if "lenet" in name else (3, 32, 32))), torch.zeros(2, dtype=torch.long)
+    batch = (
+        torch.randn(2, *((1, 28, 28) if "lenet" in name else (3, 32, 32))),
+        torch.zeros(2, dtype=torch.long),
+    )
     for rounds in (1, 4):
-        scores = successors.synflow(model, batch, biases=False, sparsity=0.9, rounds=rounds)
+        scores = criteria.synflow(model, batch, biases=False, sparsity=0.9, rounds=rounds)
         sums = torch.stack([score.sum() for score in scores.values()])
         torch.testing.assert_close(sums, torch.full_like(sums, 1 / len(sums)), rtol=1e-9, atol=0)
     assert sum(int((score < 0).sum()) for score in scores.values()) > 0
@@ -101,9 +124,14 @@ def deep(width=30):
 
 
 def test_synflow_sums_over_all_outputs():
-    """In one layer every output depends on its own weights alone: R = Σ|w|, so the scores are the shares of |w|."""
+    """In one layer every output depends on its own weights alone.
+
+    R = Σ|w|, so the scores are the shares of |w|.
+    """
     model = nn.Linear(3, 2, bias=False)
-    scores = successors.synflow(model, (torch.ones(1, 3), torch.zeros(1, dtype=torch.long)), sparsity=0.5, rounds=1)
+    scores = criteria.synflow(
+        model, (torch.ones(1, 3), torch.zeros(1, dtype=torch.long)), sparsity=0.5, rounds=1
+    )
     size = model.weight.detach().abs().double()
     torch.testing.assert_close(scores["weight"], size / size.sum())
 
@@ -113,26 +141,30 @@ def test_synflow_leaves_no_layer_empty_where_one_shot_criteria_do():
     model, batch = deep(), (torch.randn(50, 300), torch.arange(50) % 3)
     kept = {}
     for name in ("synflow", "snip", "magnitude"):
-        scores = snipkit.score(model, batch, name, **({"sparsity": 0.998} if name == "synflow" else {}))
+        scores = snipkit.score(
+            model, batch, name, **({"sparsity": 0.998} if name == "synflow" else {})
+        )
         kept[name] = masking.keep_top(scores, 0.998)
-    once = masking.keep_top(successors.synflow(model, batch, sparsity=0.998, rounds=1), 0.998)
-    effective = masking.effective(model, kept["synflow"], batch[0])
-    assert not masking.empty_layers(kept["synflow"]) and all(mask.any() for mask in effective.values())
+    once = masking.keep_top(criteria.synflow(model, batch, sparsity=0.998, rounds=1), 0.998)
+    effective = snipkit.effective(model, kept["synflow"], batch[0])
+    assert not masking.empty_layers(kept["synflow"]) and all(
+        mask.any() for mask in effective.values()
+    )
     assert masking.empty_layers(kept["snip"]) and masking.empty_layers(kept["magnitude"])
     assert masking.empty_layers(once)
 
 
 def test_synflow_needs_no_data_but_the_inputs_shape(small):
     model, (inputs, targets) = small
-    scores = successors.synflow(model, (inputs, targets), sparsity=0.5)
+    scores = criteria.synflow(model, (inputs, targets), sparsity=0.5)
     assert all(score.dtype == torch.float64 for score in scores.values())
     for batches in (inputs * 9, (inputs[:1], targets[:1] + 7), iter([(inputs, targets)])):
-        assert equal(successors.synflow(model, batches, sparsity=0.5), scores)
+        assert equal(criteria.synflow(model, batches, sparsity=0.5), scores)
     for bad in (None, [], {"x": inputs}, (targets, targets)):
         with pytest.raises(ValueError, match="SynFlow feeds ones of the inputs' shape: pass"):
-            successors.synflow(model, bad, sparsity=0.5)
+            criteria.synflow(model, bad, sparsity=0.5)
     with pytest.raises(ValueError, match="SynFlow sums the outputs, but they are tuple"):
-        successors.synflow(nn.LSTM(3, 4), torch.zeros(2, 1, 3), sparsity=0.5)
+        criteria.synflow(nn.LSTM(3, 4), torch.zeros(2, 1, 3), sparsity=0.5)
 
 
 class Ending(nn.Module):
@@ -141,7 +173,9 @@ class Ending(nn.Module):
     def __init__(self, end):
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 16), nn.ReLU())
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 16), nn.ReLU()
+        )
         self.last, self.end = nn.Linear(16, 5), end
 
     def forward(self, x):
@@ -151,21 +185,33 @@ class Ending(nn.Module):
 @pytest.mark.parametrize(
     "end",
     [
-        lambda x: F.log_softmax(x, 1), lambda x: F.softmax(x, dim=-1), lambda x: x.softmax(1), torch.sigmoid,
-        lambda x: x.sigmoid().squeeze(1), lambda x: torch.softmax(x.view(-1, 1, 5), 2).flatten(1), F.logsigmoid,
-        lambda x: F.softmax(torch.tanh(x), 1), F.normalize, nn.LogSoftmax(1), nn.Softmax(1), nn.Sigmoid(), nn.Tanh(),
+        lambda x: F.log_softmax(x, 1),
+        lambda x: F.softmax(x, dim=-1),
+        lambda x: x.softmax(1),
+        torch.sigmoid,
+        lambda x: x.sigmoid().squeeze(1),
+        lambda x: torch.softmax(x.view(-1, 1, 5), 2).flatten(1),
+        F.logsigmoid,
+        lambda x: F.softmax(torch.tanh(x), 1),
+        F.normalize,
+        nn.LogSoftmax(1),
+        nn.Softmax(1),
+        nn.Sigmoid(),
+        nn.Tanh(),
         nn.Sequential(nn.Sigmoid(), nn.Flatten()),
     ],
 )
 def test_synflow_looks_at_the_logits_whatever_comes_after_them(end):
     images = torch.randn(3, 1, 8, 8)
-    logits = successors.synflow(Ending(nn.Identity()), images, sparsity=0.9, rounds=3)
-    scores = successors.synflow(Ending(end), images, sparsity=0.9, rounds=3)
+    logits = criteria.synflow(Ending(nn.Identity()), images, sparsity=0.9, rounds=3)
+    scores = criteria.synflow(Ending(end), images, sparsity=0.9, rounds=3)
     assert all(torch.equal(scores[name], logits[name]) for name in logits)
 
 
 def test_synflow_refuses_outputs_that_shrink():
-    """A softmax or a centring that is written out cannot be told from other arithmetic, but its slopes can."""
+    """A softmax or a centring that is written out cannot be told from other arithmetic, but its
+    slopes can.
+    """
     shrinks = "they shrink where last.weight grows .*: let the model end in its logits"
     for end, message in (
         (lambda x: x - x.logsumexp(1, keepdim=True), shrinks),
@@ -173,7 +219,7 @@ def test_synflow_refuses_outputs_that_shrink():
         (lambda x: x.exp() / x.exp().sum(1), "every score is zero"),
     ):
         with pytest.raises(ValueError, match=message):
-            successors.synflow(Ending(end), torch.randn(3, 1, 8, 8), sparsity=0.9, rounds=2)
+            criteria.synflow(Ending(end), torch.randn(3, 1, 8, 8), sparsity=0.9, rounds=2)
 
 
 @pytest.mark.parametrize("options", [{}, {"norm_first": True}, {"activation": "gelu"}])
@@ -191,9 +237,9 @@ def test_synflow_goes_through_layers_that_read_their_norms(options):
             return self.last(self.layer(x).mean(1))
 
     model, x = Encoder(), torch.randn(6, 7, 8)
-    scores = successors.synflow(model, x, sparsity=0.5, rounds=3)
-    assert set(scores) == set(masking.prunable(model)) and scores["layer.linear1.weight"].any()
-    other = successors.synflow(Encoder(layer_norm_eps=1.0), x, sparsity=0.5, rounds=3)
+    scores = criteria.synflow(model, x, sparsity=0.5, rounds=3)
+    assert set(scores) == set(snipkit.prunable(model)) and scores["layer.linear1.weight"].any()
+    other = criteria.synflow(Encoder(layer_norm_eps=1.0), x, sparsity=0.5, rounds=3)
     assert all(torch.equal(scores[name], other[name]) for name in scores)
     assert not any("forward" in vars(module) for module in model.modules())
 
@@ -201,7 +247,10 @@ def test_synflow_goes_through_layers_that_read_their_norms(options):
 @pytest.mark.parametrize("criterion", ["iterative-snip", "force"])
 def test_law_10_one_round_is_snip(small, criterion):
     model, (inputs, targets) = small
-    for batches, mode in (((inputs, targets), "eval"), (list(zip(inputs.split(5), targets.split(5))), "train")):
+    for batches, mode in (
+        ((inputs, targets), "eval"),
+        (list(zip(inputs.split(5), targets.split(5))), "train"),
+    ):
         scores = CRITERIA[criterion](model, batches, batch_norm=mode, sparsity=0.9, rounds=1)
         expected = saliency.snip(model, batches, batch_norm=mode)
         assert all(torch.equal(scores[name], expected[name]) for name in expected)
@@ -211,12 +260,14 @@ def test_law_10_one_round_is_snip(small, criterion):
 def test_every_round_scores_the_network_that_the_round_before_left(criterion):
     """Three rounds to 99 %, spelled out: 21.5, 4.6 and 1 % are kept, one after the other."""
     model, batch = deep(10), (torch.randn(50, 300), torch.arange(50) % 3)
-    dense = {name: weight.detach().clone() for name, weight in masking.prunable(model).items()}
+    dense = {name: weight.detach().clone() for name, weight in snipkit.prunable(model).items()}
     pruned, alive = copy.deepcopy(model), {name: weight == weight for name, weight in dense.items()}
     returned = 0
     for density in (0.01 ** (1 / 3), 0.01 ** (2 / 3), 0.01):
-        weights = masking.prunable(pruned)
-        gradients = torch.autograd.grad(cross_entropy(pruned(batch[0]), batch[1]), list(weights.values()))
+        weights = snipkit.prunable(pruned)
+        gradients = torch.autograd.grad(
+            cross_entropy(pruned(batch[0]), batch[1]), list(weights.values())
+        )
         by_hand = {name: (dense[name] * g).abs() for name, g in zip(dense, gradients)}
         if criterion == "iterative-snip":
             by_hand = {name: score.masked_fill(~alive[name], -1) for name, score in by_hand.items()}
@@ -232,11 +283,11 @@ def test_every_round_scores_the_network_that_the_round_before_left(criterion):
 @pytest.mark.parametrize("criterion", NEW)
 def test_counts_are_exact(small, criterion):
     model, batch = small
-    total = sum(weight.numel() for weight in masking.prunable(model).values())
+    total = sum(weight.numel() for weight in snipkit.prunable(model).values())
     for share in (0.3, 0.9, 0.975):
         pruned = copy.deepcopy(model)
         masks = snipkit.prune(pruned, batch, share, criterion)
-        assert sum(int(mask.sum()) for mask in masks.values()) == masking.kept_count(total, share)
+        assert sum(int(mask.sum()) for mask in masks.values()) == snipkit.kept_count(total, share)
     by_count = snipkit.prune(copy.deepcopy(model), batch, keep=6, criterion=criterion)
     as_share = snipkit.prune(copy.deepcopy(model), batch, 1 - 6 / total, criterion)
     assert all(torch.equal(by_count[name], as_share[name]) for name in masks)
@@ -246,12 +297,17 @@ def test_counts_are_exact(small, criterion):
 
 @pytest.mark.parametrize("criterion", ["synflow", "iterative-snip"])
 def test_what_is_pruned_stays_pruned_though_survivors_score_nothing(criterion):
-    """The second unit is off, so that its weights score 0, as pruned ones would: those must not come back."""
+    """The second unit is off, so that its weights score 0, as pruned ones would.
+
+    Those must not come back.
+    """
     model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
     model[0].weight.data[:] = torch.tensor([[1.0], [-1.0]])
-    scores = CRITERIA[criterion](model, (torch.rand(6, 4), torch.arange(6) % 2), sparsity=0.5, rounds=3)
+    scores = CRITERIA[criterion](
+        model, (torch.rand(6, 4), torch.arange(6) % 2), sparsity=0.5, rounds=3
+    )
     flat = torch.cat([score.flatten() for score in scores.values()])
-    assert int((flat < 0).sum()) == 12 - masking.kept_count(12, 1 - 0.5 ** (2 / 3))
+    assert int((flat < 0).sum()) == 12 - snipkit.kept_count(12, 1 - 0.5 ** (2 / 3))
 
 
 @pytest.mark.parametrize("criterion", NEW)
@@ -271,9 +327,11 @@ def test_a_network_that_comes_apart_on_the_way_still_gives_a_mask():
 
 
 def test_once_nothing_passes_the_round_before_decides():
-    """A unit's connection in scores as its two out together, so the first round keeps only those: no path is left.
+    """A unit's connection in scores as its two out together, so the first round keeps only those:
+    no path is left.
 
-    Pruned connections out still have gradients then. They must not pass for a score, or ties would decide.
+    Pruned connections out still have gradients then. They must not pass for a score, or ties would
+    decide.
     """
     model = nn.Sequential(nn.Linear(1, 4, bias=False), nn.Linear(4, 2, bias=False))
     model[0].weight.data[:] = 1
@@ -304,17 +362,26 @@ def test_iterative_criteria_say_what_they_need(small, criterion):
         ({"sparsity": 1.0}, "sparsity is 1.0; it is the share"),
         ({"sparsity": {"0": 0.5, "5": -1}}, "sparsity is -1; it is the share"),
         ({"sparsity": "0.9"}, "sparsity is '0.9'; it is the share"),
-        ({"sparsity": 0.5, "rounds": 0}, "rounds is 0; an iterative criterion scores at least once"),
-        ({"sparsity": 0.5, "rounds": 2.5}, "rounds is 2.5; an iterative criterion scores at least once"),
+        (
+            {"sparsity": 0.5, "rounds": 0},
+            "rounds is 0; an iterative criterion scores at least once",
+        ),
+        (
+            {"sparsity": 0.5, "rounds": 2.5},
+            "rounds is 2.5; an iterative criterion scores at least once",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             score(model, batch, **options)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # what a round before the last leaves empty is nobody's concern
+        warnings.simplefilter(
+            "error"
+        )  # what a round before the last leaves empty is nobody's concern
         score(model, batch, sparsity=0.99)
 
 
-# --- densities from the layers' shapes ------------------------------------------------------------------------------
+# --- densities from the layers' shapes
+# ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("biases", [True, False])
@@ -322,16 +389,22 @@ def test_iterative_criteria_say_what_they_need(small, criterion):
 def test_prune_draws_the_random_masks_of_recorded_runs(name, biases):
     """Equal to ``densities.COUNTS``, by which runs were done, whatever the way to say how many."""
     model = models.build("lenet-5-caffe")
-    total = sum(weight.numel() for weight in masking.prunable(model, biases=biases).values())
+    total = sum(weight.numel() for weight in snipkit.prunable(model, biases=biases).values())
     for share in (0.5, 0.9, 0.97):
-        expected = densities.random_masks(name, model, share, torch.Generator().manual_seed(3), biases=biases)
-        for amount in ({"sparsity": share}, {"keep": masking.kept_count(total, share)}):
+        expected = densities.random_masks(
+            name, model, share, torch.Generator().manual_seed(3), biases=biases
+        )
+        for amount in ({"sparsity": share}, {"keep": snipkit.kept_count(total, share)}):
             generator = torch.Generator().manual_seed(3)
             pruned = copy.deepcopy(model)
-            masks = snipkit.prune(pruned, None, **amount, criterion=name, biases=biases, generator=generator)
+            masks = snipkit.prune(
+                pruned, None, **amount, criterion=name, biases=biases, generator=generator
+            )
             assert list(masks) == list(expected)
             assert all(torch.equal(masks[parameter], expected[parameter]) for parameter in masks)
-    with pytest.raises(ValueError, match=f"{name} derives the layers' densities from one share to remove"):
+    with pytest.raises(
+        ValueError, match=f"{name} derives the layers' densities from one share to remove"
+    ):
         snipkit.prune(model, None, {"fc1": 0.5}, name)
 
 
@@ -339,16 +412,20 @@ def test_prune_draws_the_random_masks_of_recorded_runs(name, biases):
 def test_any_scores_can_be_ranked_within_the_layers(name):
     model = models.build("lenet-5-caffe")
     batch = torch.randn(10, 1, 28, 28), torch.arange(10)
-    total = sum(weight.numel() for weight in masking.prunable(model).values())
+    total = sum(weight.numel() for weight in snipkit.prunable(model).values())
     shares = getattr(densities, name)(model, 0.95)
     masks = snipkit.prune(model, batch, shares)
     assert list(shares) == ["conv1", "conv2", "fc1", "fc2"]
-    assert sum(int(mask.sum()) for mask in masks.values()) == masking.kept_count(total, 0.95)
+    assert sum(int(mask.sum()) for mask in masks.values()) == snipkit.kept_count(total, 0.95)
     if name != "uniform":
-        layerwise = densities.random_masks(name.replace("_", "-"), model, 0.95, torch.Generator().manual_seed(0))
+        layerwise = densities.random_masks(
+            name.replace("_", "-"), model, 0.95, torch.Generator().manual_seed(0)
+        )
         for layer in shares:
             count = sum(int(masks[f"{layer}.{part}"].sum()) for part in ("weight", "bias"))
-            assert count == sum(int(layerwise[f"{layer}.{part}"].sum()) for part in ("weight", "bias"))
+            assert count == sum(
+                int(layerwise[f"{layer}.{part}"].sum()) for part in ("weight", "bias")
+            )
 
 
 @pytest.mark.filterwarnings("ignore::snipkit.masking.EmptyLayerWarning")
@@ -358,8 +435,11 @@ def test_densities_of_layers_that_hold_others_and_of_layers_left_empty():
     assert list(shares) == ["in_proj_weight", "in_proj_bias", "out_proj"]
     masks = masking.keep_top(saliency.random(attention), shares)
     total = sum(mask.numel() for mask in masks.values())
-    assert sum(int(mask.sum()) for mask in masks.values()) == masking.kept_count(total, 0.7)
+    assert sum(int(mask.sum()) for mask in masks.values()) == snipkit.kept_count(total, 0.7)
     assert densities.erk(attention, 0.7, where=lambda name, _: "out" in name).keys() == {"out_proj"}
     wide = nn.Sequential(nn.Linear(400, 400, bias=False), nn.Linear(400, 1, bias=False))
     shares = densities.uniform(wide, 0.9999)
-    assert [int(m.sum()) for m in masking.keep_top(saliency.magnitude(wide), shares).values()] == [16, 0]
+    assert [int(m.sum()) for m in masking.keep_top(saliency.magnitude(wide), shares).values()] == [
+        16,
+        0,
+    ]

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 import snipkit
-from snipkit import data, models, recipe, saliency, training
+from snipkit import data, models, outcomes, recipe, saliency, training
 from snipkit.models import recurrent
 from snipkit.recipe import Recipe
 
@@ -23,32 +23,47 @@ ADAM = {"optimiser": "adam", "lr": 0.01}
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize("changes", [{}, ADAM], ids=["sgd", "adam"])
-def test_law_6_pruned_weights_are_exactly_zero_after_every_step(blobs, small_networks, network, changes):
+def test_law_6_pruned_weights_are_exactly_zero_after_every_step(
+    blobs, small_networks, network, changes
+):
     model = getattr(small_networks, network)()
     masks, pruned_are_zero = small_networks.masks(model), []
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
     def check(step):
-        pruned_are_zero.append(not any(model.get_parameter(name)[~mask].any() for name, mask in masks.items()))
+        pruned_are_zero.append(
+            not any(model.get_parameter(name)[~mask].any() for name, mask in masks.items())
+        )
 
     recipe = replace(SHORT, weight_decay=0.01, **changes)
     training.train(model, masks, blobs, recipe, checkpoint=small_networks.Spy(check))
     check(SHORT.steps)
     assert pruned_are_zero == [True] * SHORT.steps
     # The kept ones move, but for a few units that no image activates.
-    moved = [(model.get_parameter(name) != before[name])[mask].float().mean() for name, mask in masks.items()]
+    moved = [
+        (model.get_parameter(name) != before[name])[mask].float().mean()
+        for name, mask in masks.items()
+    ]
     assert min(moved) > 0.7
 
 
 def by_definition(model, masks, dataset, recipe, seed):
     """Training of L(c * w), written out: weights w, the curves and the five evaluations."""
-    kinds = {name: type(model.get_submodule(name.rpartition(".")[0])) for name, _ in model.named_parameters()}
-    w = {name: parameter.detach().clone().requires_grad_() for name, parameter in model.named_parameters()}
+    kinds = {
+        name: type(model.get_submodule(name.rpartition(".")[0]))
+        for name, _ in model.named_parameters()
+    }
+    w = {
+        name: parameter.detach().clone().requires_grad_()
+        for name, parameter in model.named_parameters()
+    }
     c = {name: masks[name].double() if name in masks else torch.ones_like(w[name]) for name in w}
     decay = {name: 0 if kinds[name] is nn.BatchNorm2d else recipe.weight_decay for name in w}
     mean, square = ({name: torch.zeros_like(w[name]) for name in w} for _ in range(2))
     order = torch.Generator().manual_seed(seed)
-    views = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
+    views = torch.Generator().manual_seed(
+        int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+    )
     losses, errors, tests, images = [], [], [], dataset.train
     for step in range(recipe.steps):
         place = step % (len(images) // recipe.batch_size)
@@ -71,7 +86,10 @@ def by_definition(model, masks, dataset, recipe, seed):
                 else:
                     mean[name] = 0.9 * mean[name] + 0.1 * gradient
                     square[name] = 0.999 * square[name] + 0.001 * gradient**2
-                    corrected = mean[name] / (1 - 0.9 ** (step + 1)), square[name] / (1 - 0.999 ** (step + 1))
+                    corrected = (
+                        mean[name] / (1 - 0.9 ** (step + 1)),
+                        square[name] / (1 - 0.999 ** (step + 1)),
+                    )
                     weight -= rate(step, recipe) * corrected[0] / (corrected[1].sqrt() + 1e-8)
             if step + 1 in [recipe.steps - back * (recipe.steps // 10) for back in range(5)]:
                 model.eval()
@@ -108,23 +126,33 @@ def test_law_6_training_is_that_of_the_masked_loss(blobs, small_networks, networ
     dataset = small_networks.double(blobs)
     model, reference = (getattr(small_networks, network)().double() for _ in range(2))
     masks = small_networks.masks(model)
-    outcome = training.train(model.eval(), masks, dataset, recipe, seed=3)  # whatever the mode before
+    outcome = training.train(
+        model.eval(), masks, dataset, recipe, seed=3
+    )  # whatever the mode before
     weights, losses, errors, tests = by_definition(reference, masks, dataset, recipe, seed=3)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight, weights[name], rtol=1e-8, atol=1e-11)
     for name, buffer in model.named_buffers():
         torch.testing.assert_close(buffer, reference.get_buffer(name))
-    intervals = [slice(start, start + 3) for start in range(0, 100, 3)]  # 33 points of 3 steps, and one of 1
-    assert outcome.train_loss == pytest.approx([np.mean(losses[part]) for part in intervals], rel=1e-5)
-    assert outcome.train_error == pytest.approx([np.mean(errors[part]) for part in intervals], rel=1e-5)
+    intervals = [
+        slice(start, start + 3) for start in range(0, 100, 3)
+    ]  # 33 points of 3 steps, and one of 1
+    assert outcome.train_loss == pytest.approx(
+        [np.mean(losses[part]) for part in intervals], rel=1e-5
+    )
+    assert outcome.train_error == pytest.approx(
+        [np.mean(errors[part]) for part in intervals], rel=1e-5
+    )
     assert (outcome.test_error, outcome.test_loss) == pytest.approx(tests[-1], rel=1e-5)
-    assert len(tests) == 5 and outcome.best_of_last_five == pytest.approx(min(error for error, _ in tests))
+    assert len(tests) == 5 and outcome.best_of_last_five == pytest.approx(
+        min(error for error, _ in tests)
+    )
     assert not model.training and all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_the_best_of_the_last_five_is_not_the_result(blobs, small_networks, monkeypatch):
     errors = iter([5.0, 3.0, 4.0, 2.0, 6.0])
-    monkeypatch.setattr(training, "evaluate", lambda *_: training.Evaluation(next(errors), 1.0))
+    monkeypatch.setattr(training, "evaluate", lambda *_: outcomes.Evaluation(next(errors), 1.0))
     outcome = training.train(small_networks.mlp(), {}, blobs, replace(SHORT, steps=50))
     assert (outcome.test_error, outcome.best_of_last_five) == (6.0, 2.0)
 
@@ -153,23 +181,44 @@ def test_every_field_of_a_recipe_does_something(blobs, small_networks, field):
     for recipe_ in (base, replace(base, **change)):
         model = small_networks.mlp()
         outcome = training.train(model, {}, blobs, recipe_)
-        trained.append((outcome.test_loss, nn.utils.parameters_to_vector(model.parameters()).tolist()))
+        trained.append(
+            (outcome.test_loss, nn.utils.parameters_to_vector(model.parameters()).tolist())
+        )
     assert trained[0] != trained[1]
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"steps": 10.5}, {"steps": True}, {"steps": 0}, {"steps": "10"}, {"batch_size": 0}, {"batch_size": 10.0},
-        {"lr": float("inf")}, {"lr": float("nan")}, {"lr": 0.0}, {"lr": -0.1}, {"lr": "0.1"}, {"momentum": 1.0},
-        {"momentum": -0.1}, {"weight_decay": float("nan")}, {"weight_decay": -1e-4}, {"decay_every": 0},
-        {"decay_factor": 0.0}, {"optimiser": "sdg"}, {"schedule": "cyclic"}, {"augment": "flip"},
-        {"precision": "half"}, {"momentum": False}, {"schedule": None}, {"lr": None},
+        {"steps": 10.5},
+        {"steps": True},
+        {"steps": 0},
+        {"steps": "10"},
+        {"batch_size": 0},
+        {"batch_size": 10.0},
+        {"lr": float("inf")},
+        {"lr": float("nan")},
+        {"lr": 0.0},
+        {"lr": -0.1},
+        {"lr": "0.1"},
+        {"momentum": 1.0},
+        {"momentum": -0.1},
+        {"weight_decay": float("nan")},
+        {"weight_decay": -1e-4},
+        {"decay_every": 0},
+        {"decay_factor": 0.0},
+        {"optimiser": "sdg"},
+        {"schedule": "cyclic"},
+        {"augment": "flip"},
+        {"precision": "half"},
+        {"momentum": False},
+        {"schedule": None},
+        {"lr": None},
     ],
     ids=str,
 )
 def test_a_wrong_recipe_is_refused(wrong):
-    (name, value), = wrong.items()
+    ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"^{name} is {re.escape(repr(value))}; it takes "):
         Recipe(**({"steps": 10} | wrong))
 
@@ -200,24 +249,37 @@ def test_snip_beats_random_at_98_percent(mnist, batch):
         model = models.build("lenet-300-100", seed=1)
         masks = snipkit.prune(model, batch, 0.98, criterion)
         dataset = replace(mnist, test=mnist.test.take(slice(1000)))
-        errors[criterion] = training.train(model, masks, dataset, Recipe(steps=200, schedule="onecycle")).test_error
+        errors[criterion] = training.train(
+            model, masks, dataset, Recipe(steps=200, schedule="onecycle")
+        ).test_error
     assert errors["snip"] < 25 and errors["random"] > errors["snip"] + 30
 
 
 def test_bfloat16_is_for_the_passes_only(blobs, small_networks):
-    """The network computes in bfloat16. The loss and all that is trained are float32, and law 6 holds."""
+    """The network computes in bfloat16.
+
+    The loss and all that is trained are float32, and law 6 holds.
+    """
     model, kinds = small_networks.conv(), []
     masks = small_networks.masks(model)
-    model[3].register_forward_hook(lambda _module, _inputs, out: kinds.append((torch.is_grad_enabled(), out.dtype)))
+    model[3].register_forward_hook(
+        lambda _module, _inputs, out: kinds.append((torch.is_grad_enabled(), out.dtype))
+    )
     outcome = training.train(model, masks, blobs, replace(SHORT, steps=60, precision="bfloat16"))
-    assert set(kinds) == {(True, torch.bfloat16), (False, torch.bfloat16)}  # in training and in its tests
+    assert set(kinds) == {
+        (True, torch.bfloat16),
+        (False, torch.bfloat16),
+    }  # in training and in its tests
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items())
-    assert outcome.train_loss[0] * 2**10 % 1, "between 1 and 2, numbers in bfloat16 are multiples of 2 to the -7th"
+    assert outcome.train_loss[0] * 2**10 % 1, (
+        "between 1 and 2, numbers in bfloat16 are multiples of 2 to the -7th"
+    )
 
 
 def test_a_compiled_training_is_the_same_training(blobs, small_networks, monkeypatch):
-    # Tracing and gradients are torch's own. Its code generator needs a compiler on the machine: it is left out.
+    # Tracing and gradients are torch's own. Its code generator needs a compiler on the machine: it
+    # is left out.
     compile_, recipe, graphs = torch.compile, replace(SHORT, steps=12, augment="flip-shift"), []
     eager, compiled, another = (small_networks.conv() for _ in range(3))
     masks = small_networks.masks(eager)
@@ -251,13 +313,20 @@ def rows(mnist):
     return model, dataset
 
 
-@pytest.mark.parametrize("double, tolerance", [(True, 1e-12), (False, 1e-4)], ids=["double", "float"])
+@pytest.mark.parametrize(
+    "double, tolerance", [(True, 1e-12), (False, 1e-4)], ids=["double", "float"]
+)
 @pytest.mark.parametrize("changes", [{}, ADAM], ids=["sgd", "adam"])
-def test_an_lstm_trains_by_torchs_kernel_as_by_the_loop(rows, small_networks, monkeypatch, double, tolerance, changes):
+def test_an_lstm_trains_by_torchs_kernel_as_by_the_loop(
+    rows, small_networks, monkeypatch, double, tolerance, changes
+):
     model, dataset = rows
     if double:
         model, dataset = model.double(), small_networks.double(dataset)
-    masks, recipe = small_networks.masks(model), replace(SHORT, steps=30, weight_decay=0.01, **changes)
+    masks, recipe = (
+        small_networks.masks(model),
+        replace(SHORT, steps=30, weight_decay=0.01, **changes),
+    )
     by_loop = copy.deepcopy(model)
     by_loop.training_kernel = "loop"
     expected = training.train(by_loop, masks, dataset, recipe)
@@ -271,27 +340,34 @@ def test_an_lstm_trains_by_torchs_kernel_as_by_the_loop(rows, small_networks, mo
     outcome = training.train(model, masks, dataset, recipe)
     assert batches == [10] * 30, "in the steps, and in no evaluation"
     for name, weight in model.named_parameters():
-        torch.testing.assert_close(weight, by_loop.get_parameter(name), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            weight, by_loop.get_parameter(name), rtol=tolerance, atol=tolerance
+        )
         assert name not in masks or not weight[~masks[name]].any()
     assert outcome.train_loss == pytest.approx(expected.train_loss, rel=1e-4)
     assert outcome.test_loss == pytest.approx(expected.test_loss, rel=1e-4)
 
 
 def test_after_its_training_an_lstm_is_scored_by_the_loop(rows, small_networks):
-    """In any mode, and with second derivatives, which the fused kernel has not; after a training that failed, too."""
+    """In any mode, and with second derivatives, which the fused kernel has not.
+
+    After a training that failed, too.
+    """
     model, dataset = rows
     batch = dataset.train[:10]
     training.train(model, {}, dataset, SHORT)
-    with pytest.raises(training.DivergedError):
+    with pytest.raises(outcomes.DivergedError):
         training.train(copy.deepcopy(model), {}, dataset, replace(SHORT, lr=float("1e30")))
     stopped, twin = copy.deepcopy(model), recurrent.LSTM(units=6)
     with pytest.raises(KeyboardInterrupt):
         training.train(stopped, {}, dataset, SHORT, checkpoint=small_networks.Spy(interrupt))
     twin.load_state_dict(stopped.state_dict())
     assert stopped.training and stopped.kernel == model.kernel == "loop"
-    for criterion in (saliency.snip, saliency.CRITERIA["grasp"]):
+    for criterion in (saliency.snip, snipkit.CRITERIA["grasp"]):
         expected = criterion(twin, batch)
-        assert all(torch.equal(score, expected[name]) for name, score in criterion(stopped, batch).items())
+        assert all(
+            torch.equal(score, expected[name]) for name, score in criterion(stopped, batch).items()
+        )
     loss = cross_entropy(stopped(batch[0]), batch[1])
     (gradient,) = torch.autograd.grad(loss, stopped.gates.weight, create_graph=True)
     assert torch.autograd.grad(gradient.square().sum(), stopped.gates.weight)[0].any()
@@ -328,7 +404,9 @@ def test_masks_have_the_layout_of_their_weights(blobs, small_networks):
     model = small_networks.conv()
     pairs = training.Alone(model, small_networks.masks(model), blobs, SHORT).masked
     assert not pairs[2][0].is_contiguous()
-    assert all(mask.stride() == weight.stride() and mask.dtype == weight.dtype for weight, mask in pairs)
+    assert all(
+        mask.stride() == weight.stride() and mask.dtype == weight.dtype for weight, mask in pairs
+    )
 
 
 def test_a_masked_parameter_may_be_unused(blobs):
@@ -339,10 +417,12 @@ def test_a_masked_parameter_may_be_unused(blobs):
 
 
 def test_divergence_is_one_clear_error(blobs, small_networks):
-    with pytest.raises(training.DivergedError, match="training loss is .* by step 6 of 200 .*a lower learning rate"):
+    with pytest.raises(
+        outcomes.DivergedError, match="training loss is .* by step 6 of 200 .*a lower learning rate"
+    ):
         training.train(small_networks.mlp(), {}, blobs, replace(SHORT, steps=200, lr=1e20))
     wrong = replace(blobs, test=replace(blobs.test, std=(1e-40,)))  # the pixels overflow
-    with pytest.raises(training.DivergedError, match="test loss is nan by step 16 of 24"):
+    with pytest.raises(outcomes.DivergedError, match="test loss is nan by step 16 of 24"):
         training.train(small_networks.mlp(), {}, wrong, SHORT)
 
 
@@ -355,7 +435,11 @@ def test_what_does_not_fit_is_refused_before_the_first_step(blobs, small_network
         assert torch.equal(before, nn.utils.parameters_to_vector(model.parameters()))
 
     zeros = replace(blobs.test, labels=torch.zeros_like(blobs.test.labels))
-    refused("labels from 0 to 4 do not fit a network of 3 outputs", small_networks.mlp(outputs=3), test=zeros)
+    refused(
+        "labels from 0 to 4 do not fit a network of 3 outputs",
+        small_networks.mlp(outputs=3),
+        test=zeros,
+    )
     wrong = replace(blobs.test, labels=blobs.test.labels + 1)
     refused("labels from 1 to 5 do not fit a network of 5 outputs", test=wrong)
     refused("there are no images to evaluate on", test=blobs.val)
@@ -364,5 +448,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(blobs, small_network
 
 
 def test_when_a_long_training_is_tested_and_logged():
-    assert training._test_steps(100_000) == range(96_000, 100_001, 1_000)  # as the authors keep checkpoints
-    assert training.log_interval(100_000) == 100 and training.log_interval(300) == 10
+    assert training._test_steps(100_000) == range(
+        96_000, 100_001, 1_000
+    )  # as the authors keep checkpoints
+    assert outcomes.log_interval(100_000) == 100 and outcomes.log_interval(300) == 10

@@ -9,7 +9,9 @@ import pytest
 import torch
 from tiny import quick, record
 
-from snipkit.study import checkpoints, executors, experiment, paths, provenance, sources, worker
+from snipkit.study import paths
+from snipkit.study.sets import sources
+from snipkit.study.train import checkpoints, executors, experiment, provenance, worker
 
 SNIP = {"criterion": "snip", "sparsity": 0.9}
 

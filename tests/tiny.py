@@ -1,21 +1,29 @@
-"""What the tests of the study share: tiny runs, records without training, and ways to do and to count runs."""
+"""What the tests of the study share.
+
+Tiny runs, records without training, and ways to do and to count runs.
+"""
 
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from snipkit import masking
+import snipkit
+from snipkit.outcomes import Outcome
 from snipkit.recipe import Recipe
-from snipkit.study import paths, records, scheduler
-from snipkit.study.records import Record
-from snipkit.study.runs import Run
-from snipkit.training import Outcome
+from snipkit.study import paths
+from snipkit.study.train import records, scheduler
+from snipkit.study.train.records import Record
+from snipkit.study.train.runs import Run
 
 ROOT = Path(__file__).parents[1]
 QUICK = Recipe(steps=5, schedule="onecycle")
 #: for processes of their own: this snipkit (not one that is installed), this data, no bars
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "SNIPKIT_DATA": str(paths.data_root()), "TQDM_DISABLE": "1"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "SNIPKIT_DATA": str(paths.data_root()),
+    "TQDM_DISABLE": "1",
+}
 
 
 def quick(**changes):
@@ -24,9 +32,11 @@ def quick(**changes):
 
 def record(run, error=5.0, **changes):
     """A record of a run that nobody did."""
-    kept = {"fc1.weight": (masking.kept_count(1000, run.sparsity), 1000)} if run.sparsity else {}
+    kept = {"fc1.weight": (snipkit.kept_count(1000, run.sparsity), 1000)} if run.sparsity else {}
     outcome = Outcome(error, error, 0.3, [2.0, 1.0], [90.0, 50.0])
-    return Record(**({"run": run, "outcome": outcome, "kept": kept, "provenance": {"seconds": 1.0}} | changes))
+    return Record(
+        **({"run": run, "outcome": outcome, "kept": kept, "provenance": {"seconds": 1.0}} | changes)
+    )
 
 
 def carry_on(runs, path, deadline=None):
@@ -34,12 +44,18 @@ def carry_on(runs, path, deadline=None):
     with ThreadPoolExecutor(1) as executor:
         if deadline is None:
             return scheduler.run_all(runs, path, executor)
-        return records.table(runs, scheduler.execute_all({run: Path(path) for run in runs}, executor, deadline))
+        return records.table(
+            runs, scheduler.execute_all({run: Path(path) for run in runs}, executor, deadline)
+        )
 
 
 def ids(folder):
     """The id of each whole line in the folder's files, doubles included."""
-    lines = [line for path in sorted(Path(folder).glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    lines = [
+        line
+        for path in sorted(Path(folder).glob("*.jsonl"))
+        for line in path.read_bytes().splitlines()
+    ]
     return [json.loads(line)["id"] for line in lines if line.endswith(b"}")]
 
 
@@ -69,7 +85,12 @@ def write_notebook(folder, name="toy", **replaced):
     cells = []
     for number, cell in enumerate(NOTEBOOK["cells"]):
         source = replaced.get("".join(cell["tags"]), cell["source"])
-        about = {"cell_type": "code", "metadata": {"tags": cell["tags"]}, "execution_count": None, "outputs": []}
+        about = {
+            "cell_type": "code",
+            "metadata": {"tags": cell["tags"]},
+            "execution_count": None,
+            "outputs": [],
+        }
         cells.append(about | {"source": source, "id": f"c{number}"})
     (folder / "notebooks" / f"{name}.ipynb").write_text(json.dumps(NOTEBOOK | {"cells": cells}))
     listed = folder / "notebooks/profiles/lesson.yml"  # a page is what a profile names

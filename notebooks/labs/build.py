@@ -1,9 +1,9 @@
 """Make the two twins of every lab from its source: ``make labs``.
 
-A source is a Python file in jupytext's percent format. In the student's twin every block between ``# BEGIN SOLUTION``
-and ``# END SOLUTION``, and every value before ``# SOLUTION``, becomes ``...``, and cells tagged ``solution`` are left
-out. The solution twin has all of it, without the marks, and is executed. (nbgrader has such marks, too, but with them a
-web server and a database of grades.)
+A source is a Python file in jupytext's percent format. In the student's twin every block between
+``# BEGIN SOLUTION`` and ``# END SOLUTION``, and every value before ``# SOLUTION``, becomes ``...``,
+and cells tagged ``solution`` are left out. The solution twin has all of it, without the marks, and
+is executed. (nbgrader has such marks, too, but with them a web server and a database of grades.)
 """
 
 import os
@@ -21,7 +21,10 @@ VALUE = re.compile(r"^(\w+) = .*?(  #.*)?  # SOLUTION$", re.MULTILINE)
 
 def twins(source: Path) -> dict[str, nbformat.NotebookNode]:
     """File name → notebook without outputs, for the student's and the solution twin."""
-    return {f"{source.stem}.ipynb": _twin(source, student), f"{source.stem}_solution.ipynb": _twin(source, solution)}
+    return {
+        f"{source.stem}.ipynb": _twin(source, student),
+        f"{source.stem}_solution.ipynb": _twin(source, solution),
+    }
 
 
 def student(code: str) -> str:
@@ -31,14 +34,20 @@ def student(code: str) -> str:
 
 def solution(code: str) -> str:
     """The code without the marks."""
-    return re.sub("  # SOLUTION$", "", BLOCK.sub(lambda found: found[2].rstrip(), code), flags=re.MULTILINE)
+    return re.sub(
+        "  # SOLUTION$", "", BLOCK.sub(lambda found: found[2].rstrip(), code), flags=re.MULTILINE
+    )
 
 
 def _twin(source, edited):
     notebook = jupytext.read(source)
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
+    }
     if edited is student:
-        notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])]
+        notebook.cells = [
+            cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])
+        ]
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata, cell.source = f"cell-{number:02d}", {}, edited(cell.source)
     return notebook
@@ -56,7 +65,9 @@ def main() -> None:
             if name.endswith("_solution.ipynb"):
                 with notebooks.kernel_config() as config:
                     resources = {"metadata": {"path": str(FOLDER)}}
-                    NotebookClient(notebook, resources=resources, record_timing=False, config=config).execute()
+                    NotebookClient(
+                        notebook, resources=resources, record_timing=False, config=config
+                    ).execute()
                 notebook.metadata.pop("language_info", None)
             nbformat.write(notebook, FOLDER / name)
 

@@ -1,1 +1,4 @@
-"""What came after the paper: paths through a mask, and networks that are smaller because of them."""
+"""What came after the paper.
+
+Paths through a mask, and networks that are smaller because of them.
+"""

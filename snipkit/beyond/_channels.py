@@ -1,8 +1,9 @@
 """Which channels of a network belong together, and which of them a mask leaves any use for.
 
-Every channel has a number. A recorded pass is followed with tensors of these numbers in place of values: what a network
-flattens, adds or concatenates needs no rule of its own then. Channels that are added or multiplied stay or go together.
-Number 0 is what must stay: inputs, outputs, and whatever an operation reads that is not understood.
+Every channel has a number. A recorded pass is followed with tensors of these numbers in place of
+values: what a network flattens, adds or concatenates needs no rule of its own then. Channels that
+are added or multiplied stay or go together. Number 0 is what must stay: inputs, outputs, and
+whatever an operation reads that is not understood.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,10 @@ from snipkit.beyond._tape import Call, Tape
 
 
 class Layer(NamedTuple):
-    """A linear layer or a convolution, called once: the numbers of what it reads and of what it writes."""
+    """A linear layer or a convolution, called once.
+
+    The numbers of what it reads and of what it writes.
+    """
 
     weight: Tensor
     source: Tensor
@@ -28,7 +32,10 @@ class Layer(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A weight, perhaps transposed: which of its dimensions is where (None: one that it was expanded along)."""
+    """A weight, perhaps transposed.
+
+    Which of its dimensions is where (None: one that it was expanded along).
+    """
 
     weight: Tensor
     dims: tuple[int | None, ...]
@@ -69,7 +76,8 @@ class Channels:
             self._fix(tensor)
 
     def needed(self, masks: Mapping[Tensor, Tensor], reach: Reach) -> Tensor:
-        """Whether each number has to stay: some path leads from it to an output, and something arrives there.
+        """Whether each number has to stay: some path leads from it to an output, and something
+        arrives there.
 
         Args:
             masks: weights of layers → mask; others count as kept.
@@ -299,7 +307,10 @@ class Channels:
         return self._of(source)
 
     def _cut(self, call, result):
-        """A part of a tensor, or more than it; not of its channels: their count may be written into the network."""
+        """A part of a tensor, or more than it.
+
+        Not of its channels: their count may be written into the network.
+        """
         source = call.arguments[0]
         numbers = self._of(source)
         if call.name == "slice" and result.shape == source.shape:

@@ -53,7 +53,8 @@ AS_THEY_ARE = {
     ),
     *("cumsum", "col2im"),
 }
-#: reductions to one of several entries, or to a function of all: (place of the dimensions, place of keepdim)
+#: reductions to one of several entries, or to a function of all: (place of the dimensions, place of
+#: keepdim)
 REDUCTIONS = {
     **dict.fromkeys(
         ["amax", "amin", "logsumexp", "prod", "median", "argmax", "argmin", "any", "all"], (1, 2)

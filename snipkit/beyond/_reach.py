@@ -1,7 +1,9 @@
-"""What depends on what in a network: every operation of a recorded pass is replaced by sums of what it reads.
+"""What depends on what in a network: every operation of a recorded pass is replaced by sums of what
+it reads.
 
-A value is 1 where anything may arrive and 0 where nothing can, and so is its gradient after every operation: paths are
-looked for, not counted, so that nothing under- or overflows, and no slope that happens to be 0 hides a path.
+A value is 1 where anything may arrive and 0 where nothing can, and so is its gradient after every
+operation: paths are looked for, not counted, so that nothing under- or overflows, and no slope that
+happens to be 0 hides a path.
 """
 
 from collections.abc import Mapping
@@ -33,9 +35,10 @@ class Reach:
 
     Args:
         tape: the pass.
-        weights: tensor of the pass (a parameter) → what stands for it: 1 where kept, 0 where pruned; with or without a
-            gradient.
-        constants: whether what biases and normalisation layers send counts too, as if it came from the input.
+        weights: tensor of the pass (a parameter) → what stands for it: 1 where kept, 0 where
+            pruned; with or without a gradient.
+        constants: whether what biases and normalisation layers send counts too, as if it came from
+            the input.
 
     Raises:
         ValueError: an operation of which it is not known what it reads, by name.
@@ -131,7 +134,10 @@ class Reach:
         raise ValueError(f"paths through torch's operation {name} are not defined here")
 
     def _pointwise(self, call):
-        """The sum of what it reads; but what is multiplied by a pruned weight or by a constant 0 is 0."""
+        """The sum of what it reads.
+
+        But what is multiplied by a pruned weight or by a constant 0 is 0.
+        """
         fed = [tensor for tensor in call.tensors if id(tensor) in self.fed]
         others = [tensor for tensor in call.tensors if id(tensor) not in self.fed]
         if call.name == "mul" and len(fed) + len(others) == 2 and len(fed) < 2:
@@ -160,7 +166,10 @@ class Reach:
         )
 
     def _slope(self, value):
-        """0, but with the gradient of a value: a constant does not come from the input, but sits on its path."""
+        """0, but with the gradient of a value.
+
+        A constant does not come from the input, but sits on its path.
+        """
         return value - value.detach()
 
     def _with_bias(self, value, bias):
@@ -173,7 +182,10 @@ class Reach:
         return value
 
     def _product(self, first, second):
-        """A matrix product. Where both factors are signals, constants in either let the other pass."""
+        """A matrix product.
+
+        Where both factors are signals, constants in either let the other pass.
+        """
         if (
             id(first) in self.fed
             and id(second) in self.fed
@@ -201,7 +213,10 @@ class Reach:
         return value + bias_value
 
     def _normalised(self, value):
-        """What a normalisation layer sends on; its shift makes a constant of what nothing arrives at."""
+        """What a normalisation layer sends on.
+
+        Its shift makes a constant of what nothing arrives at.
+        """
         return torch.ones_like(value) if self.constants else value
 
     def _reduction(self, call):

@@ -1,4 +1,7 @@
-"""A network as the list of torch operations that it calls: what it is written in does not matter then."""
+"""A network as the list of torch operations that it calls.
+
+What it is written in does not matter then.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,12 +28,12 @@ class Call(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As in ``aten::relu_``, without the library and without the mark of an operation in place."""
+        """As in ``aten::relu_``, without the library and the mark of an operation in place."""
         return self.function._schema.name.partition("::")[2].rstrip("_")
 
     @property
     def pointwise(self) -> bool:
-        """Whether each entry of the result depends on nothing but the same entry of the arguments."""
+        """Whether each entry of the result depends on the same entry of the arguments alone."""
         return torch.Tag.pointwise in self.function.tags or self.name in POINTWISE
 
     @property
@@ -46,7 +49,8 @@ class Call(NamedTuple):
         return self.options.get(name, default)
 
 
-#: operations that torch does not mark as such, since they also change the type or the memory of a tensor
+#: operations that torch does not mark as such, since they also change the type or the memory of a
+#: tensor
 POINTWISE = ("_to_copy", "clone", "alias", "detach", "lift_fresh", "lift_fresh_copy", "contiguous")
 
 
@@ -99,7 +103,8 @@ def _without_fused_attention():
 
 
 def record(model: nn.Module, inputs: Tensor) -> Tape:
-    """Run a model in evaluation mode on a batch of ones, and write down every operation of torch that it calls.
+    """Run a model in evaluation mode on a batch of ones, and write down every operation of torch
+    that it calls.
 
     Raises:
         ValueError: inputs that are not floating-point, or an assignment into a part of a tensor.
@@ -120,7 +125,10 @@ def record(model: nn.Module, inputs: Tensor) -> Tape:
 
 
 def _refuse_partial_assignments(calls):
-    """In place, other entries would change than those that the call names: a view's change is its base's, too."""
+    """In place, other entries would change than those that the call names.
+
+    A view's change is its base's, too.
+    """
     tensors_in_memory: dict[int, set[int]] = {}
     for call in calls:
         in_place = call.function._schema.name.endswith("_")
@@ -137,5 +145,6 @@ def _refuse_partial_assignments(calls):
         shared = len(tensors_in_memory[target.untyped_storage().data_ptr()]) > 1
         if shared and (len(call.tensors) > 1 or call.name in ("fill", "zero")):
             raise ValueError(
-                f"paths through {call.name}_ on a part of a tensor (an assignment) are not defined here"
+                f"paths through {call.name}_ on a part of a tensor (an assignment) "
+                "are not defined here"
             )

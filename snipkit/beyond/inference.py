@@ -1,4 +1,7 @@
-"""What a mask is worth when a network is used: multiply-adds left, and seconds as it is, compacted, and in CSR."""
+"""What a mask is worth when a network is used.
+
+Multiply-adds left, and seconds as it is, compacted, and in CSR.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +18,12 @@ from snipkit.beyond._channels import Channels
 from snipkit.beyond._reach import Reach
 from snipkit.beyond._tape import in_evaluation, record
 from snipkit.beyond.paths import compact
-from snipkit.export import Masks, apply_
+from snipkit.masking import Masks, apply_
 
 
 def multiply_adds(model: nn.Module, inputs: Tensor) -> int:
-    """The multiply-adds of one example in a forward pass: those of matrix products and convolutions, pruned or not.
+    """The multiply-adds of one example in a forward pass: those of matrix products and
+    convolutions, pruned or not.
 
     Args:
         inputs: one batch, of which the first example is used.
@@ -31,9 +35,11 @@ def multiply_adds(model: nn.Module, inputs: Tensor) -> int:
 
 
 def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy in evaluation mode, in which batch norm is part of the convolution or linear layer before it.
+    """A copy in evaluation mode, in which batch norm is part of the convolution or linear layer
+    before it.
 
-    Folded is what reads a layer's outputs directly and alone; other batch norm (as before a convolution) stays.
+    Folded is what reads a layer's outputs directly and alone; other batch norm (as before a
+    convolution) stays.
 
     Args:
         inputs: one batch; only its shape, device and kind are used.
@@ -87,11 +93,13 @@ def _replace(model, module, other):
 
 
 def for_inference(model: nn.Module, masks: Masks, inputs: Tensor) -> nn.Module:
-    """The smallest network of the same function in evaluation mode: batch norm folded, constants too, then compacted.
+    """The smallest network of the same function in evaluation mode: batch norm folded, constants
+    too, then compacted.
 
-    A channel that gets nothing may still send a constant, by its bias or by batch norm. Where all that reads it can
-    add the constant to a bias of its own, the channel goes. (A convolution with padding cannot: at the border it reads
-    fewer of it. It keeps the channel, unless the constant is 0.)
+    A channel that gets nothing may still send a constant, by its bias or by batch norm. Where all
+    that reads it can add the constant to a bias of its own, the channel goes. (A convolution with
+    padding cannot: at the border it reads fewer of it. It keeps the channel, unless the constant is
+    0.)
 
     Args and errors: see ``paths.compact``.
     """
@@ -105,7 +113,10 @@ def for_inference(model: nn.Module, masks: Masks, inputs: Tensor) -> nn.Module:
 
 @torch.no_grad()
 def _without_constants(model, masks, inputs):
-    """A copy and masks for it, in which no layer reads a constant that its bias can stand for. It is masked before."""
+    """A copy and masks for it, in which no layer reads a constant that its bias can stand for.
+
+    It is masked before.
+    """
     changed, masks = bare_copy(model), {name: mask.clone() for name, mask in masks.items()}
     tape = record(changed, inputs)
     weights: dict[Tensor, Tensor] = {}
@@ -142,10 +153,12 @@ def _without_constants(model, masks, inputs):
 
 
 def in_csr(model: nn.Module, masks: Masks) -> nn.Module:
-    """A copy in evaluation mode whose linear layers and convolutions multiply by a sparse matrix (CSR).
+    """A copy in evaluation mode whose linear layers and convolutions multiply by a sparse matrix
+    (CSR).
 
-    Convolutions gather their windows first (``im2col``); those with groups, or of a class with a forward pass of its
-    own (``SameConv2d``), stay dense. Only for inference, with torch's own kernels.
+    Convolutions gather their windows first (``im2col``); those with groups, or of a class with a
+    forward pass of its own (``SameConv2d``), stay dense. Only for inference, with torch's own
+    kernels.
     """
     sparse = bare_copy(model).eval()
     apply_(sparse, masks)
@@ -194,15 +207,16 @@ def latencies(
     batch_sizes: Sequence[int] = (1, 100),
     seconds: float = 1.0,
 ) -> pd.DataFrame:
-    """Milliseconds of a forward pass: masked, compacted, compacted for inference, in CSR; on one thread.
+    """Milliseconds of a forward pass: masked, compacted, compacted for inference, in CSR; on one
+    thread.
 
     Args:
         inputs: at least as many examples as the largest batch size.
         seconds: how long each is repeated; the median counts.
 
     Returns:
-        columns ``batch``, ``network``, ``multiply-adds`` (of one example; none for CSR), ``milliseconds``,
-        ``times as fast`` (as the masked one).
+        columns ``batch``, ``network``, ``multiply-adds`` (of one example; none for CSR),
+        ``milliseconds``, ``times as fast`` (as the masked one).
     """
     masked = bare_copy(model).eval()
     apply_(masked, masks)

@@ -1,25 +1,28 @@
-"""Paths of kept connections from the inputs to the outputs: the effective part of a mask, and a smaller network."""
+"""Paths of kept connections from the inputs to the outputs.
 
+The effective part of a mask, and a smaller network.
+"""
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from snipkit._attach import bare_copy
+from snipkit._prunable import is_norm
 from snipkit.beyond._channels import Channels
 from snipkit.beyond._reach import Reach
 from snipkit.beyond._tape import record
-from snipkit.export import Masks, apply_, matched
-from snipkit.pool import is_norm
+from snipkit.masking import Masks, apply_, matched
 
 
 def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
     """The part of the masks that lies on a path of kept connections from an input to an output.
 
-    Whatever else is kept leads nowhere, or always sees zero. A bias counts where its unit is on such a path. Paths are
-    looked for in the operations that the model calls, not in its gradients: what stands after the last layer, and how
-    a layer pools, does not matter. Where it is not certain that a path is broken, there is one: a product of two
-    signals, or a normalisation over channels, lets all that it reads pass.
+    Whatever else is kept leads nowhere, or always sees zero. A bias counts where its unit is on
+    such a path. Paths are looked for in the operations that the model calls, not in its gradients:
+    what stands after the last layer, and how a layer pools, does not matter. Where it is not
+    certain that a path is broken, there is one: a product of two signals, or a normalisation over
+    channels, lets all that it reads pass.
 
     Args:
         model: a feed-forward network; it is run once in evaluation mode.
@@ -27,14 +30,16 @@ def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
         inputs: one batch; only its shape, device and kind are used.
 
     Raises:
-        ValueError: masks that do not fit, or an operation (or a recurrent layer) through which paths are not defined.
+        ValueError: masks that do not fit, or an operation (or a recurrent layer) through which
+            paths are not defined.
 
     Source: effective sparsity, Vysogorets and Kempe (arXiv 2107.02306).
     """
     for module in model.modules():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             raise ValueError(
-                f"paths through {type(module).__name__} are not defined here: feed-forward layers only"
+                f"paths through {type(module).__name__} are not defined here: "
+                "feed-forward layers only"
             )
     pairs = matched(model, masks)
     kept: dict[Tensor, Tensor] = dict(pairs)
@@ -61,27 +66,30 @@ def effective(model: nn.Module, masks: Masks, inputs: Tensor) -> Masks:
 def compact(
     model: nn.Module, masks: Masks, inputs: Tensor, *, convolutions: bool = True
 ) -> tuple[nn.Module, Masks]:
-    """A copy of a masked network and its masks, without the units and channels that the network has no use for.
+    """A copy of a masked network and its masks, without the units and channels that the network has
+    no use for.
 
-    A unit or channel goes if no path of kept weights leads from it to an output, or if what reads it always sees zero.
-    Channels that are added to one another (a residual stream) go together or not at all. The copy computes the same
-    function, in evaluation and in training, and trained with its masks it goes the same way, but for rounding (and for
-    the draws of dropout). So a channel that gets nothing, but has a bias or passes through batch norm, stays while it
-    is read: it sends a constant, and the constant is trained.
+    A unit or channel goes if no path of kept weights leads from it to an output, or if what reads
+    it always sees zero. Channels that are added to one another (a residual stream) go together or
+    not at all. The copy computes the same function, in evaluation and in training, and trained with
+    its masks it goes the same way, but for rounding (and for the draws of dropout). So a channel
+    that gets nothing, but has a bias or passes through batch norm, stays while it is read: it sends
+    a constant, and the constant is trained.
 
-    All tensors are narrow, none is gathered from a wide one; except the inputs of linear layers, of which single ones
-    may go (pixels, and places of a flattened map).
+    All tensors are narrow, none is gathered from a wide one; except the inputs of linear layers, of
+    which single ones may go (pixels, and places of a flattened map).
 
     Args:
         model, masks, inputs: see ``effective``; weights without a mask count as kept.
         convolutions: with False only linear layers get smaller.
 
     Returns:
-        the smaller network, of the model's own classes and with its parameters' names; and masks of their new shapes.
+        the smaller network, of the model's own classes and with its parameters' names; and masks of
+        their new shapes.
 
     Raises:
-        ValueError: an operation that ``effective`` refuses, or one that keeps every channel in its place, by name; or a
-            forward pass with sizes or places of channels written into it.
+        ValueError: an operation that ``effective`` refuses, or one that keeps every channel in its
+            place, by name; or a forward pass with sizes or places of channels written into it.
     """
     kept: dict[Tensor, Tensor] = dict(matched(model, masks))
     tape = record(model, inputs)
@@ -95,7 +103,8 @@ def compact(
     if channels.not_understood and not smaller.changes:
         names = ", ".join(dict.fromkeys(channels.not_understood))
         raise ValueError(
-            f"this network cannot be made smaller: it is not known which channels these mix: {names}"
+            "this network cannot be made smaller: "
+            f"it is not known which channels these mix: {names}"
         )
     small_masks = {}
     for name, (parameter, mask) in zip(masks, matched(model, masks)):
@@ -198,7 +207,8 @@ def _tell_sizes(module):
 def _check(model, masks, smaller, small_masks, inputs):
     """ValueError where the smaller network is another function, be it after some training.
 
-    Biases and normalisation layers get random values for it, since at the start they hide what is wrong.
+    Biases and normalisation layers get random values for it, since at the start they hide what is
+    wrong.
     """
     generator = torch.Generator().manual_seed(0)
     whole = bare_copy(model).eval()
@@ -221,7 +231,8 @@ def _check(model, masks, smaller, small_masks, inputs):
     )
     if not same:
         raise ValueError(
-            "this network cannot be made smaller: sizes or places of channels are written into its forward pass"
+            "this network cannot be made smaller: "
+            "sizes or places of channels are written into its forward pass"
         )
 
 

@@ -34,18 +34,23 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 0, **options) -> nn.Module:
-    """Build a network on the CPU and draw its weights; it maps float images (B, C, size, size) to (B, num_classes).
+def build(
+    name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 0, **options
+) -> nn.Module:
+    """Build a network on the CPU and draw its weights; it maps float images (B, C, size, size) to
+    (B, num_classes).
 
     Args:
         name: a name in ``MODELS``.
         num_classes: number of outputs.
-        init: a name in ``INITIALISERS``. Biases start at zero, normalisation layers at the identity.
+        init: a name in ``INITIALISERS``. Biases start at zero, normalisation layers at the
+            identity.
         seed: of the draw. The global random state of torch is neither read nor changed.
-        **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's networks, 40 for
-            MNIST-1D's, else 32, or 64 with twice the stride in the first convolution. All but the LeNets have
-            ``width``, which scales the hidden layers; LeNet-300-100 has ``first`` and ``second``. Those with batch norm
-            have ``bn_momentum``; trainings of a few hundred steps need 0.1.
+        **options: the arguments of the network's class. All have ``image_size``: 28 for MNIST's
+            networks, 40 for MNIST-1D's, else 32, or 64 with twice the stride in the first
+            convolution. All but the LeNets have ``width``, which scales the hidden layers;
+            LeNet-300-100 has ``first`` and ``second``. Those with batch norm have ``bn_momentum``;
+            trainings of a few hundred steps need 0.1.
 
     Raises:
         ValueError: an unknown name or initialiser, or a wrong image size.
@@ -53,7 +58,9 @@ def build(name: str, *, num_classes: int = 10, init: str = "lecun", seed: int = 
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    with torch.random.fork_rng(devices=[]):  # torch's own initial draw must not change the global random state
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # torch's own initial draw must not change the global random state
         model = MODELS[name](num_classes=num_classes, **options)
     initialise_(model, init, seed)
     return model

@@ -10,10 +10,12 @@ CONVOLUTIONS = ((96, 11, 2), (256, 5, 2), (384, 3, 2), (384, 3, 2), (256, 3, 2))
 
 
 class AlexNet(nn.Module):
-    """Five strided convolutions and three linear layers, with bias, batch norm and ReLU after each but the last.
+    """Five strided convolutions and three linear layers, with bias, batch norm and ReLU after each
+    but the last.
 
-    It has 5,070,218 prunable parameters for ``k=1`` (s) and 8,490,378 for ``k=2`` (b), with 10 classes. Section 5.3 of
-    the paper gives the linear layers 512 and 1024 units; its table 5, its counts and the code give them 1024 and 2048.
+    It has 5,070,218 prunable parameters for ``k=1`` (s) and 8,490,378 for ``k=2`` (b), with 10
+    classes. Section 5.3 of the paper gives the linear layers 512 and 1024 units; its table 5, its
+    counts and the code give them 1024 and 2048.
 
     Args:
         k: the linear layers have 1024·k units.
@@ -23,7 +25,10 @@ class AlexNet(nn.Module):
         super().__init__()
         self.convs, self.conv_norms, inputs = nn.ModuleList(), nn.ModuleList(), 3
         for number, (outputs, kernel, stride) in enumerate(CONVOLUTIONS):
-            outputs, stride = scaled(outputs, width), first_stride(stride, image_size) if number == 0 else stride
+            outputs, stride = (
+                scaled(outputs, width),
+                first_stride(stride, image_size) if number == 0 else stride,
+            )
             self.convs.append(SameConv2d(inputs, outputs, kernel, stride))
             self.conv_norms.append(norm(outputs, bn_momentum))
             inputs = outputs

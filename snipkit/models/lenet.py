@@ -19,10 +19,12 @@ class LeNet300100(ThreeLayers):
 
 
 class LeNet5Caffe(nn.Module):
-    """Two 5x5 convolutions with max-pooling, then 800-500-classes; 431,080 parameters for 10 classes.
+    """Two 5x5 convolutions with max-pooling, then 800-500-classes; 431,080 parameters for 10
+    classes.
 
     Args:
-        conv_relu: a ReLU after each convolution. The authors' code and Caffe's example have none; most ports add it.
+        conv_relu: a ReLU after each convolution. The authors' code and Caffe's example have none;
+            most ports add it.
     """
 
     def __init__(self, num_classes=10, conv_relu=False, image_size=28):

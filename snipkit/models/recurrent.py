@@ -34,7 +34,7 @@ class _RowReader(nn.Module):
         return self.embed(x.squeeze(1)).transpose(0, 1)
 
     def driven(self, rows, layer):
-        """What all rows add to a layer's outputs, (28, B, outputs), and its weights of the state."""
+        """What all rows add to a layer's outputs (28, B, outputs); its weights of the state."""
         of_input, of_state = layer.weight.split(self.units, dim=1)
         return linear(rows, of_input, layer.bias), of_state.t()
 
@@ -75,8 +75,8 @@ class LSTM(_RowReader):
         """The same, but for rounding, by torch's LSTM (oneDNN's on a CPU, cuDNN's on a GPU)."""
         of_input, of_state = _in_torchs_order(self.gates.weight).split(self.units, dim=1)
         bias = _in_torchs_order(self.gates.bias)
-        # Two linear layers in a row are one layer. It has 28 inputs, where the gates have ``units``:
-        # a third less to compute in a step of LSTM-b.
+        # Two linear layers in a row are one layer. It has 28 inputs, where the gates have
+        # ``units``: a third less to compute in a step of LSTM-b.
         of_pixels = of_input @ self.embed.weight
         bias = torch.addmv(bias, of_input, self.embed.bias)
         # torch's LSTM has a second bias, which takes the constant of the forget gate.

@@ -7,7 +7,9 @@ from snipkit.models.layers import SameConv2d, first_stride, scaled
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to the input (through a 1x1 convolution where the shape changes)."""
+    """Two 3x3 convolutions with batch norm, added to the input (through a 1x1 convolution where the
+    shape changes).
+    """
 
     def __init__(self, inputs, outputs, stride, momentum):
         super().__init__()
@@ -26,10 +28,12 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """A 3x3 convolution, three groups of three blocks with 16, 32 and 64 channels, and a linear layer.
+    """A 3x3 convolution, three groups of three blocks with 16, 32 and 64 channels, and a linear
+    layer.
 
-    The second and the third group halve the image. The shortcuts are 1x1 convolutions where the shape changes, as in
-    the pruning literature (open_lth, SynFlow). Batch norm and padding are torch's own.
+    The second and the third group halve the image. The shortcuts are 1x1 convolutions where the
+    shape changes, as in the pruning literature (open_lth, SynFlow). Batch norm and padding are
+    torch's own.
     """
 
     def __init__(self, num_classes=10, width=1.0, image_size=32, bn_momentum=0.1):
@@ -41,7 +45,9 @@ class ResNet20(nn.Module):
         for group in range(3):
             outputs = scaled(16 * 2**group, width)
             for number in range(3):
-                self.blocks.append(Block(inputs, outputs, 2 if group and not number else 1, bn_momentum))
+                self.blocks.append(
+                    Block(inputs, outputs, 2 if group and not number else 1, bn_momentum)
+                )
                 inputs = outputs
         self.last = nn.Linear(inputs, num_classes)
 

@@ -1,4 +1,7 @@
-"""Two small networks for MNIST-1D, signals of 40 points: not in the paper, but cheap enough for many seeds."""
+"""Two small networks for MNIST-1D, signals of 40 points.
+
+Not in the paper, but cheap enough for many seeds.
+"""
 
 import torch.nn.functional as F
 from torch import nn
@@ -20,12 +23,14 @@ class MLP1D(ThreeLayers):
 
 
 class CNN1D(nn.Module):
-    """Three convolutions along the signal, each with stride 2, then 125-classes; 5,210 parameters for 10 classes.
+    """Three convolutions along the signal, each with stride 2, then 125-classes; 5,210 parameters
+    for 10 classes.
 
     Args:
         width: times 25 channels in all layers.
 
-    Source: the ``ConvBase`` of Greydanus and Kobak (arXiv 2011.14439), as convolutions over one row of pixels.
+    Source: the ``ConvBase`` of Greydanus and Kobak (arXiv 2011.14439), as convolutions over one row
+    of pixels.
     """
 
     def __init__(self, num_classes=10, width=1.0, image_size=40):

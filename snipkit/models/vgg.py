@@ -10,16 +10,26 @@ GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VGG(nn.Module):
-    """Thirteen convolutions in five groups, then linear layers, with bias, batch norm and ReLU after each but the last.
+    """Thirteen convolutions in five groups, then linear layers, with bias, batch norm and ReLU
+    after each but the last.
 
-    Prunable parameters with 10 classes: 10,526,538 (C), 15,245,130 (D), 14,982,474 (like). It has no dropout.
+    Prunable parameters with 10 classes: 10,526,538 (C), 15,245,130 (D), 14,982,474 (like). It has
+    no dropout.
 
     Args:
         small_third: the third convolution of groups three to five is 1x1 (VGG-C).
         hidden: linear layers of 512 units before the last: two in C and D, one in VGG-like.
     """
 
-    def __init__(self, num_classes=10, small_third=False, hidden=2, width=1.0, image_size=32, bn_momentum=BN_MOMENTUM):
+    def __init__(
+        self,
+        num_classes=10,
+        small_third=False,
+        hidden=2,
+        width=1.0,
+        image_size=32,
+        bn_momentum=BN_MOMENTUM,
+    ):
         super().__init__()
         self.groups, inputs, stride = nn.ModuleList(), 3, first_stride(1, image_size)
         for group in GROUPS:
@@ -32,7 +42,10 @@ class VGG(nn.Module):
             self.groups.append(layers)
         units, self.hidden = scaled(512, width), nn.ModuleList()
         for _ in range(hidden):
-            layer = {"fc": nn.Linear(inputs, units), "norm": norm(units, bn_momentum, nn.BatchNorm1d)}
+            layer = {
+                "fc": nn.Linear(inputs, units),
+                "norm": norm(units, bn_momentum, nn.BatchNorm1d),
+            }
             self.hidden.append(nn.ModuleDict(layer))
             inputs = units
         self.last = nn.Linear(units, num_classes)

@@ -1,17 +1,25 @@
-"""The study: everything that makes the paper out of the method. Runs are values, records are lines, notebooks ask.
+"""The study: everything that makes the paper out of the method.
 
-The way of a run, in the order of the modules: ``runs`` (what to do) → ``scheduler`` (when and by whom; ``executors``) →
-``experiment`` (load, score, mask, train; ``datasets``, ``stacking``, ``checkpoints``) → ``records`` → ``statistics`` →
-``figures`` and ``report``. The names that notebooks use most are here.
+``train``: a ``Run`` describes one training, a ``Record`` is its result; runs are scheduled, carried
+out and recorded there. ``sets``: the data sets. ``report``: statistics, figures, the claims of the
+paper. ``paper``: the numbers that it prints. The names that notebooks use most are here.
 """
 
 import importlib
 
 _NAMES = {
-    "Run": "runs", "RECIPES": "runs", "seeded": "runs", "pruning": "runs",
+    "Run": "runs",
+    "RECIPES": "runs",
+    "seeded": "runs",
+    "pruning": "runs",
     "run_all": "scheduler",
-    "load": "experiment", "build": "experiment", "find_masks": "experiment", "scoring_batches": "experiment",
-    "Record": "records", "read": "records", "table": "records",
+    "load": "experiment",
+    "build": "experiment",
+    "find_masks": "experiment",
+    "scoring_batches": "experiment",
+    "Record": "records",
+    "read": "records",
+    "table": "records",
 }
 __all__ = sorted(_NAMES)
 
@@ -20,7 +28,7 @@ def __getattr__(name):
     # On first use: `python -m snipkit.study --help` stays free of torch, so it answers at once.
     if name in _NAMES:
         try:
-            module = importlib.import_module(f"snipkit.study.{_NAMES[name]}")
+            module = importlib.import_module(f"snipkit.study.train.{_NAMES[name]}")
         except ModuleNotFoundError as error:
             if error.name.split(".")[0] == "snipkit":
                 raise

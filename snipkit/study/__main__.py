@@ -56,7 +56,7 @@ def fetch(names: Names = None):
 
     Without names: those of the pages, as far as they are available; MNIST must be.
     """
-    from snipkit.study import sources
+    from snipkit.study.sets import sources
 
     for name in names or [name for name in sources.SOURCES if name != "tiny-imagenet"]:
         try:
@@ -79,7 +79,8 @@ def train(profile: Profile = "laptop", budget: Budget = None, executor: Schedule
     if executor is not None and not ADDRESS.fullmatch(executor):
         raise ValueError(f"{executor!r} is not the address of a Dask scheduler: tcp://host:port")
 
-    from snipkit.study import executors, notebooks, paths, records, scheduler
+    from snipkit.study import notebooks, paths
+    from snipkit.study.train import executors, records, scheduler
 
     results = paths.results(notebooks.known(profile))
     recorded = records.read(results)
@@ -122,7 +123,8 @@ def _planned(profile, results, recorded):
 
 def _announced(profile, todo, recorded, results, pool):
     """Say how long the runs will take, and return the seconds of each."""
-    from snipkit.study import estimate, executors, notebooks
+    from snipkit.study import notebooks
+    from snipkit.study.train import estimate, executors
 
     seconds = estimate.seconds(todo, recorded)
     capacity = max(1, executors.capacity(pool))
@@ -143,15 +145,22 @@ def _announced(profile, todo, recorded, results, pool):
 
 @app.command("registered")
 def train_registered(
-    claims: Annotated[list[str], typer.Argument(help="ids, or how they begin; by default all")] = None,
-    budget: Annotated[float, typer.Option(help="minutes; then no run is started, and those under way stop")] = None,
+    claims: Annotated[
+        list[str], typer.Argument(help="ids, or how they begin; by default all")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option(help="minutes; then no run is started, and those under way stop")
+    ] = None,
 ):
-    """Train the registered runs that are not on record, and say how far each claim is (REGISTRATION.md)."""
+    """Train the registered runs that are not on record, and say how far each claim is
+    (REGISTRATION.md).
+    """
     if budget is not None and not (math.isfinite(budget) and budget >= 0):
         raise ValueError(f"the budget is {budget}; it takes a number of minutes")
     deadline = None if budget is None else time.monotonic() + 60 * budget
 
-    from snipkit.study import executors, registered, registration, scheduler
+    from snipkit.study.report import registered
+    from snipkit.study.train import executors, registration, scheduler
 
     wanted = registration.runs(tuple(claims or ("",)), gpu=executors.on_gpu())
     if not wanted:
@@ -177,7 +186,8 @@ def figures(
     profile: Annotated[str, typer.Option(help="by default every profile that has records")] = None,
 ):
     """Draw the figures again from the records alone."""
-    from snipkit.study import notebooks, paths, records
+    from snipkit.study import notebooks, paths
+    from snipkit.study.train import records
 
     for chosen in [notebooks.known(profile)] if profile else notebooks.PROFILES:
         results = paths.results(chosen)
@@ -194,7 +204,8 @@ def figures(
 @app.command()
 def report():
     """Write REPLICATION.md from the records, and say which word each of the paper's claims has."""
-    from snipkit.study import notebooks, paths, progress, registered, replication
+    from snipkit.study import notebooks, paths
+    from snipkit.study.report import progress, registered, replication
 
     notebooks.names()  # where there are none, there is no project to report on
     table = progress.table().to_markdown(index=False)
@@ -243,10 +254,10 @@ def _expected(error):
         )
     from pydantic import ValidationError
 
-    from snipkit.study.sources import DataError
+    from snipkit.study.sets.sources import DataError
 
     if isinstance(error, ValidationError):
-        from snipkit.study.runs import one_line
+        from snipkit.study.train.runs import one_line
 
         return f"error: {one_line(error)}"
     if isinstance(error, DataError | ValueError | RuntimeError | OSError):

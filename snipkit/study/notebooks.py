@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from snipkit.study import paths
-from snipkit.study.runs import one_line
+from snipkit.study.train.runs import one_line
 
 if TYPE_CHECKING:
     from traitlets.config import Config
@@ -225,7 +225,10 @@ def _clean(path):
 
 
 def _run(page, output, profile, chosen):
-    """Run a notebook in ``notebooks/``, with these parameters; ``output``: a file for the result."""
+    """Run a notebook in ``notebooks/``, with these parameters.
+
+    ``output``: a file for the result.
+    """
     papermill = _needed("papermill")
     with kernel_config() as config, _environment(profile):
         papermill.execute_notebook(

@@ -1,1 +1,4 @@
-"""Checks of the labs' answers: each failure is one sentence that says what is wrong and where to look."""
+"""Checks of the labs' answers.
+
+Each failure is one sentence that says what is wrong and where to look.
+"""

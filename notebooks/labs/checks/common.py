@@ -1,7 +1,9 @@
-"""Checks of the labs' answers: each failure is one sentence that says what is wrong and where to look.
+"""Checks of the labs' answers: each failure is one sentence that says what is wrong and where to
+look.
 
-The checks test properties (sums, counts, derivatives by finite differences) on small random networks in double
-precision, not one stored number. A check prints a line when all is well, and raises ``Wrong`` when it is not.
+The checks test properties (sums, counts, derivatives by finite differences) on small random
+networks in double precision, not one stored number. A check prints a line when all is well, and
+raises ``Wrong`` when it is not.
 """
 
 import linecache
@@ -35,14 +37,21 @@ def close(a, b):
 
 
 def call(function, *arguments):
-    """The function's answer; what it raises becomes one sentence with the line in which it happened."""
+    """The function's answer.
+
+    What it raises becomes one sentence with the line in which it happened.
+    """
     try:
         return function(*arguments)
     except Wrong:
         raise
     except Exception as error:
         code = getattr(function, "__code__", None)
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename != __file__
+        ]
         own = [frame for frame in frames if code and frame.filename == code.co_filename] or frames
         line = linecache.getline(own[-1].filename, own[-1].lineno).strip() if own else ""
         message = " ".join(str(error).split())
@@ -73,7 +82,9 @@ def network(seed=0):
     """A small network with random weights and biases, in double precision: units 6, 5, 4 and 3."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+        return nn.Sequential(
+            nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)
+        ).double()
 
 
 def examples(seed=0, count=8):
@@ -84,7 +95,9 @@ def examples(seed=0, count=8):
 
 def gradients_of(model, loss, inputs, targets):
     weights = dict(model.named_parameters())
-    return dict(zip(weights, torch.autograd.grad(loss(model(inputs), targets), list(weights.values()))))
+    return dict(
+        zip(weights, torch.autograd.grad(loss(model(inputs), targets), list(weights.values())))
+    )
 
 
 def derivatives_of(model, loss, inputs, targets):

@@ -32,7 +32,9 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
             try:
                 tensors[layer] = torch.as_tensor(tensors[layer], dtype=torch.float64)
             except (TypeError, ValueError, RuntimeError):
-                raise Wrong(f"{what}_{layer} is not filled in yet: a number is missing or is no number") from None
+                raise Wrong(
+                    f"{what}_{layer} is not filled in yet: a number is missing or is no number"
+                ) from None
             need(
                 tensors[layer].shape == weight.shape,
                 f"{what}_{layer} must have the shape {tuple(weight.shape)} of its weights",
@@ -49,7 +51,9 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
         "the loss on this example, so their derivatives are 0",
     )
     if all(close(derivatives[layer], gradients[layer]) for layer in weights):
-        raise Wrong("these are ∂L/∂w, the derivatives by the weights; by the switches it is w · ∂L/∂w")
+        raise Wrong(
+            "these are ∂L/∂w, the derivatives by the weights; by the switches it is w · ∂L/∂w"
+        )
     if all(close(derivatives[layer], right[layer].abs()) for layer in weights):
         raise Wrong("the derivatives have signs; absolute values come later, in the scores")
     for layer in ("2", "1"):
@@ -58,9 +62,14 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
             f"derivatives_{layer} is not w · ∂L/∂w yet. Go backward: the error o − target is {error:g}; "
             "∂L/∂w2 is error · hidden unit; ∂L/∂W1 is error · w2 of that unit · input, where the unit is on",
         )
-    need(all((score >= 0).all() for score in scores.values()), "a score is an absolute value, so it is never negative")
+    need(
+        all((score >= 0).all() for score in scores.values()),
+        "a score is an absolute value, so it is never negative",
+    )
     if all(abs(score.sum() - 1) < 1e-6 for score in scores.values()):
-        raise Wrong("each layer's scores sum to 1; divide by one sum over both layers, since all compete")
+        raise Wrong(
+            "each layer's scores sum to 1; divide by one sum over both layers, since all compete"
+        )
     total = sum(score.sum() for score in scores.values()).item()
     need(
         abs(total - 1) < 1e-3,
@@ -79,7 +88,10 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
 
 
 def snip(function):
-    """Part (b): ``snip(model, loss, inputs, targets)`` against derivatives by central differences."""
+    """Part (b).
+
+    ``snip(model, loss, inputs, targets)`` against derivatives by central differences.
+    """
     for seed, loss in enumerate((cross_entropy, cross_entropy, mse_loss)):
         model, (inputs, targets) = network(seed), examples(seed)
         if loss is mse_loss:  # any loss: not only cross-entropy
@@ -93,7 +105,8 @@ def snip(function):
         )
         scores = {name: score.double() for name, score in scores.items()}
         need(
-            all(module.training for module in model.modules()) and all(w.requires_grad for w in model.parameters()),
+            all(module.training for module in model.modules())
+            and all(w.requires_grad for w in model.parameters()),
             "snip must leave the model as it was: put train() or requires_grad back, or better, leave them alone",
         )
         need(
@@ -113,8 +126,13 @@ def snip(function):
         weights, gradients = before, gradients_of(model, loss, inputs, targets)
         _not_another_criterion(scores, weights, gradients)
         if len(sums) > 1 and torch.allclose(sums, torch.ones_like(sums)):
-            raise Wrong("each layer's scores sum to 1. Divide by one sum over the whole network: layers compete")
-        need(abs(sums.sum() - 1) < 1e-6, f"the scores of the whole network sum to {sums.sum():.4g}, but must sum to 1")
+            raise Wrong(
+                "each layer's scores sum to 1. Divide by one sum over the whole network: layers compete"
+            )
+        need(
+            abs(sums.sum() - 1) < 1e-6,
+            f"the scores of the whole network sum to {sums.sum():.4g}, but must sum to 1",
+        )
         derivatives = derivatives_of(model, loss, inputs, targets)
         total = sum(d.abs().sum() for d in derivatives.values())
         for name, score in scores.items():
@@ -131,48 +149,87 @@ def _not_another_criterion(scores, weights, gradients):
     others = {
         "|∂L/∂w|: how much the loss reacts to a *step* of the weight. Multiply by the weight": gradients,
         "|w|, the magnitude: it does not look at the data. Multiply by ∂L/∂w": weights,
-        "|∂L/∂w| + |w|: a product is wanted, not a sum": {n: gradients[n].abs() + weights[n].abs() for n in weights},
+        "|∂L/∂w| + |w|: a product is wanted, not a sum": {
+            n: gradients[n].abs() + weights[n].abs() for n in weights
+        },
     }
     for what, other in others.items():
         total, ours = (sum(t.abs().sum() for t in tensors.values()) for tensors in (other, scores))
-        if ours > 0 and all(close(scores[name] / ours, other[name].abs() / total) for name in weights):
+        if ours > 0 and all(
+            close(scores[name] / ours, other[name].abs() / total) for name in weights
+        ):
             raise Wrong(f"these scores are {what}")
 
 
 def keep_top(function):
-    """Part (c): ``keep_top(scores, sparsity)``: exact counts, the whole network, ties by index, NaN refused."""
+    """Part (c).
+
+    ``keep_top(scores, sparsity)``: exact counts, the whole network, ties by index, NaN refused.
+    """
     generator = torch.Generator().manual_seed(0)
     sizes = {"first": (4, 5), "second": (3, 4), "third": (2, 3)}
-    scores = {name: torch.rand(size, generator=generator) * (k + 1) for k, (name, size) in enumerate(sizes.items())}
-    for sparsity in (0.5, 0.85, 0.9, 0.7, 0.0):  # 38 scores: 5.7 and 3.8 must be rounded up, 11.4 down
+    scores = {
+        name: torch.rand(size, generator=generator) * (k + 1)
+        for k, (name, size) in enumerate(sizes.items())
+    }
+    for sparsity in (
+        0.5,
+        0.85,
+        0.9,
+        0.7,
+        0.0,
+    ):  # 38 scores: 5.7 and 3.8 must be rounded up, 11.4 down
         _masks(function, scores, sparsity, "")
-    ties = {"first": torch.tensor([[3.0, 1.0], [1.0, 2.0]]), "second": torch.tensor([1.0, 1.0, 3.0, 1.0])}
+    ties = {
+        "first": torch.tensor([[3.0, 1.0], [1.0, 2.0]]),
+        "second": torch.tensor([1.0, 1.0, 3.0, 1.0]),
+    }
     _masks(function, ties, 0.5, " where scores tie")
     flat = {"first": torch.full((30, 30), 0.5), "second": torch.full((200,), 0.5)}
     _masks(function, flat, 0.9, " where all scores are equal")
     zeros = {"weight": torch.tensor([0.0, 0.2, 0.0, 0.8]), "bias": torch.zeros(4)}
     _masks(function, zeros, 0.5, " where many scores are 0")
     small = 1e-7 * torch.rand(700, generator=generator)
-    _masks(function, {"first": small[:600].view(30, 20), "second": small[600:]}, 0.9, " where scores are small")
-    few = {"first": torch.randint(0, 4, (30, 20), generator=generator).float(), "second": torch.arange(100.0) % 4}
+    _masks(
+        function,
+        {"first": small[:600].view(30, 20), "second": small[600:]},
+        0.9,
+        " where scores are small",
+    )
+    few = {
+        "first": torch.randint(0, 4, (30, 20), generator=generator).float(),
+        "second": torch.arange(100.0) % 4,
+    }
     _masks(function, few, 0.9, " where many scores tie")
-    broken = {"first": torch.tensor([1.0, 2.0]), "second": torch.tensor([1.0, float("nan"), 2.0, 3.0])}
+    broken = {
+        "first": torch.tensor([1.0, 2.0]),
+        "second": torch.tensor([1.0, float("nan"), 2.0, 3.0]),
+    }
     try:
         function(broken, 0.5)
     except ValueError:
         pass
     except Exception as error:
-        raise Wrong(f"a score that is NaN must raise ValueError; yours raised {type(error).__name__}") from None
+        raise Wrong(
+            f"a score that is NaN must raise ValueError; yours raised {type(error).__name__}"
+        ) from None
     else:
-        raise Wrong("a score that is NaN has no place in any order: raise ValueError instead of sorting it somewhere")
-    passed("(c)", "exact counts, the best of the whole network, ties to the lower index, NaN refused")
+        raise Wrong(
+            "a score that is NaN has no place in any order: raise ValueError instead of sorting it somewhere"
+        )
+    passed(
+        "(c)", "exact counts, the best of the whole network, ties to the lower index, NaN refused"
+    )
 
 
 def _masks(function, scores, sparsity, where):
     """One case of part (c)."""
     before = {name: score.clone() for name, score in scores.items()}
     masks = answer_of(function, scores, sparsity)
-    need(all(torch.equal(scores[name], score) for name, score in before.items()), "keep_top changed the scores")
+    need(
+        all(torch.equal(scores[name], score) for name, score in before.items()),
+        "keep_top changed the scores",
+    )
     same_names(masks, scores, "what keep_top returns")
     need(
         all(mask.dtype == torch.bool for mask in masks.values()),
@@ -196,7 +253,9 @@ def _masks(function, scores, sparsity, where):
             hint = ". A threshold, score > lowest, drops all of equal scores; choose by position in an order"
         elif all(int(m.sum()) == round(m.numel() * (1 - sparsity)) for m in masks.values()):
             hint = ". It seems that you rank within each layer; rank all scores of the network together"
-        raise Wrong(f"{count} of {total} are kept at sparsity {sparsity}{where}, but must be exactly {kappa}{hint}")
+        raise Wrong(
+            f"{count} of {total} are kept at sparsity {sparsity}{where}, but must be exactly {kappa}{hint}"
+        )
     if kept.all():
         return
     lowest, highest = values[kept].min(), values[~kept].max()
@@ -204,9 +263,14 @@ def _masks(function, scores, sparsity, where):
         if values[kept].max() <= values[~kept].min():
             raise Wrong("the *lowest* scores are kept; sort in descending order")
         within = all(
-            not (~m).any() or not m.any() or scores[n][m].min() >= scores[n][~m].max() for n, m in masks.items()
+            not (~m).any() or not m.any() or scores[n][m].min() >= scores[n][~m].max()
+            for n, m in masks.items()
         )
-        hint = "within each layer the best are kept, but" if within else "a removed score is higher than a kept one:"
+        hint = (
+            "within each layer the best are kept, but"
+            if within
+            else "a removed score is higher than a kept one:"
+        )
         raise Wrong(
             f"{hint} a score of {highest:.3g} is removed while {lowest:.3g} is kept. Rank all scores of the network "
             "together, and give each mask its own piece of the result"

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 import snipkit
 from snipkit import data, masking, models
-from snipkit.study import datasets
+from snipkit.study.sets import datasets
 
 # %% [markdown]
 # ## (a) Scores by hand · 10 minutes · ★
@@ -34,8 +34,12 @@ from snipkit.study import datasets
 
 # %%
 x = torch.tensor([1.0, 2.0])
-W1 = torch.tensor([[-3.0, 1.0],  # into hidden unit 0
-                   [4.0, -1.0]])  # into hidden unit 1
+W1 = torch.tensor(
+    [
+        [-3.0, 1.0],  # into hidden unit 0
+        [4.0, -1.0],
+    ]
+)  # into hidden unit 1
 w2 = torch.tensor([3.0, 2.0])  # from hidden units 0 and 1 to the output
 t = 1.0
 
@@ -86,6 +90,7 @@ check.by_hand(x, W1, w2, t, derivatives_1, derivatives_2, scores_1, scores_2)
 # The function must leave the model as it is. You may need `model.named_parameters()`, `torch.autograd.grad(loss,
 # list_of_tensors)` (a tuple of gradients, which it does not store in `.grad`) and `.detach()`.
 
+
 # %%
 def snip(model, loss, inputs, targets):
     """Connection sensitivity.
@@ -105,6 +110,7 @@ def snip(model, loss, inputs, targets):
     total = sum(score.sum() for score in scores.values())
     return {name: score / total for name, score in scores.items()}
     # END SOLUTION
+
 
 # %%
 check.snip(snip)
@@ -130,6 +136,7 @@ check.snip(snip)
 # You may need `torch.cat`, `flatten`, `argsort(descending=True, stable=True)` ("stable" keeps equal entries in their
 # order), `split` and `view_as`.
 
+
 # %%
 def keep_top(scores, sparsity):
     """Masks of the best connections.
@@ -154,6 +161,7 @@ def keep_top(scores, sparsity):
     return {name: part.view_as(score) for part, (name, score) in zip(parts, scores.items())}
     # END SOLUTION
 
+
 # %%
 check.keep_top(keep_top)
 
@@ -176,5 +184,7 @@ images, labels = data.sample(mnist.train, 100, torch.Generator().manual_seed(0))
 masks = keep_top(snip(model, cross_entropy, images, labels), sparsity=0.95)
 
 theirs = snipkit.prune(model, (images, labels), sparsity=0.95)
-print("the same masks as the library:", all(torch.equal(masks[name], theirs[name]) for name in theirs))
+print(
+    "the same masks as the library:", all(torch.equal(masks[name], theirs[name]) for name in theirs)
+)
 print(masking.layer_table(masks).round(3))

@@ -45,6 +45,7 @@ from snipkit import masking, saliency
 # The kept weights must follow the path of training $L(c \odot w)$, which is what pruning means. A common mistake
 # leaves them on another path although all zeros are zero.
 
+
 # %%
 def train(model, masks, batches, optimiser):
     """Train in place, one step for each batch; removed weights are exactly 0 before and after every step.
@@ -66,6 +67,7 @@ def train(model, masks, batches, optimiser):
             weight.grad *= masks[name]
         optimiser.step()
     # END SOLUTION
+
 
 # %%
 check.train(train)
@@ -90,6 +92,7 @@ check.train(train)
 # `functional_call(model, tensors, inputs)` runs the model with other tensors, given as a dict of parameter name →
 # tensor, in the place of its parameters.
 
+
 # %%
 def loss_with_switches(model, c, loss, inputs, targets):
     """The loss of the network whose parameters are c ⊙ w.
@@ -103,6 +106,7 @@ def loss_with_switches(model, c, loss, inputs, targets):
     switched = {name: c[name] * weight for name, weight in model.named_parameters()}
     return loss(functional_call(model, switched, inputs), targets)
     # END SOLUTION
+
 
 # %%
 check.switches(loss_with_switches)
@@ -125,6 +129,7 @@ check.switches(loss_with_switches)
 # Write `rescale` for a unit of the first hidden layer of `Sequential(Linear, ReLU, Linear, ReLU, Linear)`.
 # `model[0].weight` has one row a hidden unit; `model[2].weight` has one column a hidden unit.
 
+
 # %%
 def rescale(model, unit, factor):
     """Rescale one unit of the first hidden layer, in place; the function of the network stays the same."""
@@ -134,6 +139,7 @@ def rescale(model, unit, factor):
         model[0].bias[unit] *= factor
         model[2].weight[:, unit] /= factor
     # END SOLUTION
+
 
 # %%
 check.rescale(rescale)
@@ -164,6 +170,12 @@ before, after = network(), network()
 generator = torch.Generator().manual_seed(0)
 for unit in range(5):
     rescale(after, unit, 10 ** torch.empty(1).uniform_(-1, 1, generator=generator).item())
-for name, score in {"snip": saliency.snip, "magnitude": saliency.magnitude, "gradient": saliency.gradient}.items():
-    first, second = (masking.keep_top(score(model, examples()), sparsity=0.5) for model in (before, after))
+for name, score in {
+    "snip": saliency.snip,
+    "magnitude": saliency.magnitude,
+    "gradient": saliency.gradient,
+}.items():
+    first, second = (
+        masking.keep_top(score(model, examples()), sparsity=0.5) for model in (before, after)
+    )
     print(f"{name}: share of the mask that stays the same {masking.overlap(first, second)[0]:.0%}")

@@ -15,7 +15,8 @@ import jinja2.meta
 import numpy as np
 import pandas as pd
 
-from snipkit.study import paths, statistics
+from snipkit.study import paths
+from snipkit.study.report import statistics
 
 ABSENT = "(not on record)"
 WRITTEN_FOR = "overnight"  # the profile whose numbers the sentences were written for

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from snipkit.study import statistics
-from snipkit.study.runs import Run
+from snipkit.study.report import statistics
+from snipkit.study.train.runs import Run
 
 _OUTCOMES = {
     "id", "seed", "training", "test_error", "best_of_last_five", "test_loss", "train_loss",

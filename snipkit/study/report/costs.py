@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from snipkit import masking
+import snipkit
 
 FLOAT = INDEX = 4  # bytes of a weight, and of an index in a sparse format
 
@@ -42,7 +42,7 @@ def mask_costs(model: nn.Module, masks: dict[str, Tensor], inputs: Tensor) -> di
     dense_operations, kept_operations = 0, 0.0
     rows = 0
     for name, mask in masks.items():
-        if masking.is_bias(name):
+        if snipkit.is_bias(name):
             continue
         layer = name.rpartition(".")[0]
         if not multiply_adds.get(layer):
@@ -83,10 +83,10 @@ def compact_costs(model: nn.Module, masks: dict[str, Tensor], inputs: Tensor) ->
         ValueError: what ``masking.compact`` raises, for a network that is no chain.
     """
     weights_only = {
-        name: torch.zeros_like(mask) if masking.is_bias(name) else mask
+        name: torch.zeros_like(mask) if snipkit.is_bias(name) else mask
         for name, mask in masks.items()
     }
-    small, small_masks = masking.compact(model, weights_only, inputs)
+    small, small_masks = snipkit.compact(model, weights_only, inputs)
     layers = [module for module in small.modules() if isinstance(module, nn.Linear)]
     units = [layer.in_features for layer in layers] + [layers[-1].out_features]
     weights = sum(layer.weight.numel() for layer in layers)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from snipkit.study.runs import Run, pruning, seeded
+from snipkit.study.train.runs import Run, pruning, seeded
 
 DENSE = "dense"
 # what methods, sparsities and seeds set, so that no field may

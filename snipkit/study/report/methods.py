@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from snipkit.study import figures, statistics
-from snipkit.study.report import comparisons
+from snipkit.study.report import comparisons, figures, statistics
 
 
 class Method(NamedTuple):

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from torch import Tensor
 
-from snipkit import masking
+import snipkit
 
 
 def mask_picture(masks: Mapping[str, Tensor], shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -24,7 +24,7 @@ def mask_picture(masks: Mapping[str, Tensor], shape: tuple[int, int] | None = No
     Raises:
         ValueError: there is no weight, or its inputs are no image of this shape.
     """
-    weights = [name for name in masks if not masking.is_bias(name)]
+    weights = [name for name in masks if not snipkit.is_bias(name)]
     if not weights:
         raise ValueError("no picture of masks without a weight: pass those of all layers")
     mask = masks[weights[0]].detach().cpu().double()

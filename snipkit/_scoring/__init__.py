@@ -1,0 +1,1 @@
+"""How a criterion is called: what it is given, checked, and how its scores are made comparable."""

@@ -1,0 +1,313 @@
+"""Figures and tables: one style, what notebooks share, and in every file what it was drawn from."""
+
+import hashlib
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn
+from PIL import Image, PngImagePlugin
+
+import snipkit
+from snipkit.study import paths
+from snipkit.study.report import statistics
+
+#: on top of seaborn's theme: nine points, one font on every machine, the same files each time
+STYLE = {
+    "axes.labelsize": 9,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.dpi": 100,
+    "font.sans-serif": [
+        "DejaVu Sans"
+    ],  # seaborn's first choice is Arial, which not every machine has
+    "font.size": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "legend.title_fontsize": 9,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "snipkit",  # without it the ids in an SVG differ at every save
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+#: network → its name in legends
+NETWORKS = {
+    "lenet-300-100": "LeNet-300-100", "lenet-5-caffe": "LeNet-5-Caffe",
+    "alexnet-s": "AlexNet-s", "alexnet-b": "AlexNet-b", "vgg-c": "VGG-C", "vgg-d": "VGG-D",
+    "vgg-like": "VGG-like", "resnet-20": "ResNet-20", "wrn-16-8": "WRN-16-8",
+    "wrn-16-10": "WRN-16-10", "wrn-22-8": "WRN-22-8",
+    "mlp-1d": "MLP, MNIST-1D", "cnn-1d": "CNN, MNIST-1D",
+    "lstm-s": "LSTM-s", "lstm-b": "LSTM-b", "gru-s": "GRU-s", "gru-b": "GRU-b",
+}  # fmt: skip
+#: ``Run.method`` → its name in legends, in drawing order
+METHODS = {
+    "snip": "SNIP",
+    "magnitude": "magnitude at init",
+    "snip, shuffle": "random, SNIP's count per layer",
+    "random": "random",
+    "snip, invert": "SNIP inverted",
+}
+
+
+def use_style() -> None:
+    """Set seaborn's theme to the study's (colours that colour-blind readers can tell apart)."""
+    seaborn.set_theme(context="paper", style="ticks", palette="colorblind", rc=STYLE)
+
+
+def panels(titles, width=3.6, height=3.0, **options):
+    """A figure with one panel a title, side by side, and room for a legend; and its axes."""
+    size = 1.6 + width * len(titles), height
+    figure, axes = plt.subplots(
+        1, len(titles), figsize=size, squeeze=False, layout="constrained", **options
+    )
+    for ax, title in zip(axes[0], titles):
+        ax.set_title(title)
+    return figure, list(axes[0])
+
+
+def legend(axes) -> None:
+    """One legend of all the panels, to the right of the last."""
+    handles = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())
+    }
+    axes[-1].legend(handles.values(), handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def title(rows) -> str:
+    """Name, number of seeds and steps of one network, from its rows of ``records.table``."""
+    seeds = counted(rows.groupby(["method", "sparsity"]).size())
+    return f"{NETWORKS[rows.model.iloc[0]]} ({seeds}, {rows.steps.max():,} steps)"
+
+
+def counted(counts) -> str:
+    """How many seeds: "n = 3" or "n = 2 to 6", from the counts of all the groups that are shown."""
+    known = sorted({int(count) for count in counts if count})
+    return "n = " + " to ".join(map(str, known[:1] + known[1:][-1:])) if known else "n = 0"
+
+
+def grouped(ax, table, x, y, by, style="o-", **more) -> None:
+    """Column ``y`` against column ``x``: a line for each value of ``by``, which is its label."""
+    for label, rows in table.groupby(by, sort=False):
+        ax.plot(rows[x], rows[y], style, **{"ms": 3, "lw": 1.2, "label": label} | more)
+
+
+def layer_sizes(ax, layers) -> None:
+    """Typical score against size, a dot a layer, and the law C / √m.
+
+    Args:
+        layers: DataFrame with ``layer, weights, rms``.
+    """
+    ax.loglog(layers.weights, layers.rms, "o", ms=4)
+    for place, row in enumerate(layers.sort_values("rms").itertuples()):
+        beside = (
+            1.03,
+            (place + 0.5) / len(layers),
+        )  # names in a column, since dots can lie close together
+        line = dict(arrowstyle="-", lw=0.4, color="0.6")
+        ax.annotate(
+            row.layer,
+            (row.weights, row.rms),
+            beside,
+            "data",
+            "axes fraction",
+            line,
+            fontsize=7,
+            va="center",
+        )
+    constant = np.exp(np.log(layers.rms * np.sqrt(layers.weights)).mean())
+    ends = np.array([layers.weights.min(), layers.weights.max()])
+    ax.plot(ends, constant / np.sqrt(ends), "k--", lw=1, label="C / √m")
+    ax.set(xlabel="weights in the layer, m", ylabel="rms of w·∂L/∂w, nats")
+    ax.xaxis.set_minor_formatter("")  # within a decade or two these labels would overlap
+    ax.legend(loc="lower left")
+
+
+def lines(ax, summary, x, labels) -> None:
+    """One line a method (method → legend text), with the band of its 95 % interval if n ≥ 3.
+
+    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for
+    its interval, and an interval that a logarithmic axis cannot hold is a dotted bar. A point of
+    one or two runs is hollow.
+    """
+    for number, (method, label) in enumerate(labels.items()):
+        rows, color = summary[summary.method == method].sort_values(x), f"C{number}"
+        low, high = (rows[end].where(rows.n >= 3) for end in ("low", "high"))
+        if ax.get_yscale() == "log" and (below := low <= 0).any():
+            ax.vlines(rows[x][below], 1e-6, high[below], color=color, lw=0.8, ls=":")
+            low = low.mask(below)
+        if len(rows):
+            ax.plot(rows[x], rows["mean"], "o-", ms=3.5, lw=1.3, color=color, label=label)
+            ax.fill_between(rows[x], low, high, color=color, alpha=0.2, lw=0)
+            if len(few := rows[rows.n < 3]):
+                ax.plot(few[x], few["mean"], "o", ms=3.5, color=color, mfc="white", zorder=3)
+        if len(rows) == 1:
+            ax.vlines(rows[x], low, high, color=color, lw=1.3)
+
+
+def bars(ax, summary, x, labels) -> None:
+    """As ``lines``, with bars side by side, for intervals that overlap; on a logarithmic axis."""
+    known = [method for method in labels if (summary.method == method).any()]
+    for place, method in enumerate(known):
+        rows = summary[summary.method == method].sort_values(x)
+        shifted = rows[x] * 1.045 ** (place - (len(known) - 1) / 2)
+        color = f"C{list(labels).index(method)}"
+        ax.plot(shifted, rows["mean"], "o", ms=3.5, color=color, label=labels[method])
+        ax.vlines(shifted, rows.low, rows.high, color=color, lw=1.3)
+
+
+def kept_axis(ax, kept) -> None:
+    """A logarithmic axis of the per cent kept, most on the left, with a tick at each value."""
+    ticks = sorted({round(value, 3) for value in kept}, reverse=True)
+    ax.set(xscale="log", xlabel="% of parameters kept", xlim=(1.15 * ticks[0], 0.85 * ticks[-1]))
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+
+
+def error_curves(ax, table, methods) -> None:
+    """Test error of one network against the per cent kept, with dense and guessing as levels."""
+    rows = table.assign(kept=100 * (1 - table.sparsity))
+    pruned, dense = rows[rows.sparsity > 0], rows[rows.sparsity == 0].test_error.mean()
+    ax.set_yscale("log")
+    lines(ax, statistics.summarise(pruned, ["method", "kept"]), "kept", methods)
+    ax.axhline(dense, color="black", lw=1, ls=":", label="dense")
+    ax.axhline(90, color="grey", lw=0.8, ls="--", label="guessing: 90 % wrong")
+    kept_axis(ax, pruned.kept)
+    ax.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
+    ax.set_ylim(0.8 * np.nanmin([dense, pruned.test_error.min(), 90]), 110)
+    ax.minorticks_off()
+
+
+def dots(ax, x, values, spread, **style) -> None:
+    """One dot a value at ``x``, spread sideways so that equal ones can be seen.
+
+    Args:
+        spread: to either side; on a logarithmic axis a share of x.
+    """
+    places = np.linspace(-spread, spread, len(values)) if len(values) > 1 else np.zeros(len(values))
+    shift = np.random.default_rng(0).permutation(places)  # sorted values would look like a trend
+    at = x * np.exp(shift) if ax.get_xscale() == "log" else x + shift
+    ax.plot(at, values, ".", **{"ms": 4, "alpha": 0.7} | style)
+
+
+def seeds(ax, table, x, spread, line="-") -> None:
+    """Test error against the column ``x``: a dot a seed, the mean, its 95 % interval if n ≥ 3."""
+    summary = statistics.summarise(table, [x]).sort_values(x)
+    for number, value in enumerate(summary[x]):
+        label = "here, one seed each" if number == 0 else None
+        dots(ax, value, table[table[x] == value].test_error, spread, color="C1", label=label)
+    half = ((summary.high - summary.low) / 2).where(summary.n >= 3)
+    label = "here, mean and 95 % interval" if half.notna().any() else "here, mean"
+    ax.errorbar(
+        summary[x], summary["mean"], half, fmt=f"_{line}", ms=9, lw=1.2, color="C0", label=label
+    )
+
+
+def differences(ax, gaps) -> None:
+    """A row a label of ``gaps`` (label → a difference a seed): dots, mean, interval if n ≥ 3."""
+    for row, values in enumerate(gaps.values()):
+        mean, low, high = statistics.interval(values)
+        ax.plot(values, row + np.linspace(-0.2, 0.2, len(values)), ".", ms=6, alpha=0.8, color="C1")
+        ax.plot(mean, row, "|", ms=11, color="C0")
+        if len(values) >= 3:
+            ax.hlines(row, low, high, color="C0", lw=1.5)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(
+        range(len(gaps)), [f"{label} (n = {len(values)})" for label, values in gaps.items()]
+    )
+    ax.set_ylim(len(gaps) - 0.4, -0.6)
+
+
+def curves(ax, runs, label, color) -> None:
+    """Training losses of some runs against the share of the training: mean, 95 % band if n ≥ 3.
+
+    The interval of a loss may reach below 0 or beyond guessing; the band is cut there.
+    """
+    known = np.array([run for run in runs if len(run)])
+    label += f" ({len(runs) - len(known)} diverged)" if len(known) < len(runs) else ""
+    if len(known):
+        share = (np.arange(known.shape[1]) + 0.5) / known.shape[1]
+        ax.plot(share, known.mean(0), lw=1.4, color=color, label=label)
+    if len(known) >= 3:
+        _, low, high = np.array([statistics.interval(values) for values in known.T]).T
+        ax.fill_between(share, low.clip(0), high.clip(max=2.65), color=color, alpha=0.2, lw=0)
+
+
+def image(ax, pixels, title="", top=1.0):
+    """Pixels as a grey picture, 0 black and ``top`` white, without axes; for a colour bar."""
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title)
+    return ax.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+
+
+def cells(summary, methods, digits=1) -> pd.DataFrame:
+    """A table of "mean ± half the 95 % interval": a row a setting, a column a method.
+
+    ``summary`` is from ``summarise`` or ``paired`` over ``model``, ``sparsity`` and ``method``, or
+    has ``cell``.
+    """
+    rows = summary.assign(
+        cell=summary.get("cell", summary.apply(statistics.with_interval, axis=1, digits=digits)),
+        network=summary.model.map(NETWORKS),
+        percent=(100 * summary.sparsity).round(2),
+    )
+    wide = rows.pivot(index=["network", "percent"], columns="method", values="cell").rename(
+        columns=methods
+    )
+    n = rows.groupby(["network", "percent"]).n.agg(counted).str.removeprefix("n = ")
+    wide.insert(0, "n", n)
+    shown = [column for column in ("n", *methods.values()) if column in wide]
+    return wide[shown].rename_axis(index=["network", "sparsity, %"], columns=None).fillna("")
+
+
+def save(figure, name, profile, source) -> None:
+    """Write a figure as ``<name>.png`` and ``<name>.svg``, with its origin inside both files.
+
+    That is the SHA-256 and the number of rows of ``source``, the DataFrame from which it was drawn.
+    """
+    target = paths.figures_to_write(profile)
+    digest = hashlib.sha256(source.to_csv(index=False, float_format="%.6g").encode()).hexdigest()
+    note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"
+    software = f"snipkit {snipkit.__version__}, matplotlib {mpl.__version__}"
+    says, png = {"Title": name, "Description": note}, target / f"{name}.png"
+    with paths.replacing(png) as picture:
+        figure.savefig(picture, metadata=says | {"Software": software})
+        if picture.stat().st_size > 150_000:  # mostly text: a palette takes a quarter of the space
+            text = PngImagePlugin.PngInfo()
+            for item in (says | {"Software": software}).items():
+                text.add_text(*item)
+            # Median cut, the default, would shift a colour that only one small mark has.
+            with Image.open(picture) as image:
+                small = image.convert("RGB").quantize(
+                    256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+                )
+            small.save(picture, pnginfo=text, optimize=True)
+    with paths.replacing(target / f"{name}.svg") as drawing:
+        figure.savefig(drawing, metadata=says | {"Creator": software, "Date": None})
+
+
+def save_runs(table, name, profile) -> None:
+    """Write ``study.table`` as ``<name>_runs.csv``, a row a run: every mean can be made again.
+
+    Left out are the curves, the seconds (they differ from machine to machine), and columns that are
+    the same for all.
+    """
+    plain = table.drop(
+        columns=["train_loss", "train_error", "seconds", "training"], errors="ignore"
+    )
+    always = ("id", "seed", "test_error")
+    varying = [
+        column for column in plain if column in always or plain[column].astype(str).nunique() > 1
+    ]
+    text = plain[varying].to_csv(index=False, float_format="%.6g")
+    paths.write_text(paths.figures_to_write(profile) / f"{name}_runs.csv", text)
+
+
+def save_table(frame, name, profile) -> None:
+    """Write a table as ``<name>.csv`` (six digits) and ``<name>.md`` (four)."""
+    target = paths.figures_to_write(profile)
+    paths.write_text(target / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
+    text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
+    text += f"\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n"
+    paths.write_text(target / f"{name}.md", text)

@@ -1,0 +1,224 @@
+"""The registered claims.
+
+What is trained, and what the rule says of those whose runs are complete.
+"""
+
+import datetime
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from snipkit.study import paper
+from snipkit.study.report import facts, judging, measures
+from snipkit.study.report.judging import AGREES, DISAGREES, NOT_RUN
+from snipkit.study.train import records, registration
+from snipkit.study.train.records import Record
+from snipkit.study.train.registration import Setting
+
+PICTURES = "pictures.csv"  # the measurements that need no training
+
+
+def by_claim(rows: Iterable[Setting]) -> dict[str, list[Setting]]:
+    """The settings of each claim, in the order of the registration."""
+    claims: dict[str, list[Setting]] = {}
+    for row in rows:
+        claims.setdefault(row.claim, []).append(row)
+    return claims
+
+
+def table(recorded: dict[str, Record] | None = None) -> pd.DataFrame:
+    """One row a claim, in the paper's order: its word, or how far its runs are.
+
+    Columns: claim, where, says, printed, ours (for a printed number our mean, and the standard
+    deviation of one run),
+    difference (of each setting, with half its 95 % interval), low and high (of that interval, of
+    the setting that is farthest from 0), margin, word, done, planned, note. A claim whose runs are
+    not complete shows no number and no word.
+
+    Args:
+        recorded: the registered records, by run id; by default those in ``results/registered``.
+    """
+    if recorded is None:
+        recorded = records.read(registration.folder())
+    measured = _measured()
+    rows = registration.settings()
+    settings_of = by_claim(rows)
+    claims = paper.table("claims").set_index("claim")
+    lines = []
+    for claim, about in claims.iterrows():
+        if claim in settings_of:
+            line = _line(settings_of[claim], rows, recorded, measured)
+            lines.append(
+                {
+                    "claim": claim,
+                    "where": about["where"],
+                    "says": about.says,
+                    "printed": about.printed,
+                }
+                | line
+            )
+    return pd.DataFrame(lines)
+
+
+def evidence(page: str) -> pd.DataFrame:
+    """The claims that a page is about, as a table to show: the word, or how many runs are done.
+
+    Columns: in the paper, the paper says, printed, word, ours, difference, exploratory (what
+    earlier runs gave).
+
+    Args:
+        page: the name of a notebook.
+    """
+    about = paper.table("claims").set_index("claim")
+    earlier = paper.table("earlier_verdicts").set_index("claim").here.fillna("")
+    lines = []
+    for line in table().itertuples():
+        if about.notebook[line.claim] == page:
+            word = line.word or f"{line.done} of {line.planned} runs"
+            shown = [line.where, line.says, line.printed, word, line.ours, line.difference]
+            lines.append([*shown, earlier.get(line.claim, "")])
+    columns = [
+        "in the paper",
+        "the paper says",
+        "printed",
+        "word",
+        "ours",
+        "difference",
+        "exploratory",
+    ]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _line(settings, rows, recorded, measured):
+    first = settings[0]
+    line = {
+        "ours": "",
+        "difference": "",
+        "low": float("nan"),
+        "high": float("nan"),
+        "margin": first.margin,
+        "word": "",
+    }
+    line |= {
+        "done": 0,
+        "planned": 0,
+        "note": "; ".join(dict.fromkeys(row.note for row in settings if row.note)),
+    }
+    if first.kind == "not registered":
+        return line | {"word": NOT_RUN}
+    if first.kind == "fact":
+        holds, what = facts.FACTS[first.claim]()
+        return line | {"word": AGREES if holds else DISAGREES, "ours": what}
+    if first.outcome in registration.TRAINED:
+        wanted = registration.claim_runs(settings)
+        done = sum(run.id in recorded for run in wanted)
+        line |= {"done": done, "planned": len(wanted)}
+        pool_runs = _pool_runs(settings, rows)
+        if not all(run.id in recorded for run in [*wanted, *pool_runs]):
+            return line
+        _check_one_kernel(first.claim, [recorded[run.id] for run in wanted])
+    else:
+        line |= {
+            "done": len(measured[measured.claim == first.claim]),
+            "planned": sum(row.n for row in settings),
+        }
+        if line["done"] < line["planned"]:
+            return line
+    values = _values(recorded, measured)
+    judgement = judging.judge(settings, values, _pool(first, rows, recorded))
+    if not judgement.intervals:
+        return line | {"word": judgement.word, "difference": "a training diverged"}
+    widest = max(judgement.intervals, key=lambda interval: abs(interval.mean) + interval.half)
+    line |= {
+        "low": widest.mean - widest.half,
+        "high": widest.mean + widest.half,
+        "word": judgement.word,
+    }
+    if first.kind == "number":
+        errors = list(values(first.first, first).values())
+        line["ours"] = f"{np.mean(errors):.2f}; sd {np.std(errors, ddof=1):.2f}"
+    differences = [
+        f"{interval.mean:+.2f} ± {interval.half:.2f}" for interval in judgement.intervals
+    ]
+    return line | {"difference": "; ".join(differences)}
+
+
+def _values(recorded, measured):
+    """How ``judging.judge`` gets the outcomes of a cell, or of a measurement, by seed."""
+
+    def values(side, row):
+        if isinstance(side, dict):
+            outcomes = {}
+            for run in registration.cell_runs(side, row.n):
+                outcomes[run.seed] = judging.outcome(recorded[run.id], row.outcome)
+            return outcomes
+        numbers = measured[(measured.claim == row.claim) & (measured.outcome == row.outcome)]
+        column = "first" if side == row.first else "second"
+        return dict(zip(numbers.seed, numbers[column]))
+
+    return values
+
+
+def _pool_runs(settings, rows):
+    runs = []
+    if settings[0].pool:
+        for cell, n in judging.pool_cells(settings[0], rows):
+            runs += registration.cell_runs(cell, n)
+    return runs
+
+
+def _pool(row, rows, recorded):
+    """The outcomes of each cell that shares the spread.
+
+    [] where the claim's own cell stands alone.
+    """
+    cells = []
+    for cell, n in judging.pool_cells(row, rows) if row.pool else []:
+        cells.append(
+            [
+                judging.outcome(recorded[run.id], row.outcome)
+                for run in registration.cell_runs(cell, n)
+            ]
+        )
+    return cells
+
+
+def _check_one_kernel(claim, recorded):
+    kernels = {record.provenance.get("kernel", "") for record in recorded}
+    if len(kernels) > 1:
+        raise ValueError(
+            f"{claim}: its runs were trained by different kernels: {', '.join(sorted(kernels))}"
+        )
+
+
+def _measured():
+    path = registration.folder() / PICTURES
+    if not path.exists():
+        return pd.DataFrame(columns=["claim", "outcome", "seed", "first", "second"])
+    return pd.read_csv(path)
+
+
+def measure() -> None:
+    """Measure the pictures that need no training, once (minutes), into
+    ``results/registered/pictures.csv``.
+    """
+    path = registration.folder() / PICTURES
+    if path.exists():
+        return
+    numbers = measures.measure(registration.settings())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    numbers.assign(date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")).to_csv(
+        part, index=False, float_format="%.6g"
+    )
+    part.replace(path)
+
+
+def progress(lines: pd.DataFrame) -> str:
+    """One line a claim: its word, or how many of its runs are done."""
+    said = []
+    for line in lines.itertuples():
+        state = line.word or f"{line.done} of {line.planned} runs"
+        said.append(f"{state:>16}  {line.where:<9}  {line.says}")
+    return "\n".join(said)

@@ -1,0 +1,188 @@
+"""REPLICATION.md.
+
+What the registered rule says of each claim, beside what others found; then earlier verdicts.
+"""
+
+import string
+from pathlib import Path
+
+import pandas as pd
+
+from snipkit.study import paper, paths
+from snipkit.study.report import figures, judging, registered
+
+TEMPLATE = Path(__file__).parent / "replication.md"
+RUNNING = "in progress"
+DESIGNED_HERE = "figure4-task"  # a test of ours, not a claim of the paper
+
+
+def write(progress: str = "") -> pd.DataFrame:
+    """Write ``REPLICATION.md`` and its picture; return the table of registered claims.
+
+    Args:
+        progress: a last section: what is planned, and what is on record.
+    """
+    claims = registered.table()
+    earlier = paper.table("earlier_verdicts").set_index("claim").fillna("")
+    figures.use_style()
+    figures.save(draw(claims), "replication", "", claims.drop(columns=["note"]))
+    text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        summary=summary(claims),
+        scoreboard=_markdown(scoreboard(claims)),
+        claims=_markdown(rows(claims, earlier)),
+        others=_markdown(others()),
+        shorter=_markdown(shorter(earlier)),
+        task=_lower_first(earlier.here[DESIGNED_HERE]),
+        earlier=_markdown(earlier),
+        rule=paper.text("rule"),
+        files=_markdown(sources()),
+        progress=progress,
+    )
+    paths.write_text(paths.home() / "REPLICATION.md", text)
+    return claims
+
+
+def summary(claims: pd.DataFrame) -> str:
+    """How many claims have which word, in one line."""
+    counts = states(claims).value_counts()
+    return ", ".join(
+        f"{state} {counts[state]}" for state in (*judging.WORDS, RUNNING) if state in counts
+    )
+
+
+def states(claims: pd.DataFrame) -> pd.Series:
+    """The word of each claim, or that its runs are not complete."""
+    return claims.word.where(claims.word != "", RUNNING)
+
+
+def scoreboard(claims: pd.DataFrame) -> pd.DataFrame:
+    """One row for each table and figure of the paper: how many of its claims have which word."""
+    item = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
+    counts = pd.crosstab(item, states(claims)).reindex(
+        columns=[*judging.WORDS, RUNNING], fill_value=0
+    )
+    counts = counts.loc[sorted(counts.index, key=lambda name: (name.split()[0] != "Table", name))]
+    about = {
+        "Table 1": "errors of pruned LeNets",
+        "Table 2": "errors and counts of twelve networks",
+        "Table 3": "does the initialiser of the scored weights matter?",
+        "Table 4": "errors and counts on Tiny-ImageNet",
+        "Table 5": "layers of AlexNet",
+        "Table 6": "layers of VGG",
+        "Figure 1": "error against sparsity, LeNets",
+        "Figure 2": "masks show the class that they were scored on",
+        "Figure 3": "error against the size of the scoring batch",
+        "Figure 4": "a pruned network does not fit random labels",
+        "Figure 5": "masks of inverted images",
+        "Figure 6": "masks ranked by the gradient alone",
+        "Figure 7": "random labels, by sparsity",
+    }
+    counts.insert(0, "what it shows", [about[name] for name in counts.index])
+    return counts.replace(0, "").rename_axis("in the paper").reset_index()
+
+
+def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """The table of all claims, beside exploratory runs and others' numbers."""
+    lines = []
+    reported = paper.table("others")
+    for claim in claims.itertuples():
+        theirs = reported[reported.claim == claim.claim]
+        lines.append(
+            {
+                "where": claim.where,
+                "the paper says": claim.says,
+                "printed": claim.printed,
+                "word": f"**{claim.word}**"
+                if claim.word
+                else f"{claim.done} of {claim.planned} runs",
+                "ours": claim.ours,
+                "difference": claim.difference,
+                "margin": "" if pd.isna(claim.margin) else f"{claim.margin:g}",
+                "exploratory": earlier.here.get(claim.claim, ""),
+                "others": "; ".join(f"{row.error:.2f} ({row.n})" for row in theirs.itertuples()),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def others() -> pd.DataFrame:
+    """Numbers of other people for the claims of tables 1 and 2, with their protocols."""
+    claims = paper.table("claims").set_index("claim")
+    table = paper.table("others")
+    table.insert(
+        0,
+        "the paper says",
+        [claims.says[claim].replace(": test error, %", "") for claim in table.claim],
+    )
+    table.insert(1, "printed", [claims.printed[claim] for claim in table.claim])
+    spread = ["" if pd.isna(sd) else f" (sd {sd:.2f})" for sd in table.sd]
+    table["error"] = [f"{error:.2f}{sd}" for error, sd in zip(table.error, spread)]
+    return table.drop(columns=["claim", "sd"])
+
+
+def shorter(earlier: pd.DataFrame) -> pd.DataFrame:
+    """Errors on CIFAR-10 after 30 epochs, where the paper trains for 430."""
+    cifar = earlier[earlier["the paper says"].str.contains("CIFAR-10") & (earlier.here != "")]
+    table = cifar[["the paper says", "printed", "here", "n"]]
+    return table.rename(columns={"here": "here, 30 epochs", "printed": "printed, 430 epochs"})
+
+
+def sources() -> pd.DataFrame:
+    """Which page and which files make each table and figure of the paper."""
+    claims = paper.table("claims")
+    items = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
+    lines = []
+    for item, group in claims.groupby(items):
+        links = []
+        for name in dict.fromkeys(group.file):
+            links += _links(name)
+        page = group.notebook.iloc[0]
+        lines.append([item, f"[`{page}`](notebooks/{page}.ipynb)", ", ".join(links)])
+    return pd.DataFrame(lines, columns=["in the paper", "page", "files"])
+
+
+def _links(name):
+    """A figure or table as links, one for each committed scale that has it."""
+    links = []
+    for scale in ("overnight", "paper"):
+        for suffix in (".png", ".md"):
+            if (paths.figures(scale) / f"{name}{suffix}").exists():
+                links.append(f"[{name}, {scale}](figures/{scale}/{name}{suffix})")
+                break
+    return links
+
+
+def draw(claims: pd.DataFrame):
+    """The claims that have a margin and a complete interval, in units of their margin."""
+    import matplotlib.pyplot as plt
+
+    shown = claims[(claims.word != "") & claims.low.notna() & claims.margin.notna()]
+    colors = {judging.AGREES: "#009E73", judging.OPEN: "0.5", judging.DISAGREES: "#D55E00"}
+    fig, ax = plt.subplots(figsize=(7, 0.6 + 0.32 * max(len(shown), 2)))
+    ax.axvspan(-1, 1, color="0.9", label="inside the margin")
+    for place, claim in enumerate(shown.iloc[::-1].itertuples()):
+        low, high = claim.low / claim.margin, claim.high / claim.margin
+        ax.plot([low, high], [place, place], color=colors[claim.word], lw=2.5)
+        ax.plot((low + high) / 2, place, "o", color=colors[claim.word])
+    names = [
+        f"{claim.where}, {claim.says.partition(':')[0]}" for claim in shown.iloc[::-1].itertuples()
+    ]
+    ax.set_yticks(range(len(shown)), names, fontsize=9)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_xlabel("difference in units of the margin (bars: 95 % intervals)")
+    for word, color in colors.items():
+        if (shown.word == word).any():
+            ax.plot([], [], "o-", color=color, label=word)
+    if shown.empty:
+        ax.text(0, 0.5, "no claim with a margin is complete yet", ha="center")
+    ax.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
+    return fig
+
+
+def _markdown(table):
+    escaped = table.astype(str).map(lambda text: text.replace("|", "\\|"))  # a bar would end a cell
+    return escaped.to_markdown(index=False, disable_numparse=True)
+
+
+def _lower_first(text):
+    return text[:1].lower() + text[1:]

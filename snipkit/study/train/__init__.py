@@ -1,0 +1,1 @@
+"""Training for the study: runs are described, scheduled, carried out and recorded."""

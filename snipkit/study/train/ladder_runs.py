@@ -1,0 +1,177 @@
+"""The runs behind ``docs/predictions.md``: ``python -m snipkit.study.train.ladder_runs mlp-1d``
+trains one part of them.
+
+Every part is a list in the order in which it is trained. A run that is on record is not done again,
+so a part that was stopped is carried on by the same command.
+"""
+
+from itertools import product
+from typing import Annotated
+
+import typer
+
+from snipkit.beyond import controls
+from snipkit.recipe import Recipe
+from snipkit.study import paths
+from snipkit.study.train import experiment, records, scheduler
+from snipkit.study.train.runs import Run
+
+FIRST_SEED = 100  # seeds below it were seen before the predictions were written
+PROFILE = "overnight"
+
+LAYER_COUNTS = ("own", "erk", "uniform")
+WITHIN_LAYERS = ("shuffle", "live-units", "misaligned", "shuffle-units")
+
+MLP = {"data": "mnist-1d", "model": "mlp-1d", "recipe": "overnight-mnist-1d"}
+LENET = {"data": "mnist", "model": "lenet-300-100", "recipe": "overnight-lenet-300-100"}
+RESNET = {
+    "data": "cifar-10",
+    "model": "resnet-20",
+    "recipe": "short-resnet-20",
+    "scoring_batch": 128,
+}
+
+
+def factorial(layer_counts=LAYER_COUNTS, within_layers=WITHIN_LAYERS) -> list[dict]:
+    """The fields of each cell.
+
+    SNIP's scores, ranked within layers of the given counts, then one control.
+    """
+    return [
+        {"criterion": "snip", "layer_counts": counts, "ablation": ablation}
+        for counts, ablation in product(layer_counts, within_layers)
+    ]
+
+
+def twins(names=tuple(controls.TWINS)) -> list[dict]:
+    """SNIP and twins of its mask, trained from fresh weights and then from the scored ones."""
+    cells = []
+    for same_draw in (False, True):
+        for criterion in ("snip", *names):
+            cells.append({"criterion": criterion, "same_draw": same_draw})
+    return cells
+
+
+def each_seed(bed: dict, cells: list[dict], sparsity: float, seeds: int) -> list[Run]:
+    """All cells with the first seed, then all with the second.
+
+    Stopped at any time, there are whole repetitions.
+    """
+    runs = []
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+        for cell in cells:
+            runs.append(Run(**bed, **cell, sparsity=sparsity, seed=seed))
+    return runs
+
+
+def mlp_runs() -> list[Run]:
+    """The MLP on MNIST-1D: the factorial, the twins, and random masks with ERK's densities."""
+    cells = [*factorial(), *twins(), {"criterion": "erk"}]
+    runs = []
+    for sparsity in (0.98, 0.9, 0.95, 0.8):
+        runs += each_seed(MLP, cells, sparsity, seeds=20)
+    return runs
+
+
+def lenet_runs() -> list[Run]:
+    """LeNet-300-100: the same, but from the scored draw at 98 % only."""
+    runs = each_seed(LENET, [*factorial(), *twins(), {"criterion": "erk"}], 0.98, seeds=10)
+    from_fresh_weights = [cell for cell in twins() if not cell["same_draw"]]
+    cells = [*factorial(), *from_fresh_weights, {"criterion": "erk"}]
+    for sparsity in (0.9, 0.95):
+        runs += each_seed(LENET, cells, sparsity, seeds=10)
+    return runs
+
+
+def resnet_runs() -> list[Run]:
+    """ResNet-20 at 98 %: six cells. Its hidden units share the stream, so nothing is misaligned."""
+    cells = factorial(("own", "erk"), ("shuffle-units", "live-units", "shuffle"))
+    return each_seed(RESNET, cells, 0.98, seeds=5)
+
+
+def protocol_runs(seeds: int = 3) -> list[Run]:
+    """Table 1's sparse cells: half of a factorial of four things, and the dense networks that
+    belong to it.
+
+    Unlike the other parts it counts seeds from 0: its first cell, the paper's protocol without
+    momentum, is on record.
+    """
+    runs = []
+    bed = {"recipe": "paper-mnist-plain-sgd", "data": "mnist", "model": "lenet-300-100"}
+    for seed in range(seeds):
+        for same_draw, glorot, random_biases in product((False, True), repeat=3):
+            unit_pixels = same_draw ^ glorot ^ random_biases  # the product of all four signs is +1
+            training_init = "glorot" if glorot else "lecun"
+            fields = {
+                "training_init": training_init,
+                "scoring_init": training_init if same_draw else "lecun",
+                "same_draw": same_draw,
+                "scoring_biases": "random" if random_biases else "zero",
+                "pixels": "unit" if unit_pixels else "standardised",
+            }
+            for sparsity in (0.98, 0.9):
+                runs.append(Run(**bed, **fields, criterion="snip", sparsity=sparsity, seed=seed))
+        for training_init, pixels in product(("lecun", "glorot"), ("standardised", "unit")):
+            runs.append(Run(**bed, training_init=training_init, pixels=pixels, seed=seed))
+    return runs
+
+
+def figure7_runs() -> list[Run]:
+    """Figure 7 at 90 and 10 % in four variants, each beside the runs of
+    ``rq4_relevance_to_the_task``, seed 0.
+    """
+    recipe = {"steps": 30_000, "momentum": 0.0, "decay_every": 10_000, "weight_decay": 0.0}
+    bed = {
+        "model": "lenet-5-caffe",
+        "criterion": "snip",
+        "train_labels": "random",
+        "training_init": "glorot",
+    }
+    variants = [
+        {"scoring_init": "glorot", "same_draw": True},
+        {"scoring_init": "glorot"},
+        {"recipe": Recipe(**recipe, lr=0.12)},
+        {"train_size": 45_000},
+    ]
+    runs = []
+    for sparsity in (0.9, 0.1):
+        for variant in variants:
+            runs.append(Run(**{"recipe": Recipe(**recipe)} | bed | variant, sparsity=sparsity))
+    return runs
+
+
+#: name → (its list, the file in ``results/overnight/`` for its records)
+PARTS = {
+    "mlp-1d": (mlp_runs, "ladder_mlp.jsonl"),
+    "lenet-300-100": (lenet_runs, "ladder_lenet.jsonl"),
+    "resnet-20": (resnet_runs, "ladder_resnet.jsonl"),
+    "protocol": (protocol_runs, "protocol.jsonl"),
+    "figure-7": (figure7_runs, "protocol.jsonl"),
+}
+
+
+def train(
+    part: Annotated[str, typer.Argument(help=", ".join(PARTS))],
+    budget: Annotated[
+        float, typer.Option(help="minutes; then no run is started, and those under way stop")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="count the runs, and train none")] = False,
+):
+    """Train what is not on record yet of one part of the list."""
+    if part not in PARTS:
+        raise SystemExit(f"error: unknown part {part!r}; known: {', '.join(PARTS)}")
+    planned, file = PARTS[part]
+    folder = paths.results(PROFILE)
+    runs = planned()
+    recorded = records.read(folder)
+    missing = [run for run in runs if run.id not in recorded]
+    groups = experiment.stacks(missing, on_gpu=False)
+    print(f"{part}: {len(runs)} runs, {len(missing)} to do, in {len(groups)} trainings", flush=True)
+    if dry or not missing:
+        return
+    table = scheduler.run_all(runs, folder / file, minutes=budget)
+    print(f"{part}: {len(table)} of {len(runs)} on record in {folder}")
+
+
+if __name__ == "__main__":
+    typer.run(train)
