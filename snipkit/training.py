@@ -117,10 +117,11 @@ class Alone:
 
     def __init__(self, model, masks, data, recipe):
         apply_(model, masks)
-        self.template, self.data = model, [data]
+        self.template = model
+        self.data: Sequence[Dataset] = [data]
         self.parameters = dict(model.named_parameters())
         self.tensors = self.parameters | dict(model.named_buffers())
-        self.masked = []
+        self.masked: list[tuple[Tensor, Tensor]] = []
         for parameter, mask in matched(model, masks):
             # Multiplying a list of tensors is one launch only if the masks have the type and the
             # memory layout of the weights.

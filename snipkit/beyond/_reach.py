@@ -286,6 +286,6 @@ def _max_pool(call, value):
     window = value.new_ones(channels, 1, *kernel)
     convolve = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[places - 1]
     total = convolve(value, window, None, stride, 0, dilation, channels)
-    spatial = tuple(slice(steps) for steps in result.shape[-places:])
-    total = total[(..., *spatial)]
+    for axis in range(-places, 0):
+        total = total.narrow(axis, 0, result.shape[axis])
     return total if batched else total.squeeze(0)

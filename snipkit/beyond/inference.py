@@ -126,7 +126,7 @@ def _without_constants(model, masks, inputs):
     owners = {
         id(module.weight): module for module in changed.modules() if hasattr(module, "weight")
     }
-    names = {parameter: name for name, parameter in changed.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in changed.named_parameters()}
     for layer in channels.layers:
         module, axis = owners.get(id(layer.weight)), 1 if layer.weight.dim() > 2 else -1
         calls = sum(other.weight is layer.weight for other in channels.layers)

@@ -118,7 +118,7 @@ class _Smaller:
 
     def __init__(self, model, channels, needed):
         self.names = _by_name(model)
-        self.places = {}
+        self.places: dict[Tensor, dict[int, Tensor]] = {}
         for tensor, sides in channels.sides.items():
             for dim, numbers in sides.items():
                 if not needed[numbers].all():
@@ -129,9 +129,8 @@ class _Smaller:
             remaining = needed[channels.sides[weight][1]]
             read = channels.read[weight] & remaining
             if not read.any():
-                read = remaining & (
-                    remaining.cumsum(0) == 1
-                )  # a layer that reads nothing keeps its first input
+                # A layer that reads nothing keeps its first input.
+                read = remaining & (remaining.cumsum(0) == 1)
             if not torch.equal(read, remaining):
                 self.places.setdefault(weight, {})[1] = read.nonzero().squeeze(1)
                 self.selected[weight] = read[remaining].nonzero().squeeze(1)

@@ -99,8 +99,8 @@ def _decode_cifar(name, root):
     files = [records[file].reshape(-1, 1 + 3 * 32 * 32) for file in source.sha256]
 
     decoded = []
-    for part in (np.concatenate(files[:-1]), files[-1]):
-        part = torch.from_numpy(part)
+    for array in (np.concatenate(files[:-1]), files[-1]):
+        part = torch.from_numpy(array)
         decoded += [part[:, 1:].reshape(-1, 3, 32, 32), part[:, 0].long()]
     return *decoded, None
 

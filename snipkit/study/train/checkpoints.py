@@ -258,7 +258,7 @@ def _packed_optimiser(state, kept):
     """The optimiser's ``state_dict``; of momentum and moments, what is kept."""
     content = state.optimiser.state_dict()
     parameters = _parameters(state.optimiser)
-    packed = {}
+    packed: dict[int, dict] = {}
     for number, values in content["state"].items():
         packed[number] = {}
         for key, value in values.items():
@@ -269,7 +269,7 @@ def _packed_optimiser(state, kept):
 
 def _unpacked_optimiser(content, state, kept):
     parameters = _parameters(state.optimiser)
-    unpacked = {}
+    unpacked: dict[int, dict] = {}
     for number, values in content["state"].items():
         unpacked[number] = {}
         for key, value in values.items():
@@ -340,7 +340,7 @@ def _digest(parts):
         if torch.is_tensor(value):
             digest.update(repr((tuple(value.shape), value.dtype)).encode())
             flat = value.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy())
+            digest.update(flat.view(torch.uint8).numpy().data)
         elif isinstance(value, dict):
             digest.update(f"{len(value)} entries".encode())
             for key, part in value.items():

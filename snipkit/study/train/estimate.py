@@ -29,7 +29,7 @@ def microseconds(
         repeats: calls in a turn, whose mean is the time of that turn.
     """
     timers = {name: Timer(call) for name, call in calls.items()}
-    times = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(turns):
         for name, timer in timers.items():
             times[name].append(timer.timeit(repeats) / repeats)
@@ -47,7 +47,7 @@ def seconds(runs: Iterable[Run], records: dict[str, Record]) -> dict[Run, float]
         records: what ``records.read`` gave.
     """
     machine = provenance.name(executors.device())
-    recorded = {}
+    recorded: dict[tuple, list[float]] = {}
     for record in records.values():
         # A training that was resumed, or that diverged, is on record with a part of its time.
         whole = record.outcome and not record.provenance.get("resumed")

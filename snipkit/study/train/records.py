@@ -197,7 +197,8 @@ def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
         UserWarning: a line that is not a record of this version, with file and line number; it is
             skipped, and kept. Or runs with two records that differ.
     """
-    records, conflicts = {}, []
+    records: dict[str, Record] = {}
+    conflicts = []
     seen = {} if seen is None else seen
     for path in sorted(paths.expanded(folder).glob("*.jsonl")):
         number, lines = _new_lines(path, seen)
