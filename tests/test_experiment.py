@@ -20,9 +20,14 @@ from snipkit.study.train.runs import LABELS, Run, pruning
 SNIP = {"criterion": "snip", "sparsity": 0.9}
 ALL = {"masks", "training", "test"}
 BATCH_NORM = {
-    "data": "cifar-10", "model": "vgg-like", "options": {"width": 0.125, "bn_momentum": 0.1}, "scoring_batch": 20,
-    "recipe": Recipe(steps=2, batch_size=10), "train_size": 200, "test_size": 50,
-}  # fmt: skip
+    "data": "cifar-10",
+    "model": "vgg-like",
+    "options": {"width": 0.125, "bn_momentum": 0.1},
+    "scoring_batch": 20,
+    "recipe": Recipe(steps=2, batch_size=10),
+    "train_size": 200,
+    "test_size": 50,
+}
 #: field → what the run has besides, the variation, and what differs then
 VARIATIONS = {
     "recipe": ({}, {"steps": 5, "schedule": "onecycle", "lr": 0.2}, {"training", "test"}),
@@ -80,7 +85,7 @@ def plain():
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Run)])
 def test_every_field_does_something(name, plain):
-    """A new field without a variation, or that is forgotten on the way to the training, fails here."""
+    """A new field without a variation, or forgotten on the way to the training, fails here."""
     besides, variation, expected = VARIATIONS[name]
     run = quick(**SNIP | besides)
     other = dataclasses.replace(run, **{name: variation})
@@ -468,15 +473,26 @@ def test_runs_that_can_train_together_are_grouped():
 
 def test_a_stack_of_runs_comes_to_the_records_of_the_single_ones():
     runs = [
-        quick(), quick(criterion="snip", sparsity=0.95), quick(criterion="random", sparsity=0.5, seed=1),
+        quick(),
+        quick(criterion="snip", sparsity=0.95),
+        quick(criterion="random", sparsity=0.5, seed=1),
         quick(train_labels="random", scoring_labels="random", **SNIP),
         quick(criterion="magnitude", sparsity=0.9, scoring_init="he", training_init="he", seed=2),
-        quick(model="lenet-5-caffe", test_size=50, **SNIP), quick(model="lenet-5-caffe", test_size=50, seed=1),
+        quick(model="lenet-5-caffe", test_size=50, **SNIP),
+        quick(model="lenet-5-caffe", test_size=50, seed=1),
         *(
-            quick(data="mnist-1d", model=model, seed=seed, criterion="snip", ablation=ablation, sparsity=0.8)
-            for model in experiment.TINY for seed, ablation in enumerate(("none", "shuffle-units"))
+            quick(
+                data="mnist-1d",
+                model=model,
+                seed=seed,
+                criterion="snip",
+                ablation=ablation,
+                sparsity=0.8,
+            )
+            for model in experiment.TINY
+            for seed, ablation in enumerate(("none", "shuffle-units"))
         ),
-    ]  # fmt: skip
+    ]
     groups = experiment.stacks(runs)
     assert [len(group) for group in groups] == [5, 2, 2, 2]
     for group in groups:

@@ -516,7 +516,8 @@ def test_parameters_side_by_side_in_one_memory_are_pruned():
     [
         (
             lambda m: parametrizations.weight_norm(m[0]),
-            "0.parametrizations.weight.original0, 0.parametrizations.weight.original1 is part of a weight",
+            "0.parametrizations.weight.original0, 0.parametrizations.weight.original1 is part of a "
+            "weight",
         ),
         (
             lambda m: parametrizations.spectral_norm(m[0]),

@@ -179,9 +179,20 @@ def test_lenet_5_has_no_relu_after_its_convolutions_unless_asked():
 
 
 RELUS = {
-    "lenet-300-100": 2, "lenet-5-caffe": 1, "alexnet-s": 7, "alexnet-b": 7, "vgg-c": 15, "vgg-d": 15, "vgg-like": 14,
-    "wrn-16-8": 13, "wrn-16-10": 13, "wrn-22-8": 19, "resnet-20": 19, "mlp-1d": 2, "cnn-1d": 3,
-}  # fmt: skip
+    "lenet-300-100": 2,
+    "lenet-5-caffe": 1,
+    "alexnet-s": 7,
+    "alexnet-b": 7,
+    "vgg-c": 15,
+    "vgg-d": 15,
+    "vgg-like": 14,
+    "wrn-16-8": 13,
+    "wrn-16-10": 13,
+    "wrn-22-8": 19,
+    "resnet-20": 19,
+    "mlp-1d": 2,
+    "cnn-1d": 3,
+}
 
 
 @pytest.mark.parametrize("name", RELUS)

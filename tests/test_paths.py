@@ -235,15 +235,22 @@ ODD = {
     "encoder": (Encoder, (7, 8)),
     "encoder, norm first": (lambda: Encoder(norm_first=True), (7, 8)),
     "group norm": (
-        lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.GroupNorm(3, 6), nn.Flatten(), nn.Linear(216, 3)),
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 6, 3), nn.GroupNorm(3, 6), nn.Flatten(), nn.Linear(216, 3)
+        ),
         (2, 8, 8),
     ),
-    "layer norm": (lambda: nn.Sequential(nn.Linear(9, 8), nn.LayerNorm(8), nn.Sigmoid(), nn.Linear(8, 3)), (9,)),
+    "layer norm": (
+        lambda: nn.Sequential(nn.Linear(9, 8), nn.LayerNorm(8), nn.Sigmoid(), nn.Linear(8, 3)),
+        (9,),
+    ),
     "transposed": (
-        lambda: nn.Sequential(nn.ConvTranspose2d(2, 4, 3), nn.Conv2d(4, 2, 3, groups=2), nn.Flatten()),
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(2, 4, 3), nn.Conv2d(4, 2, 3, groups=2), nn.Flatten()
+        ),
         (2, 4, 4),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *ODD])

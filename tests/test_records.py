@@ -238,9 +238,10 @@ def test_the_table_has_a_row_for_each_run_on_record():
     runs = [quick(**SNIP), quick(seed=1), quick(seed=2, model="lenet-5-caffe"), quick(seed=3)]
     kept = {"fc1.weight": (0, 400), "fc1.bias": (0, 300), "fc2.weight": (50, 300)}
     made = [
-        record(runs[0], kept=kept, effective=25, error=7.0), record(runs[1], outcome=None, diverged="nan"),
+        record(runs[0], kept=kept, effective=25, error=7.0),
+        record(runs[1], outcome=None, diverged="nan"),
         record(runs[3], outcome=Outcome(6.0, 4.0, 0.5, [1.0], [])),
-    ]  # fmt: skip
+    ]
     table = records.table(
         [*runs, runs[0]], {one.id: one for one in made}
     )  # a run that is asked for twice counts once

@@ -120,7 +120,7 @@ def test_law_1_scores_are_the_derivative_in_c(small, random_biases):
 
 
 def narrow(name):
-    """A network of the paper at a fraction of its width, in double precision, and a batch for it."""
+    """A network of the paper at a fraction of its width, in double precision, and a batch."""
     options = (
         {} if "lenet" in name else {"width": 3 / 128 if name[:3] in ("lst", "gru") else 1 / 32}
     )

@@ -1,7 +1,8 @@
 """Are the tests sharp? Plausible mistakes are put into the code, one at a time, and the tests must
 notice each.
 
-    python tools/mutants.py [module …]        all modules, or those whose path holds one of the words
+    python tools/mutants.py [module …]    all modules, or those whose path holds one of the words
+    python tools/mutants.py --check …     only look whether the table still fits the code
 
 Each mutant is one change of text in a scratch copy. The test files named for its module run on it
 until the first failure ("killed"); a mutant with which all of them pass has "survived": write the
