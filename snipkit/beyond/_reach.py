@@ -74,9 +74,8 @@ class Reach:
         results = self._surrogate(call)
         leaves = tree_leaves(call.result)
         if isinstance(results, Tensor):
-            results = [results] * len(
-                leaves
-            )  # a maximum has indices, a norm statistics: they depend on the same
+            # A maximum has indices, a norm statistics: they depend on the same.
+            results = [results] * len(leaves)
         for tensor, value in zip(leaves, results):
             if not isinstance(tensor, Tensor):
                 continue
@@ -139,8 +138,8 @@ class Reach:
         But what is multiplied by a pruned weight or by a constant 0 is 0.
         """
         fed = [tensor for tensor in call.tensors if id(tensor) in self.fed]
-        others = [tensor for tensor in call.tensors if id(tensor) not in self.fed]
-        if call.name == "mul" and len(fed) + len(others) == 2 and len(fed) < 2:
+        unfed = [tensor for tensor in call.tensors if id(tensor) not in self.fed]
+        if call.name == "mul" and len(fed) + len(unfed) == 2 and len(fed) < 2:
             return self.of(call.tensors[0]) * self.of(call.tensors[1])
         total = torch.zeros((), dtype=torch.float64, device=call.tensors[0].device)
         for tensor in call.tensors:
@@ -198,12 +197,12 @@ class Reach:
         return torch.matmul(self.of(first), self.of(second))
 
     def _convolution(self, call):
-        source, weight, bias, *rest = call.arguments
+        source, weight, bias, *options = call.arguments
         if id(weight) in self.fed:
             raise ValueError(
                 "paths through a convolution whose kernel depends on the input are not defined here"
             )
-        value = torch.convolution(self.of(source), self.of(weight), None, *rest[:6])
+        value = torch.convolution(self.of(source), self.of(weight), None, *options[:6])
         if bias is None:
             return value
         shape = (1, -1) + (1,) * (value.dim() - 2)
@@ -261,25 +260,21 @@ def _max_pool(call, value):
     result = tree_leaves(call.result)[0]
     places = int(call.name[8])
 
-    def each(number, name, default):
+    def along_axes(number, name, default):
         sizes = call.argument(number, name, default) or default
         sizes = [sizes] if isinstance(sizes, int) else list(sizes)
         return sizes * places if len(sizes) == 1 else sizes
 
-    kernel = each(1, "kernel_size", None)
-    stride, padding, dilation = (
-        each(2, "stride", kernel),
-        each(3, "padding", [0]),
-        each(4, "dilation", [1]),
-    )
+    kernel = along_axes(1, "kernel_size", None)
+    stride = along_axes(2, "stride", kernel)
+    padding = along_axes(3, "padding", [0])
+    dilation = along_axes(4, "dilation", [1])
     widths = []
     for axis in reversed(range(places)):
         size, steps = value.shape[axis - places], result.shape[axis - places]
         reached = (steps - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
-        widths += [
-            padding[axis],
-            max(reached - size - padding[axis], 0),
-        ]  # more than its padding, in ceil mode
+        # In ceil mode it reaches further than its padding.
+        widths += [padding[axis], max(reached - size - padding[axis], 0)]
     batched = value.dim() == places + 2
     value = F.pad(value if batched else value.unsqueeze(0), widths)
     channels = value.shape[1]

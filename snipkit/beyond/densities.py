@@ -157,7 +157,7 @@ def layers_of(parameters: Mapping[str, Tensor]) -> Layers:
     layers: Layers = {}
     for name, parameter in parameters.items():
         module = name.rpartition(".")[0]
-        holds_others = any(other.startswith(f"{module}.") for other in modules)
+        holds_others = any(candidate.startswith(f"{module}.") for candidate in modules)
         layer = name if holds_others or not module else module
         layers.setdefault(layer, {})[name] = parameter
     return layers

@@ -85,11 +85,11 @@ def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
     return folded
 
 
-def _replace(model, module, other):
+def _replace(model, module, replacement):
     for parent in model.modules():
         for name, child in list(parent.named_children()):
             if child is module:
-                setattr(parent, name, other)
+                setattr(parent, name, replacement)
 
 
 def for_inference(model: nn.Module, masks: Masks, inputs: Tensor) -> nn.Module:
@@ -129,7 +129,7 @@ def _without_constants(model, masks, inputs):
     names: dict[Tensor, str] = {parameter: name for name, parameter in changed.named_parameters()}
     for layer in channels.layers:
         module, axis = owners.get(id(layer.weight)), 1 if layer.weight.dim() > 2 else -1
-        calls = sum(other.weight is layer.weight for other in channels.layers)
+        calls = sum(call.weight is layer.weight for call in channels.layers)
         if module is None or calls > 1:
             continue
         constant = (reach.of(layer.source) == 0).movedim(axis, 0).flatten(1).all(1)
@@ -146,9 +146,8 @@ def _without_constants(model, masks, inputs):
         masks.setdefault(name, torch.ones_like(layer.weight, dtype=torch.bool))[:, constant] = False
     for name, parameter in changed.named_parameters():
         if name in masks and parameter.dim() == 1:
-            masks[name] |= (
-                parameter != 0
-            )  # batch norm, or a constant, may have come to a pruned bias
+            # Batch norm, or a constant, may have come to a pruned bias.
+            masks[name] |= parameter != 0
     return changed, masks
 
 

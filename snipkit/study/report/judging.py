@@ -87,17 +87,17 @@ def judge(
         cell = row.cells[0]
         outcomes = list(values(cell, row).values())
         interval = against_printed(outcomes, row.claim, cell, pool)
-        word = _number_word([interval], row.margin, whole=True)
+        word = _number_word([interval], row.margin, complete=True)
         return Judgement(word, [interval], [len(outcomes)])
     intervals, counts = [], []
     for row in rows:
         differences = _differences(row, values)
         intervals.append(_paired(differences, len(rows)))
         counts.append(len(differences))
-    whole = len(rows) == rows[0].settings
+    complete = len(rows) == rows[0].settings
     if rows[0].kind == "margin":
-        return Judgement(_number_word(intervals, rows[0].margin, whole), intervals, counts)
-    return Judgement(_order_word(intervals, rows[0].effect, whole), intervals, counts)
+        return Judgement(_number_word(intervals, rows[0].margin, complete), intervals, counts)
+    return Judgement(_order_word(intervals, rows[0].effect, complete), intervals, counts)
 
 
 def _diverged(rows, values):
@@ -111,15 +111,15 @@ def _diverged(rows, values):
     return False
 
 
-def _number_word(intervals, margin, whole):
-    if whole and all(interval.inside(margin) for interval in intervals):
+def _number_word(intervals, margin, complete):
+    if complete and all(interval.inside(margin) for interval in intervals):
         return AGREES
     if any(interval.outside(margin) for interval in intervals):
         return DISAGREES
     return OPEN
 
 
-def _order_word(intervals, effect, whole):
+def _order_word(intervals, effect, complete):
     """The difference should be positive.
 
     The registration may name the smallest effect that counts (else NaN).
@@ -127,7 +127,7 @@ def _order_word(intervals, effect, whole):
     least = 0.0 if math.isnan(effect) else effect
     if any(interval.mean + interval.half < least for interval in intervals):
         return DISAGREES
-    if whole and all(interval.mean - interval.half > 0 for interval in intervals):
+    if complete and all(interval.mean - interval.half > 0 for interval in intervals):
         return AGREES
     return OPEN
 
@@ -213,10 +213,10 @@ def pool_cells(row: Setting, rows: Sequence[Setting]) -> list[tuple[dict, int]]:
     """The cells, with their numbers of seeds, that share their spread with a printed number's."""
     recipe = row.cells[0]["recipe"]
     cells = {}
-    for other in rows:
-        for cell in other.cells:
+    for candidate in rows:
+        for cell in candidate.cells:
             alike = cell["model"] in row.pool and cell["recipe"] == recipe
             usual = cell.get("scoring_batch", 100) == 100 and cell.get("sparsity", 0.0) <= POOLED_TO
-            if alike and usual and other.outcome == row.outcome:
-                cells[registration.key(cell)] = cell, other.n
+            if alike and usual and candidate.outcome == row.outcome:
+                cells[registration.key(cell)] = cell, candidate.n
     return list(cells.values())

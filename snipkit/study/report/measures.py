@@ -45,9 +45,9 @@ def figure5(name: str, draw: int) -> tuple[float, float]:
     for label in range(CLASSES):
         usual = _picture(_scores(name, label, "snip", draw), PICTURED)
         negative = _picture(_scores(name, label, "snip", draw, inverted=True), PICTURED)
-        other = _picture(_scores(name, label, "snip", draw + 1000), PICTURED)
+        redraw = _picture(_scores(name, label, "snip", draw + 1000), PICTURED)
         inverted.append(np.corrcoef(usual, negative)[0, 1])
-        redrawn.append(np.corrcoef(usual, other)[0, 1])
+        redrawn.append(np.corrcoef(usual, redraw)[0, 1])
     return float(np.mean(inverted)), float(np.mean(redrawn))
 
 

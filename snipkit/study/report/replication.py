@@ -86,7 +86,7 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     lines = []
     reported = paper.table("others")
     for claim in claims.itertuples():
-        theirs = reported[reported.claim == claim.claim]
+        numbers = reported[reported.claim == claim.claim]
         lines.append(
             {
                 "where": claim.where,
@@ -99,7 +99,7 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
                 "difference": claim.difference,
                 "margin": "" if pd.isna(claim.margin) else f"{claim.margin:g}",
                 "exploratory": earlier.here.get(claim.claim, ""),
-                "others": "; ".join(f"{row.error:.2f} ({row.n})" for row in theirs.itertuples()),
+                "others": "; ".join(f"{row.error:.2f} ({row.n})" for row in numbers.itertuples()),
             }
         )
     return pd.DataFrame(lines)

@@ -197,13 +197,13 @@ def phrase(gap, more="worse", less="better", digits=1) -> str:
     """
     if gap is None or not gap["n"]:
         return "not on record"
-    said = f"{with_interval(gap, digits)} points (n = {gap['n']:.0f})"
+    difference = f"{with_interval(gap, digits)} points (n = {gap['n']:.0f})"
     if np.isnan(gap["mean"]):
         return f"a run diverged (n = {gap['n']:.0f})"
     if gap["n"] == 1:
         return f"{with_interval(gap, digits)} points in one seed"
     if gap["low"] > 0:
-        return f"{more} by {said}"
+        return f"{more} by {difference}"
     if gap["high"] < 0:
-        return f"{less} by {said.replace('-', '', 1)}"
-    return f"undecided, {said}"
+        return f"{less} by {difference.replace('-', '', 1)}"
+    return f"undecided, {difference}"

@@ -185,13 +185,13 @@ class Checkpoint:
             if version is None:
                 raise ValueError("it has no version")
         except Exception as error:  # torch, pickle and zipfile raise half a dozen kinds
-            what = f"{self.path} is no training's state, or is damaged ({error})"
-            raise CheckpointError(f"{what}: {ADVICE}") from error
+            problem = f"{self.path} is no training's state, or is damaged ({error})"
+            raise CheckpointError(f"{problem}: {ADVICE}") from error
         if version != FORMAT:
-            what = (
+            problem = (
                 f"{self.path} was written by a snipkit of another version ({version}, not {FORMAT})"
             )
-            raise CheckpointError(f"{what}: finish the training with that one, {ADVICE}")
+            raise CheckpointError(f"{problem}: finish the training with that one, {ADVICE}")
         return content
 
     @torch.no_grad()
@@ -216,8 +216,8 @@ class Checkpoint:
             "diverged": {number: str(error) for number, error in state.diverged.items()},
         }
         if not self.writable and self.path.exists():
-            what = "another training wrote it after this one had started"
-            raise FileExistsError(f"{self.path} is not ours: {what}")
+            problem = "another training wrote it after this one had started"
+            raise FileExistsError(f"{self.path} is not ours: {problem}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:

@@ -83,10 +83,10 @@ def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor,
     else:
         if run.scoring_data:
             split = seeds["split"]
-            other = datasets.load(
+            scoring_set = datasets.load(
                 run.scoring_data, split_seed=split, train_size=run.train_size, device=device
             )
-            images = _with_pixels(run, other).train
+            images = _with_pixels(run, scoring_set).train
         if run.scoring_labels == "random":
             images = data.shuffle_labels(images, torch.Generator().manual_seed(seeds["labels"]))
         inputs, labels = data.sample(images, run.scoring_batch, generator, run.scoring_sample)

@@ -82,9 +82,9 @@ class Record:
             raise ValueError("it takes an outcome, or the reason why there is none")
         if outcome is None:
             return
-        best, last = outcome.best_of_last_five, outcome.test_error
-        if not (0 <= best <= last <= 100 and outcome.test_loss >= 0):
-            raise ValueError(f"a test error of {last} % (best {best}), loss {outcome.test_loss}")
+        lowest, last = outcome.best_of_last_five, outcome.test_error
+        if not (0 <= lowest <= last <= 100 and outcome.test_loss >= 0):
+            raise ValueError(f"a test error of {last} % (best {lowest}), loss {outcome.test_loss}")
 
     def _check_masks(self):
         sparsity = self.run.sparsity
