@@ -338,11 +338,10 @@ def _prepare(run, dataset, device):
             dataset.train, torch.Generator().manual_seed(seeds["labels"])
         )
         dataset = dataclasses.replace(dataset, train=shuffled)
-    model = (
-        _scored(run, device)
-        if run.same_draw
-        else build(run, run.training_init, seeds["training_init"], device)
-    )
+    if run.same_draw:
+        model = _scored(run, device)
+    else:
+        model = build(run, run.training_init, seeds["training_init"], device)
     return model, masks, dataset
 
 
