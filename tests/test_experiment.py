@@ -335,9 +335,8 @@ def test_what_a_run_scores_on():
         return [torch.cat(part) for part in zip(*pairs)], [len(labels) for _, labels in pairs]
 
     (inputs, labels), _ = batches()
-    assert len(labels) == 100 and not equal(
-        inputs, experiment.load(quick()).train[:100][0]
-    )  # drawn, not the first
+    # Drawn, not the first.
+    assert len(labels) == 100 and not equal(inputs, experiment.load(quick()).train[:100][0])
     assert batches(scoring_batch=None, train_size=2500)[1] == [1000, 1000, 500]
     assert batches(scoring_batch=None, train_size=2500, batch_norm="train")[1] == [2500]
     (shifted, unmoved), _ = batches(scoring_augment="flip-shift")
@@ -370,9 +369,8 @@ def test_scores_in_pieces_are_those_of_the_whole_batch():
         saliency.snip(experiment.build(run, "lecun", seeds["scoring_init"]), batch), 0.95
     )
     pieces = experiment.find_masks(run, dataset)
-    assert (
-        masking.overlap(pieces, whole)[0] > 0.9995
-    )  # a tie in the last digits may fall the other way
+    # A tie in the last digits may fall the other way.
+    assert masking.overlap(pieces, whole)[0] > 0.9995
 
 
 def test_random_masks_come_from_the_runs_own_stream():

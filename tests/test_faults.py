@@ -163,9 +163,8 @@ def test_a_study_that_is_told_to_stop(start):
     study.until(lambda: len(study.workers()) == 1)
     study.stop(signal.SIGINT)
     study.until(lambda: study.ended(2))
-    assert (
-        "Traceback" not in study.said() and steps_in(state) == first
-    )  # a worker that imports would die noisily
+    # A worker that imports would die noisily.
+    assert "Traceback" not in study.said() and steps_in(state) == first
 
     study.until(in_training(study))
     study.stop(signal.SIGINT)
@@ -266,9 +265,8 @@ def test_killed_in_the_middle_of_a_write(tmp_path, instead):
     )
     with pytest.warns(UserWarning, match=r"a.jsonl, line 2 is not a record .*: skipped"):
         assert len(carry_on(runs, path)) == 3
-    assert path.read_bytes().startswith(
-        torn + b"\n"
-    )  # named and left; the next record begins on a line of its own
+    # Named and left; the next record begins on a line of its own.
+    assert path.read_bytes().startswith(torn + b"\n")
     assert ids(path.parent) == [run.id for run in runs]
 
 

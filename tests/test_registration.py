@@ -161,11 +161,8 @@ def test_a_margin_agrees_in_all_settings_or_disagrees_in_one():
 
 
 def test_a_printed_number_by_hand():
-    cell = {
-        "model": "lenet-300-100",
-        "sparsity": 0.95,
-        "recipe": {},
-    }  # table 1: 1.6; no dots of figure 1
+    # Table 1: 1.6; no dots of figure 1.
+    cell = {"model": "lenet-300-100", "sparsity": 0.95, "recipe": {}}
     ours = [2.0, 2.1, 2.2]
     alone = judging.against_printed(ours, "table1-lenet-300-100-95", cell)
     assert alone.mean == pytest.approx(0.5)
@@ -215,9 +212,8 @@ def test_a_complete_claim_is_judged_from_its_own_runs_and_its_pool():
         AGREES,
         DISAGREES,
     ]
-    half = (
-        2.0141 * (0.0025 * 10 / 9) ** 0.5 / 10**0.5 + 0.05
-    )  # t with 45 degrees of freedom, and the rounding
+    # Student's t with 45 degrees of freedom, and the rounding.
+    half = 2.0141 * (0.0025 * 10 / 9) ** 0.5 / 10**0.5 + 0.05
     line = table.loc["table1-lenet-300-100-95"]
     assert line.high - line.low == pytest.approx(2 * half, abs=1e-3)
     diverged = SimpleNamespace(outcome=None, provenance={})

@@ -49,9 +49,8 @@ def take_turns(variants, rounds, device="cpu"):
     """
     times = {name: [] for name in variants}
     for turn in tqdm(range(rounds + 1), leave=False, disable=None):
-        for name in list(variants)[
-            :: 1 if turn % 2 else -1
-        ]:  # forth and back: the second profits from warm caches
+        # Forth and back: the second profits from warm caches.
+        for name in list(variants)[:: 1 if turn % 2 else -1]:
             start = now(device)
             variants[name]()
             if turn:
@@ -206,9 +205,8 @@ def stacks(device=None):
     """Networks trained as a stack against the same number trained one at a time."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     sizes, steps = ((1, 8, 64, 200), 540) if device == "cuda" else ((1, 8), 60)
-    mnist = datasets.load(
-        "mnist", test_size=1, device=device
-    )  # training is measured, not the tests
+    # Training is measured, not the tests.
+    mnist = datasets.load("mnist", test_size=1, device=device)
     batch = data.sample(mnist.train, 100, torch.Generator().manual_seed(0))
     masks = snipkit.prune(models.build("lenet-300-100").to(device), batch, 0.95)
 
@@ -222,9 +220,8 @@ def stacks(device=None):
         network = models.build("lenet-300-100", seed=seed).to(device)
         return network, lambda: training.train(network, masks, mnist, recipe, seed=seed)
 
-    slow = Recipe(
-        steps=steps, lr=1e-4
-    )  # the same networks are trained on and on: they must not diverge
+    # The same networks are trained on and on: they must not diverge.
+    slow = Recipe(steps=steps, lr=1e-4)
     times = take_turns(
         {size: stack(size, slow)[1] for size in sizes} | {"alone": alone(0, slow)[1]}, 3, device
     )
@@ -343,9 +340,8 @@ def utilisation(device=None, steps=600, side=8192, **options):
         print("\nUtilisation needs a GPU: nothing is measured.")
         return
     device, generator = device or "cuda", torch.Generator().manual_seed(0)
-    recipe = dataclasses.replace(
-        RECIPES["paper-cifar"], steps=steps, lr=1e-4
-    )  # made-up images: it must not diverge
+    # Made-up images: it must not diverge.
+    recipe = dataclasses.replace(RECIPES["paper-cifar"], steps=steps, lr=1e-4)
     pixels = torch.randint(0, 256, (50_000, 3, 32, 32), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (len(pixels),), generator=generator)
     images = data.Images(pixels, labels, (0.5,) * 3, (0.3,) * 3)

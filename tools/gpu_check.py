@@ -105,9 +105,8 @@ def recurrent_scores(device):
     for name, model in networks.items():
         here = saliency.snip(model, batch)
         there = saliency.snip(model.to(device), [part.to(device) for part in batch])
-        difference = sum(
-            float((here[key] - there[key].cpu()).abs().sum()) for key in here
-        )  # scores sum to 1
+        # Scores sum to 1.
+        difference = sum(float((here[key] - there[key].cpu()).abs().sum()) for key in here)
         assert difference < 0.02, (
             f"{name}: the scores differ from the CPU's by {difference:.1e} in all"
         )

@@ -181,13 +181,8 @@ def keep_top(function):
         name: torch.rand(size, generator=generator) * (k + 1)
         for k, (name, size) in enumerate(sizes.items())
     }
-    for sparsity in (
-        0.5,
-        0.85,
-        0.9,
-        0.7,
-        0.0,
-    ):  # 38 scores: 5.7 and 3.8 must be rounded up, 11.4 down
+    # 38 scores: 5.7 and 3.8 must be rounded up, 11.4 down.
+    for sparsity in (0.5, 0.85, 0.9, 0.7, 0.0):
         _masks(function, scores, sparsity, "")
     ties = {
         "first": torch.tensor([[3.0, 1.0], [1.0, 2.0]]),
