@@ -292,6 +292,6 @@ def evaluate_all(
         errors = errors + (outputs.argmax(1) != labels).view(-1, size).sum(1)
         loss = loss + cross_entropy(outputs, labels, reduction="none").view(-1, size).sum(1)
     return [
-        Evaluation(100 * e / len(images), total / len(images))
-        for e, total in zip(errors.tolist(), loss.tolist())
+        Evaluation(100 * wrong / len(images), total / len(images))
+        for wrong, total in zip(errors.tolist(), loss.tolist())
     ]

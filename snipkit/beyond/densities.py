@@ -128,8 +128,8 @@ def _counts(sizes, ratios, kept):
     sizes, ratios = np.asarray(sizes), np.asarray(ratios, dtype=float)
     density, shared = np.ones(len(sizes)), np.ones(len(sizes), bool)
     while shared.any():
-        rest = kept - sizes[~shared].sum()
-        density = np.where(shared, ratios * rest / (sizes * ratios)[shared].sum(), 1.0)
+        remaining = kept - sizes[~shared].sum()
+        density = np.where(shared, ratios * remaining / (sizes * ratios)[shared].sum(), 1.0)
         if not (density > 1).any():
             break
         shared &= density <= 1

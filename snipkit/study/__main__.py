@@ -137,12 +137,12 @@ def _announced(profile, todo, recorded, results, pool):
 
     seconds = estimate.seconds(todo, recorded)
     capacity = max(1, executors.capacity(pool))
-    where = f"with {capacity} workers as fast as this machine" if pool else "here"
+    place = f"with {capacity} workers as fast as this machine" if pool else "here"
     if not pool and executors.on_gpu():
         capacity = 1  # a large network fills the GPU alone
     text = (
         f"profile {profile}: {len(recorded)} runs on record in {results}, {len(todo)} to do, "
-        f"about {_duration(sum(seconds.values()) / capacity)} {where}; "
+        f"about {_duration(sum(seconds.values()) / capacity)} {place}; "
         "stop it at any time, a rerun carries on"
     )
     shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]

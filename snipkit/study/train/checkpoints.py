@@ -159,14 +159,15 @@ class Checkpoint:
             except OSError as error:
                 if late:
                     raise
-                advice = "it goes on without"
                 warnings.warn(
-                    f"the training's state cannot be written ({error}): {advice}", stacklevel=2
+                    f"the training's state cannot be written ({error}): it goes on without",
+                    stacklevel=2,
                 )
             self.written = now
         if late:
-            where = f"{self.path} has the state: call again to carry on"
-            raise Interrupted(f"stopped after step {step}; {where}")
+            raise Interrupted(
+                f"stopped after step {step}; {self.path} has the state: call again to carry on"
+            )
 
     def done(self) -> None:
         if self.writable:

@@ -152,10 +152,10 @@ def _shape_of(images):
     return len(images), images.pixels.shape[1:], images.mean, images.std
 
 
-def _check_alike(what, descriptions):
-    first, *others = descriptions
-    for number, description in enumerate(others, start=1):
+def _check_alike(kind, descriptions):
+    first, *later_ones = descriptions
+    for number, description in enumerate(later_ones, start=1):
         if description != first:
             raise ValueError(
-                f"the {what} of a stack must be alike: number {number} is not like number 0"
+                f"the {kind} of a stack must be alike: number {number} is not like number 0"
             )
