@@ -445,5 +445,5 @@ def test_what_does_not_fit_is_refused_before_the_first_step(blobs, small_network
 
 def test_when_a_long_training_is_tested_and_logged():
     # As the authors keep checkpoints.
-    assert training._test_steps(100_000) == range(96_000, 100_001, 1_000)
+    assert outcomes._test_steps(100_000) == range(96_000, 100_001, 1_000)
     assert outcomes.log_interval(100_000) == 100 and outcomes.log_interval(300) == 10
