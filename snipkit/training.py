@@ -291,7 +291,7 @@ def evaluate_all(
         size, labels = len(labels), labels.repeat(len(outputs) // len(labels))
         errors = errors + (outputs.argmax(1) != labels).view(-1, size).sum(1)
         loss = loss + cross_entropy(outputs, labels, reduction="none").view(-1, size).sum(1)
-    return [
-        Evaluation(100 * wrong / len(images), total / len(images))
-        for wrong, total in zip(errors.tolist(), loss.tolist())
-    ]
+    evaluations = []
+    for wrong, total in zip(errors.tolist(), loss.tolist()):
+        evaluations.append(Evaluation(100 * wrong / len(images), total / len(images)))
+    return evaluations

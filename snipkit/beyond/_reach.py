@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from snipkit.beyond._operations import (
     AS_THEY_ARE,
@@ -121,14 +121,10 @@ class Reach:
         if name in RESHAPES and not isinstance(call.arguments[1], torch.dtype):
             return self.of(source).reshape(call.arguments[1])
         if name in AS_THEY_ARE and not self._chosen_by_signal(call):
-            options = {
-                key: value
-                for key, value in call.options.items()
-                if key not in ("dtype", "memory_format")
-            }
-            arguments = tree_map(
-                lambda leaf: self.of(leaf) if isinstance(leaf, Tensor) else leaf, call.arguments
-            )
+            options = dict(call.options)
+            for option in ("dtype", "memory_format"):
+                options.pop(option, None)
+            arguments = tree_map_only(Tensor, self.of, call.arguments)
             return call.function(*arguments, **options)
         raise ValueError(f"paths through torch's operation {name} are not defined here")
 
@@ -144,15 +140,12 @@ class Reach:
         total = torch.zeros((), dtype=torch.float64, device=call.tensors[0].device)
         for tensor in call.tensors:
             value = self.of(tensor)
-            counts = (
-                id(tensor) in self.fed or id(tensor) in self.held and (self.constants or not fed)
-            )
-            if not counts:
-                value = (
-                    self._slope(value)
-                    if id(tensor) in self.held
-                    else torch.zeros_like(value, dtype=total.dtype)
-                )
+            is_held = id(tensor) in self.held
+            counts = id(tensor) in self.fed or (is_held and (self.constants or not fed))
+            if not counts and is_held:
+                value = self._slope(value)
+            elif not counts:
+                value = torch.zeros_like(value, dtype=total.dtype)
             total = total + value
         if (self.constants or not fed) and _of_nothing(call):
             total = total + 1

@@ -55,11 +55,10 @@ def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
             layers_read.append((module, arguments[0]))
 
     kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
-    hooks = [
-        module.register_forward_hook(note)
-        for module in folded.modules()
-        if isinstance(module, kinds)
-    ]
+    hooks = []
+    for module in folded.modules():
+        if isinstance(module, kinds):
+            hooks.append(module.register_forward_hook(note))
     tape = record(folded, inputs)
     for hook in hooks:
         hook.remove()

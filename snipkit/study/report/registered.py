@@ -175,12 +175,8 @@ def _pool(row, rows, recorded):
     """
     cells = []
     for cell, n in judging.pool_cells(row, rows) if row.pool else []:
-        cells.append(
-            [
-                judging.outcome(recorded[run.id], row.outcome)
-                for run in registration.cell_runs(cell, n)
-            ]
-        )
+        runs = registration.cell_runs(cell, n)
+        cells.append([judging.outcome(recorded[run.id], row.outcome) for run in runs])
     return cells
 
 

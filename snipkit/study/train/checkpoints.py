@@ -198,6 +198,13 @@ class Checkpoint:
     @torch.no_grad()
     def _write(self, step):
         state, kept = self.state, _kept(self.state)
+        tensors = {}
+        for name, tensor in state.tensors.items():
+            tensors[name] = _packed(tensor, tensor, kept)
+        curves = []
+        for curve in state.curves:
+            tests = [tuple(test) for test in curve.tests]
+            curves.append((curve.train_loss, curve.train_error, tests))
         content = {
             "format": FORMAT,
             "kind": self.kind,
@@ -205,15 +212,10 @@ class Checkpoint:
             "runs": self.runs,
             "step": step,
             "masks": _packed_masks(state, kept),
-            "tensors": {
-                name: _packed(tensor, tensor, kept) for name, tensor in state.tensors.items()
-            },
+            "tensors": tensors,
             "optimiser": _packed_optimiser(state, kept),
             "generators": [generator.get_state() for generator in state.generators],
-            "curves": [
-                (curve.train_loss, curve.train_error, [tuple(test) for test in curve.tests])
-                for curve in state.curves
-            ],
+            "curves": curves,
             "diverged": {number: str(error) for number, error in state.diverged.items()},
         }
         if not self.writable and self.path.exists():

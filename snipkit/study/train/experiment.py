@@ -82,9 +82,11 @@ def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor,
         labels = torch.randint(classes, (size,), generator=generator).to(device)
     else:
         if run.scoring_data:
-            split = seeds["split"]
             scoring_set = datasets.load(
-                run.scoring_data, split_seed=split, train_size=run.train_size, device=device
+                run.scoring_data,
+                split_seed=seeds["split"],
+                train_size=run.train_size,
+                device=device,
             )
             images = _with_pixels(run, scoring_set).train
         if run.scoring_labels == "random":
@@ -123,17 +125,16 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
             sparsity = layer_sparsities(model, run.sparsity, biases=run.biases)
         ranked = _pretrained(run, device) if run.pretrained else model
         scores = _scores(run, ranked, dataset, device)
-        keep = masking.keep_lowest if run.ablation == "invert" else masking.keep_top
-        masks = keep(scores, sparsity)
+        select = masking.keep_lowest if run.ablation == "invert" else masking.keep_top
+        masks = select(scores, sparsity)
     generator = torch.Generator().manual_seed(seeds["ablation"])
     if run.ablation == "relabel":
         return shuffles.relabel(model, masks, dataset.test[:1][0], generator)
     if run.ablation == "shuffle-channels":
         return shuffles.shuffle(masks, generator, keep="units", positions=False)
     if run.ablation in SHUFFLES:
-        return shuffles.shuffle(
-            masks, generator, keep=run.ablation.removeprefix("shuffle").lstrip("-") or "layers"
-        )
+        keep = run.ablation.removeprefix("shuffle").lstrip("-") or "layers"
+        return shuffles.shuffle(masks, generator, keep=keep)
     if run.ablation == "live-units":
         return controls.keep_live_units(masks, generator)
     if run.ablation == "misaligned":
@@ -334,9 +335,8 @@ def _prepare(run, dataset, device):
         warnings.simplefilter("ignore", masking.EmptyLayerWarning)
         masks = {} if run.criterion == "dense" else find_masks(run, dataset, device)
     if run.train_labels == "random":
-        shuffled = data.shuffle_labels(
-            dataset.train, torch.Generator().manual_seed(seeds["labels"])
-        )
+        generator = torch.Generator().manual_seed(seeds["labels"])
+        shuffled = data.shuffle_labels(dataset.train, generator)
         dataset = dataclasses.replace(dataset, train=shuffled)
     if run.same_draw:
         model = _scored(run, device)
@@ -354,10 +354,12 @@ def _compact(run, model, masks, dataset):
         return model, masks
     inputs = dataset.test[:1][0]
     on_path = snipkit.effective(model, masks, inputs)
-    *hidden, last = [
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
-    ]
-    for name in (*hidden, last):
+    linear = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            linear.append(name)
+    last = linear[-1]
+    for name in linear:
         bias = f"{name}.bias"
         constant = bias in masks and name != last and (masks[bias] & ~on_path[bias]).any()
         if constant or not on_path[f"{name}.weight"].any():
@@ -386,9 +388,7 @@ def _effective(run, model, masks, dataset):
     if not masks or run.model.startswith(("lstm", "gru")):
         return None
     try:
-        return sum(
-            int(mask.sum())
-            for mask in snipkit.effective(model, masks, dataset.test[:1][0]).values()
-        )
+        on_path = snipkit.effective(model, masks, dataset.test[:1][0])
     except ValueError:
         return None
+    return sum(int(mask.sum()) for mask in on_path.values())
