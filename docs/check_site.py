@@ -111,7 +111,10 @@ def main() -> None:
         folds = sum(folds_open(page, file) for file in files)
         check(folds > 0, "no folded code and no folded solutions")
         browser.close()
-    good = f"{len(files)} pages, {folds} folds: no foreign request, no error; pictures in {SHOTS.relative_to(ROOT)}/"
+    good = (
+        f"{len(files)} pages, {folds} folds: no foreign request, "
+        f"no error; pictures in {SHOTS.relative_to(ROOT)}/"
+    )
     print("\n".join(problems) or good)
     sys.exit(bool(problems))
 

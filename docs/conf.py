@@ -16,8 +16,13 @@ REPOSITORY = address.repository()
 project, release = "snipkit", snipkit.__version__
 author = project_copyright = "The snipkit authors"
 extensions = [
-    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design", "sphinx_togglebutton",
-]  # fmt: skip
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_togglebutton",
+]
 
 nb_execution_mode = "off"  # outputs as committed
 nb_merge_streams = True

@@ -115,7 +115,8 @@ def sanitize(self, text):
 def runtest(self):
     if self.cell.source.strip() and self.cell.execution_count is None:
         pytest.fail(
-            "this cell has no stored output to compare with: run `make notebooks` and commit the result"
+            "this cell has no stored output to compare with: "
+            "run `make notebooks` and commit the result"
         )
     _runtest(self)
 

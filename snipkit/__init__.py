@@ -156,9 +156,9 @@ def _function(criterion: Criterion) -> Callable[..., Scores]:
     if isinstance(criterion, str):
         return _criteria.criterion(criterion)
     if isinstance(criterion, type) or not callable(criterion):
-        known = ", ".join(_criteria.CRITERIA)
+        names = ", ".join(_criteria.CRITERIA)
         raise TypeError(
-            f"criterion is {criterion!r}: pass a name ({known}) or a function "
+            f"criterion is {criterion!r}: pass a name ({names}) or a function "
             "(model, batches) -> scores"
         )
     return criterion

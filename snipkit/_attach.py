@@ -63,9 +63,8 @@ class Pruned:
 
     def __call__(self, parameter: Tensor) -> None:
         gradient = parameter.grad
-        if (
-            gradient is not None and gradient.layout == torch.strided
-        ):  # torch cannot fill a sparse one
+        # torch cannot fill a sparse one.
+        if gradient is not None and gradient.layout == torch.strided:
             self.fill_(gradient)
 
 
@@ -123,9 +122,8 @@ class MaskHook:
     def mask_(self, owner: nn.Module, own_name: str, pruned: Pruned) -> None:
         """Zero the pruned entries, and see to it that those of the gradient will be."""
         parameter = getattr(owner, own_name)
-        if not isinstance(
-            parameter, nn.Parameter
-        ):  # functional_call or data parallelism has put a tensor in its place
+        if not isinstance(parameter, nn.Parameter):
+            # functional_call or data parallelism has put a tensor in its place.
             with torch.enable_grad():
                 masked = parameter.masked_fill(pruned.on(parameter.device), 0)
             if own_name in owner._parameters:
@@ -155,9 +153,8 @@ class MaskHook:
                 owner = module.get_submodule(prefix)
             except AttributeError:
                 continue  # the part is gone, so nothing reads its parameters
-            if (
-                f"{own_name}_orig" in owner._parameters
-            ):  # torch.nn.utils.prune and spectral_norm leave a 0 at 0
+            if f"{own_name}_orig" in owner._parameters:
+                # torch.nn.utils.prune and spectral_norm leave a 0 at 0.
                 own_name += "_orig"
             problem = _problem(owner, own_name, pruned)
             if problem and strict:
@@ -165,9 +162,8 @@ class MaskHook:
                     f"the mask attached to {name} of {type(module).__name__} does not hold: "
                     f"{problem}"
                 )
-            if not problem and torch.is_tensor(
-                getattr(owner, own_name, None)
-            ):  # not a method of a quantised layer
+            # In a quantised layer it is a method.
+            if not problem and torch.is_tensor(getattr(owner, own_name, None)):
                 yield owner, own_name, pruned
 
 

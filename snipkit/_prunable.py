@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Where = Callable[[str, nn.Module], bool]
-Places = list[
-    tuple[str, nn.Module]
-]  # (full name, owning module) of a parameter, one a layer that shares it
+# (full name, owning module) of a parameter, one a layer that shares it
+Places = list[tuple[str, nn.Module]]
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 LOOKUP_LAYERS = (nn.Embedding, nn.EmbeddingBag)
@@ -207,8 +206,8 @@ def _checked_role(
     role: str, parameter: nn.Parameter, places: Places, owners: dict[nn.Parameter, Places]
 ) -> str:
     """The role, or the reason why pruning would do something else than it says."""
-    for other in owners:
-        if other is not parameter and share_memory(parameter, other):
+    for candidate in owners:
+        if candidate is not parameter and share_memory(parameter, candidate):
             return "same memory"
     if role == "weight":
         for name, module in places:
@@ -225,9 +224,8 @@ def _role(parameter: nn.Parameter, name: str, module: nn.Module) -> str:
         return "normalisation"
     if isinstance(module, LOOKUP_LAYERS):
         return "lookup table"
-    computed = getattr(
-        module, re.sub("_(g|v|orig)$", "", own_name), None
-    )  # weight, of weight_g and weight_v
+    # The layer's weight, of weight_g and weight_v.
+    computed = getattr(module, re.sub("_(g|v|orig)$", "", own_name), None)
     if isinstance(module, ParametrizationList) or type(computed) is Tensor:
         return "computed" if "weight" in name else "not a weight"
     if nn.parameter.is_lazy(parameter):

@@ -240,7 +240,7 @@ def augment(images: Tensor, kind: str, generator: torch.Generator | None) -> Ten
     columns = torch.arange(width) + across + shift_across
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
-    each, rows, columns = (part.to(images.device, non_blocking=True) for part in index)
+    examples, rows, columns = (part.to(images.device, non_blocking=True) for part in index)
     padded = torch.nn.functional.pad(images, (across, across, down, down))
     # The channels come last in memory, as convolutions want them.
-    return padded[each, :, rows, columns].permute(0, 3, 1, 2)
+    return padded[examples, :, rows, columns].permute(0, 3, 1, 2)

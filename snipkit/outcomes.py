@@ -138,14 +138,14 @@ class Log:
             curve.tests.append(evaluation)
         self._note_diverged("test", [evaluation.loss for evaluation in evaluations], step)
 
-    def _note_diverged(self, what, losses, step):
+    def _note_diverged(self, kind, losses, step):
         """Keep the first error of each network whose loss is not finite."""
         recipe = self.recipe
         for number, loss in enumerate(losses):
             if not math.isfinite(loss):
-                where = f"{step} of {recipe.steps} (lr {recipe.lr}, momentum {recipe.momentum})"
+                progress = f"{step} of {recipe.steps} (lr {recipe.lr}, momentum {recipe.momentum})"
                 advice = "use a lower learning rate, no momentum, or another initialisation"
-                error = DivergedError(f"the {what} loss is {loss} by step {where}: {advice}")
+                error = DivergedError(f"the {kind} loss is {loss} by step {progress}: {advice}")
                 self.diverged.setdefault(number, error)
 
     def all_diverged(self) -> bool:

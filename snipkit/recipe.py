@@ -107,10 +107,10 @@ def optimiser_of(
         if is_norm(module):
             norms |= {id(parameter) for parameter in module.parameters(recurse=False)}
     decayed: list[Tensor] = []
-    others: list[Tensor] = []
+    not_decayed: list[Tensor] = []
     for name, parameter in model.named_parameters():
-        (others if id(parameter) in norms else decayed).append(parameters[name])
-    pairs = (decayed, recipe.weight_decay), (others, 0.0)
+        (not_decayed if id(parameter) in norms else decayed).append(parameters[name])
+    pairs = (decayed, recipe.weight_decay), (not_decayed, 0.0)
     groups = [{"params": group, "weight_decay": decay} for group, decay in pairs if group]
     if recipe.optimiser == "adam":
         return torch.optim.Adam(groups, lr=recipe.lr, fused=True)

@@ -117,10 +117,11 @@ class Alone:
 
     def __init__(self, model, masks, data, recipe):
         apply_(model, masks)
-        self.template, self.data = model, [data]
+        self.template = model
+        self.data: Sequence[Dataset] = [data]
         self.parameters = dict(model.named_parameters())
         self.tensors = self.parameters | dict(model.named_buffers())
-        self.masked = []
+        self.masked: list[tuple[Tensor, Tensor]] = []
         for parameter, mask in matched(model, masks):
             # Multiplying a list of tensors is one launch only if the masks have the type and the
             # memory layout of the weights.
@@ -290,7 +291,7 @@ def evaluate_all(
         size, labels = len(labels), labels.repeat(len(outputs) // len(labels))
         errors = errors + (outputs.argmax(1) != labels).view(-1, size).sum(1)
         loss = loss + cross_entropy(outputs, labels, reduction="none").view(-1, size).sum(1)
-    return [
-        Evaluation(100 * e / len(images), total / len(images))
-        for e, total in zip(errors.tolist(), loss.tolist())
-    ]
+    evaluations = []
+    for wrong, total in zip(errors.tolist(), loss.tolist()):
+        evaluations.append(Evaluation(100 * wrong / len(images), total / len(images)))
+    return evaluations

@@ -40,7 +40,7 @@ def batch(mnist):
 
 @pytest.fixture
 def small():
-    """A small convolutional network with batch norm, and eight images for it, in double precision."""
+    """A small convolutional network with batch norm, and eight images, in double precision."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 3, 3),

@@ -413,9 +413,8 @@ def test_a_training_whose_state_cannot_be_written_goes_on(blobs, small_networks,
     assert same(result, single(blobs, small_networks, "mlp", SHORT)) and not list(
         path.parent.iterdir()
     )
-    with pytest.raises(
-        OSError, match="no space left"
-    ):  # without a state to go on from, the caller must know
+    # Without a state to go on from, the caller must know.
+    with pytest.raises(OSError, match="no space left"):
         single(blobs, small_networks, "mlp", SHORT, Checkpoint(path, deadline=0.0))
 
 

@@ -53,7 +53,10 @@ def refused(result, message, code=1):
 
 
 def test_the_version_and_the_help_come_without_torch():
-    code = "import sys; from snipkit.study.__main__ import main\ntry: main()\nfinally: assert 'torch' not in "
+    code = (
+        "import sys; from snipkit.study.__main__ import main\ntry: main()\nfinally: assert 'torch' "
+        "not in "
+    )
     code += "sys.modules"
     result = [
         subprocess.run(
@@ -306,7 +309,10 @@ def test_a_folder_of_results_that_is_a_file(toy, command, instead):
 def test_a_page_without_jupyter_is_one_line(toy, command, monkeypatch, package):
     """As after `pip install` of the wheel alone; nothing is left where the page would have been."""
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"running a page needs {package}, which is not installed: pip install 'snipkit\[notebooks\]'"
+    message = (
+        rf"running a page needs {package}, which is not installed: pip install "
+        r"'snipkit\[notebooks\]'"
+    )
     refused(command("execute", "toy", str(toy / "build/out.ipynb")), message)
     assert not list(toy.glob("build/*"))
 

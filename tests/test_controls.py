@@ -28,7 +28,7 @@ def with_hubs(shape, density, seed=0):
 
 
 def of_units(mask):
-    """How many connections each output unit receives, and each input unit (a whole channel) sends."""
+    """How many connections each output unit receives, and each input unit (or channel) sends."""
     kernels = mask.reshape(len(mask), math.prod(mask.shape[1:2]), -1)
     return kernels.sum((1, 2)), kernels.sum((0, 2))
 

@@ -151,9 +151,8 @@ def test_a_split_holds_out_a_random_tenth(images, part):
     same, other = data.split(images, seeded(3)), data.split(images, seeded(4))
     assert torch.equal(same[1].rows, val.rows) and torch.equal(same[0].rows, train.rows)
     assert set(other[1].rows.tolist()) != set(val.rows.tolist())
-    assert torch.equal(
-        val.rows, torch.randperm(120, generator=seeded(3))[:12]
-    )  # committed records depend on it
+    # Committed records depend on it.
+    assert torch.equal(val.rows, torch.randperm(120, generator=seeded(3))[:12])
     often = torch.cat([data.split(images, seeded(seed))[1].rows for seed in range(300)]).bincount(
         minlength=120
     )
@@ -191,9 +190,8 @@ def test_a_one_class_sample_is_a_random_part_of_a_random_class(images):
     classes = [labels.unique().tolist() for _, labels in batches]
     assert all(len(found) == 1 for found in classes)
     often = torch.tensor(classes).flatten().bincount()
-    assert (
-        len(often) == 4 and often.max() < 200
-    )  # each 150 times on average, though one has half of the images
+    # Each 150 times on average, though one has half of the images.
+    assert len(often) == 4 and often.max() < 200
     assert {row for batch in batches for row in rows_of(batch, images)} == set(range(120))
     with pytest.raises(ValueError, match="cannot sample a batch of 61 from"):
         data.sample(images, 61, seeded(), "one-class")
@@ -209,9 +207,8 @@ def test_shuffled_labels_are_permuted_and_the_images_stay(images, part):
         (data.shuffle_labels(images, seeded(s)).labels == images.labels).float().mean()
         for s in range(50)
     ]
-    assert sum(agreement) / 50 == pytest.approx(
-        0.25 + 3 / 36, abs=0.02
-    )  # as for independent labels of these classes
+    # As for independent labels of these classes.
+    assert sum(agreement) / 50 == pytest.approx(0.25 + 3 / 36, abs=0.02)
 
 
 @pytest.mark.parametrize("height, width", [(16, 16), (9, 16), (1, 16)])
@@ -235,9 +232,8 @@ def test_augmentation_flips_and_shifts_each_image_by_itself(height, width):
         and often.max() < 1.6 * average
     )
     which = which.int().argmax(1)
-    assert len(set(which[:20].tolist())) > min(
-        10, len(possible) / 3
-    )  # the images of a batch by numbers of their own
+    # The images of a batch by numbers of their own.
+    assert len(set(which[:20].tolist())) > min(10, len(possible) / 3)
     assert torch.equal(
         changed, data.augment(picture.expand(4000, -1, -1, -1), "flip-shift", seeded(1))
     )

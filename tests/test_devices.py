@@ -119,9 +119,8 @@ def test_other_networks_are_pruned(pretended, name, options):
 @RECIPES
 def test_training_stays_on_the_device(pretended, recipe):
     model, images = network(), dataset()
-    masks = {
-        name: torch.ones(p.shape, dtype=torch.bool) for name, p in model.named_parameters()
-    }  # as from a file
+    # As from a file.
+    masks = {name: torch.ones(p.shape, dtype=torch.bool) for name, p in model.named_parameters()}
     outcome = training.train(model, masks, images, recipe)
     assert len(outcome.train_loss) == 3
     assert devices(model.state_dict().values()) == {DEVICE}

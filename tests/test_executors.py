@@ -180,9 +180,8 @@ def test_the_cost_of_a_new_run_is_measured(monkeypatch):
 
     monkeypatch.setattr(training, "train", train)
     ticks = iter(range(10_000))
-    monkeypatch.setattr(
-        estimate.time, "perf_counter", lambda: 0.5 * next(ticks)
-    )  # half a second for whatever is timed
+    # Half a second for whatever is timed.
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: 0.5 * next(ticks))
     run = quick(recipe=Recipe(steps=1000), test_size=200)
     (seconds,) = estimate.seconds([run], {}).values()
     assert [recipe.steps for recipe in trained] == [1, 10] and trained[

@@ -20,9 +20,14 @@ from snipkit.study.train.runs import LABELS, Run, pruning
 SNIP = {"criterion": "snip", "sparsity": 0.9}
 ALL = {"masks", "training", "test"}
 BATCH_NORM = {
-    "data": "cifar-10", "model": "vgg-like", "options": {"width": 0.125, "bn_momentum": 0.1}, "scoring_batch": 20,
-    "recipe": Recipe(steps=2, batch_size=10), "train_size": 200, "test_size": 50,
-}  # fmt: skip
+    "data": "cifar-10",
+    "model": "vgg-like",
+    "options": {"width": 0.125, "bn_momentum": 0.1},
+    "scoring_batch": 20,
+    "recipe": Recipe(steps=2, batch_size=10),
+    "train_size": 200,
+    "test_size": 50,
+}
 #: field → what the run has besides, the variation, and what differs then
 VARIATIONS = {
     "recipe": ({}, {"steps": 5, "schedule": "onecycle", "lr": 0.2}, {"training", "test"}),
@@ -80,7 +85,7 @@ def plain():
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Run)])
 def test_every_field_does_something(name, plain):
-    """A new field without a variation, or that is forgotten on the way to the training, fails here."""
+    """A new field without a variation, or forgotten on the way to the training, fails here."""
     besides, variation, expected = VARIATIONS[name]
     run = quick(**SNIP | besides)
     other = dataclasses.replace(run, **{name: variation})
@@ -330,9 +335,8 @@ def test_what_a_run_scores_on():
         return [torch.cat(part) for part in zip(*pairs)], [len(labels) for _, labels in pairs]
 
     (inputs, labels), _ = batches()
-    assert len(labels) == 100 and not equal(
-        inputs, experiment.load(quick()).train[:100][0]
-    )  # drawn, not the first
+    # Drawn, not the first.
+    assert len(labels) == 100 and not equal(inputs, experiment.load(quick()).train[:100][0])
     assert batches(scoring_batch=None, train_size=2500)[1] == [1000, 1000, 500]
     assert batches(scoring_batch=None, train_size=2500, batch_norm="train")[1] == [2500]
     (shifted, unmoved), _ = batches(scoring_augment="flip-shift")
@@ -365,9 +369,8 @@ def test_scores_in_pieces_are_those_of_the_whole_batch():
         saliency.snip(experiment.build(run, "lecun", seeds["scoring_init"]), batch), 0.95
     )
     pieces = experiment.find_masks(run, dataset)
-    assert (
-        masking.overlap(pieces, whole)[0] > 0.9995
-    )  # a tie in the last digits may fall the other way
+    # A tie in the last digits may fall the other way.
+    assert masking.overlap(pieces, whole)[0] > 0.9995
 
 
 def test_random_masks_come_from_the_runs_own_stream():
@@ -468,15 +471,26 @@ def test_runs_that_can_train_together_are_grouped():
 
 def test_a_stack_of_runs_comes_to_the_records_of_the_single_ones():
     runs = [
-        quick(), quick(criterion="snip", sparsity=0.95), quick(criterion="random", sparsity=0.5, seed=1),
+        quick(),
+        quick(criterion="snip", sparsity=0.95),
+        quick(criterion="random", sparsity=0.5, seed=1),
         quick(train_labels="random", scoring_labels="random", **SNIP),
         quick(criterion="magnitude", sparsity=0.9, scoring_init="he", training_init="he", seed=2),
-        quick(model="lenet-5-caffe", test_size=50, **SNIP), quick(model="lenet-5-caffe", test_size=50, seed=1),
+        quick(model="lenet-5-caffe", test_size=50, **SNIP),
+        quick(model="lenet-5-caffe", test_size=50, seed=1),
         *(
-            quick(data="mnist-1d", model=model, seed=seed, criterion="snip", ablation=ablation, sparsity=0.8)
-            for model in experiment.TINY for seed, ablation in enumerate(("none", "shuffle-units"))
+            quick(
+                data="mnist-1d",
+                model=model,
+                seed=seed,
+                criterion="snip",
+                ablation=ablation,
+                sparsity=0.8,
+            )
+            for model in experiment.TINY
+            for seed, ablation in enumerate(("none", "shuffle-units"))
         ),
-    ]  # fmt: skip
+    ]
     groups = experiment.stacks(runs)
     assert [len(group) for group in groups] == [5, 2, 2, 2]
     for group in groups:

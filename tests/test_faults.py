@@ -33,7 +33,8 @@ if __name__ == "__main__":
     recipe = {"steps": steps, "schedule": "onecycle"}
     for start in range(9):
         try:
-            run_all([Run(recipe=recipe, seed=seed, train_size=2000, test_size=100) for seed in range(runs)], path)
+            sizes = {"train_size": 2000, "test_size": 100}
+            run_all([Run(recipe=recipe, seed=seed, **sizes) for seed in range(runs)], path)
         except (KeyboardInterrupt, RuntimeError) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
 """
@@ -162,9 +163,8 @@ def test_a_study_that_is_told_to_stop(start):
     study.until(lambda: len(study.workers()) == 1)
     study.stop(signal.SIGINT)
     study.until(lambda: study.ended(2))
-    assert (
-        "Traceback" not in study.said() and steps_in(state) == first
-    )  # a worker that imports would die noisily
+    # A worker that imports would die noisily.
+    assert "Traceback" not in study.said() and steps_in(state) == first
 
     study.until(in_training(study))
     study.stop(signal.SIGINT)
@@ -209,7 +209,10 @@ def test_kill_9_of_a_worker_and_of_the_study(start):
     study.until(lambda: study.ended(1))
     before = study.path.read_bytes()
     count = before.count(b"\n")
-    said = f"RuntimeError: a worker process died (was it killed, or out of memory?); {count} of 12 runs were finished"
+    said = (
+        "RuntimeError: a worker process died (was it killed, "
+        f"or out of memory?); {count} of 12 runs were finished"
+    )
     assert (
         1 <= count < 12
         and said in study.said()
@@ -262,9 +265,8 @@ def test_killed_in_the_middle_of_a_write(tmp_path, instead):
     )
     with pytest.warns(UserWarning, match=r"a.jsonl, line 2 is not a record .*: skipped"):
         assert len(carry_on(runs, path)) == 3
-    assert path.read_bytes().startswith(
-        torn + b"\n"
-    )  # named and left; the next record begins on a line of its own
+    # Named and left; the next record begins on a line of its own.
+    assert path.read_bytes().startswith(torn + b"\n")
     assert ids(path.parent) == [run.id for run in runs]
 
 
@@ -320,7 +322,10 @@ def test_a_full_disk(tmp_path, instead, limited):
     runs, folder = [quick(seed=seed) for seed in range(12)], tmp_path / "results"
     folder.mkdir()
     with limited(folder, 8192) as make_room:
-        said = "cannot be written: the disk is full. What was on record still is; make room and run again to carry on"
+        said = (
+            "cannot be written: the disk is full. What was on "
+            "record still is; make room and run again to carry on"
+        )
         with pytest.raises(RuntimeError, match=said):
             carry_on(runs, folder / "a.jsonl")
         before = (folder / "a.jsonl").read_bytes()

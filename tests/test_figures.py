@@ -43,9 +43,8 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says():
 
 @pytest.mark.parametrize("values, known", [([], 0), ([2.0], 1), ([1.0, NAN, 2.0], 0)])
 def test_an_interval_says_only_what_is_known(values, known):
-    result = statistics.interval(
-        values
-    )  # no runs; one run, without an interval; a run that diverged
+    # No runs; one run, without an interval; a run that diverged.
+    result = statistics.interval(values)
     assert sum(not math.isnan(number) for number in result) == known
 
 
@@ -194,12 +193,8 @@ def test_a_table_has_a_row_a_setting_and_says_n():
     shown = figures.cells(
         summary, {"dense": "dense", "snip": "SNIP", "random": "random", "magnitude": "magnitude"}
     )
-    assert list(shown.columns) == [
-        "n",
-        "dense",
-        "SNIP",
-        "random",
-    ]  # in the order asked for, without what was not run
+    # In the order asked for, without what was not run.
+    assert list(shown.columns) == ["n", "dense", "SNIP", "random"]
     assert list(shown.loc[("LeNet-300-100", 90.0)]) == ["2 to 3", "", "2.0 ± 2.5", "9.2 ± 3.2"]
     assert shown.loc[("LeNet-300-100", 0.0), "dense"] == "1.0"
 
@@ -259,10 +254,6 @@ def test_every_run_is_listed_with_what_sets_it_apart(folder):
     table = table.assign(id=["a", "b", "c"], train_loss=[[1.0]] * 3, seconds=1.0)
     figures.save_runs(table, "all", "lesson")
     listed = pd.read_csv(folder / "lesson/all_runs.csv")
-    assert list(listed) == [
-        "method",
-        "seed",
-        "test_error",
-        "id",
-    ]  # one model, one sparsity: no columns
+    # One model, one sparsity: no columns.
+    assert list(listed) == ["method", "seed", "test_error", "id"]
     assert list(listed.test_error) == [1.0, 3.0, 9.0]

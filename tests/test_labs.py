@@ -51,7 +51,10 @@ def test_a_students_twin_has_blanks_and_no_answers(source):
 
 
 def test_marks_become_blanks():
-    code = "def f(x):\n    # BEGIN SOLUTION\n    y = x\n    return y\n    # END SOLUTION\n\na = 3  # of x  # SOLUTION"
+    code = (
+        "def f(x):\n    # BEGIN SOLUTION\n    y = x\n    return y\n    # END SOLUTION\n\na = 3  # "
+        "of x  # SOLUTION"
+    )
     assert build.student(code) == "def f(x):\n    ...  # your code\n\na = ...  # of x"
     assert build.solution(code) == "def f(x):\n    y = x\n    return y\n\na = 3  # of x"
 

@@ -163,9 +163,8 @@ def test_rewiring_follows_its_generator_and_leaves_the_global_ones_alone():
     first = shuffles.shuffle(masks, seeded(1), "units")["w"]
     assert random.getstate() == python and torch.equal(torch.get_rng_state(), torchs)
     igraph.Graph.Erdos_Renyi(20, 0.5)
-    assert (
-        random.getstate() != python
-    )  # igraph draws from Python's generator again, as it does by default
+    # igraph draws from Python's generator again, as it does by default.
+    assert random.getstate() != python
     assert torch.equal(first, shuffles.shuffle(masks, seeded(1), "units")["w"])
     assert not torch.equal(first, shuffles.shuffle(masks, seeded(2), "units")["w"])
 
@@ -191,9 +190,18 @@ def plain():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(),
-            nn.Flatten(), nn.Linear(36, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3),
-        )  # fmt: skip
+            nn.Conv2d(1, 3, 3),
+            nn.BatchNorm2d(3),
+            nn.ReLU(),
+            nn.Conv2d(3, 4, 3, bias=False),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(36, 6),
+            nn.ReLU(),
+            nn.Linear(6, 5),
+            nn.ReLU(),
+            nn.Linear(5, 3),
+        )
 
 
 CHAINS = {
@@ -302,13 +310,11 @@ def test_erk_densities_by_hand():
     Where that is more than a layer has, the layer is whole.
     """
     model = nn.Sequential(nn.Conv2d(4, 30, 3), nn.Flatten(), nn.Linear(20, 5), nn.Linear(5, 2))
-    masks = densities.random_masks(
-        "erk", model, 1 - 70 / 1190, seeded(), biases=False
-    )  # ε = 70 / 72: 38.9, 24.3 and 6.8
+    # ε = 70 / 72: 38.9, 24.3 and 6.8.
+    masks = densities.random_masks("erk", model, 1 - 70 / 1190, seeded(), biases=False)
     assert [int(mask.sum()) for mask in masks.values()] == [39, 24, 7]
-    masks = densities.random_masks(
-        "erk", model, 1 - 140 / 1190, seeded(), biases=False
-    )  # ε = 140 / 72 would be 13.6 of the last 10
+    # ε = 140 / 72 would be 13.6 of the last 10.
+    masks = densities.random_masks("erk", model, 1 - 140 / 1190, seeded(), biases=False)
     assert [int(mask.sum()) for mask in masks.values()] == [80, 50, 10]
 
 

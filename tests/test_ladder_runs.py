@@ -46,9 +46,8 @@ def test_half_of_the_factorial_is_balanced_and_of_resolution_four():
         signs.append([1 if getattr(run, name) == on else -1 for name, on in SWITCHES.items()])
         assert run.scoring_init == (run.training_init if run.same_draw else "lecun")
     assert len({tuple(row) for row in signs}) == 8
-    assert all(
-        a * b * c * d == 1 for a, b, c, d in signs
-    )  # so a switch is aliased with the other three together
+    # So a switch is aliased with the other three together.
+    assert all(a * b * c * d == 1 for a, b, c, d in signs)
     assert all(sum(column) == 0 for column in zip(*signs))
     for first, second in combinations(range(4), 2):
         assert sum(row[first] * row[second] for row in signs) == 0

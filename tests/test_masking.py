@@ -61,16 +61,8 @@ def test_counts_are_exact_on_a_network_with_a_fifth_of_its_scores_tied(batch):
         )
     )
     assert (flat == 0).float().mean() >= 0.2
-    for sparsity in (
-        0,
-        0.05,
-        0.1,
-        0.15,
-        0.5,
-        0.9,
-        0.98,
-        0.999,
-    ):  # at 0.05 to 0.15 the cut falls among the ties
+    # At 0.05 to 0.15 the cut falls among the ties.
+    for sparsity in (0, 0.05, 0.1, 0.15, 0.5, 0.9, 0.98, 0.999):
         assert sum(int(m.sum()) for m in masking.keep_top(tied, sparsity).values()) == round(
             total * (1 - sparsity)
         )
@@ -519,7 +511,8 @@ def test_parameters_side_by_side_in_one_memory_are_pruned():
     [
         (
             lambda m: parametrizations.weight_norm(m[0]),
-            "0.parametrizations.weight.original0, 0.parametrizations.weight.original1 is part of a weight",
+            "0.parametrizations.weight.original0, 0.parametrizations.weight.original1 is part of a "
+            "weight",
         ),
         (
             lambda m: parametrizations.spectral_norm(m[0]),
@@ -714,9 +707,10 @@ def test_safetensors_hold_masks_and_nothing_else(tmp_path):
     safetensors.save_file({"w": torch.zeros(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="w is not of bool type"):
         interop.load(tmp_path / "weights.safetensors")
+    # Views of one tensor.
     interop.save(
         masking.keep_top({"a": torch.rand(3), "b": torch.rand(3)}, 0.5), tmp_path / "m.safetensors"
-    )  # views of one tensor
+    )
 
 
 # --- masks on a model

@@ -137,9 +137,8 @@ def test_the_lstm_is_torchs_lstm():
     enter, forget, leave, new = torch.cat([model.gates.weight, model.gates.bias[:, None]], 1).chunk(
         4
     )
-    forget = forget + torch.nn.functional.one_hot(
-        torch.tensor(256), 257
-    )  # the constant 1 of the forget gate
+    # The constant 1 of the forget gate.
+    forget = forget + torch.nn.functional.one_hot(torch.tensor(256), 257)
     packed = torch.cat([enter, forget, new, leave])
     with torch.no_grad():
         (
@@ -179,9 +178,20 @@ def test_lenet_5_has_no_relu_after_its_convolutions_unless_asked():
 
 
 RELUS = {
-    "lenet-300-100": 2, "lenet-5-caffe": 1, "alexnet-s": 7, "alexnet-b": 7, "vgg-c": 15, "vgg-d": 15, "vgg-like": 14,
-    "wrn-16-8": 13, "wrn-16-10": 13, "wrn-22-8": 19, "resnet-20": 19, "mlp-1d": 2, "cnn-1d": 3,
-}  # fmt: skip
+    "lenet-300-100": 2,
+    "lenet-5-caffe": 1,
+    "alexnet-s": 7,
+    "alexnet-b": 7,
+    "vgg-c": 15,
+    "vgg-d": 15,
+    "vgg-like": 14,
+    "wrn-16-8": 13,
+    "wrn-16-10": 13,
+    "wrn-22-8": 19,
+    "resnet-20": 19,
+    "mlp-1d": 2,
+    "cnn-1d": 3,
+}
 
 
 @pytest.mark.parametrize("name", RELUS)
@@ -219,9 +229,8 @@ def test_a_seed_means_the_same_draw_with_every_torch():
     assert weights["lecun"][0, :3].tolist() == pytest.approx(
         [-0.0457110, -0.0467878, -0.0101739], abs=1e-6
     )
-    assert weights["lecun"].double().sum().item() == pytest.approx(
-        -10.82541, abs=1e-3
-    )  # many of them were drawn again
+    # Many of them were drawn again.
+    assert weights["lecun"].double().sum().item() == pytest.approx(-10.82541, abs=1e-3)
     assert weights["truncated-normal"].double().sum().item() == pytest.approx(-266.6247, abs=1e-2)
     assert weights["normal"].double().sum().item() == pytest.approx(-884.1979, abs=1e-2)
 

@@ -30,9 +30,8 @@ def test_a_notebook_executed_with_a_profiles_parameters_and_drawn_again(toy, mon
     target = toy / "build/laptop/toy.ipynb"
     notebooks.execute("toy", "laptop", target)
     content = json.loads(target.read_text())
-    assert content["cells"][3]["outputs"][0]["text"] == [
-        "2\n"
-    ]  # the laptop's two seeds, not the notebook's one
+    # The laptop's two seeds, not the notebook's one.
+    assert content["cells"][3]["outputs"][0]["text"] == ["2\n"]
     assert "papermill" not in content["metadata"] and [
         path.name for path in target.parent.iterdir()
     ] == ["toy.ipynb"]

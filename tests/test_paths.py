@@ -233,15 +233,22 @@ ODD = {
     "encoder": (Encoder, (7, 8)),
     "encoder, norm first": (lambda: Encoder(norm_first=True), (7, 8)),
     "group norm": (
-        lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.GroupNorm(3, 6), nn.Flatten(), nn.Linear(216, 3)),
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 6, 3), nn.GroupNorm(3, 6), nn.Flatten(), nn.Linear(216, 3)
+        ),
         (2, 8, 8),
     ),
-    "layer norm": (lambda: nn.Sequential(nn.Linear(9, 8), nn.LayerNorm(8), nn.Sigmoid(), nn.Linear(8, 3)), (9,)),
+    "layer norm": (
+        lambda: nn.Sequential(nn.Linear(9, 8), nn.LayerNorm(8), nn.Sigmoid(), nn.Linear(8, 3)),
+        (9,),
+    ),
     "transposed": (
-        lambda: nn.Sequential(nn.ConvTranspose2d(2, 4, 3), nn.Conv2d(4, 2, 3, groups=2), nn.Flatten()),
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(2, 4, 3), nn.Conv2d(4, 2, 3, groups=2), nn.Flatten()
+        ),
         (2, 4, 4),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *ODD])
@@ -274,9 +281,8 @@ def test_nothing_is_effective_behind_an_empty_layer_and_everything_in_a_deep_den
     masks["fc2.weight"][:] = False
     on_path = snipkit.effective(model, masks, torch.zeros(1, 1, 28, 28))
     assert not any(mask.any() for name, mask in on_path.items() if name.endswith("weight"))
-    deep = nn.Sequential(
-        *(nn.Linear(64, 64) for _ in range(300))
-    )  # 64^300 paths: their number is no float
+    # 64^300 paths: their number is no float.
+    deep = nn.Sequential(*(nn.Linear(64, 64) for _ in range(300)))
     assert count(snipkit.effective(deep, dense(deep), torch.zeros(1, 64))) == count(dense(deep))
     half = random_masks(deep, 0.5)  # every unit still has paths; 0 · ∞ would be NaN
     assert count(snipkit.effective(deep, half, torch.zeros(1, 64))) == count(half)
@@ -491,11 +497,8 @@ def test_channels_go_if_nobody_reads_them_and_constants_stay():
     """By hand: channel by channel."""
     model = Residual().double()
     masks = without_biases(dense(model))
-    for channel in (
-        0,
-        1,
-        2,
-    ):  # the block does not read the first three, the last layer not the second
+    # The block does not read the first three, the last layer not the second.
+    for channel in (0, 1, 2):
         masks["enter.weight"][:, channel] = False
     masks["last.weight"][:, 1] = False
     masks["last.weight"][:, 4] = False  # read by the block alone

@@ -139,9 +139,8 @@ def test_the_first_of_two_records_counts_and_a_conflict_is_named(tmp_path):
         records.append(tmp_path / "a.jsonl", one)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert records.read(tmp_path) == {
-            first.id: first
-        }  # such is what `cat` of two machines' records leaves
+        # Such is what `cat` of two machines' records leaves.
+        assert records.read(tmp_path) == {first.id: first}
     records.append(tmp_path / "b.jsonl", other)
     with pytest.warns(UserWarning, match=rf"two records that differ.*{first.id} \(5.0 and 6.5 %\)"):
         assert records.read(tmp_path) == {first.id: first}
@@ -238,12 +237,12 @@ def test_the_table_has_a_row_for_each_run_on_record():
     runs = [quick(**SNIP), quick(seed=1), quick(seed=2, model="lenet-5-caffe"), quick(seed=3)]
     kept = {"fc1.weight": (0, 400), "fc1.bias": (0, 300), "fc2.weight": (50, 300)}
     made = [
-        record(runs[0], kept=kept, effective=25, error=7.0), record(runs[1], outcome=None, diverged="nan"),
+        record(runs[0], kept=kept, effective=25, error=7.0),
+        record(runs[1], outcome=None, diverged="nan"),
         record(runs[3], outcome=Outcome(6.0, 4.0, 0.5, [1.0], [])),
-    ]  # fmt: skip
-    table = records.table(
-        [*runs, runs[0]], {one.id: one for one in made}
-    )  # a run that is asked for twice counts once
+    ]
+    # A run that is asked for twice counts once.
+    table = records.table([*runs, runs[0]], {one.id: one for one in made})
     assert list(table.id) == [runs[0].id, runs[1].id, runs[3].id] and list(table.seed) == [0, 1, 3]
     assert list(table.method) == ["snip", "dense", "dense"] and list(table.steps) == [5, 5, 5]
     pd.testing.assert_series_equal(

@@ -1,7 +1,4 @@
-"""The registration.
-
-Unchanged, older than its runs, trained by the same method; and the rule's four words.
-"""
+"""The registration: unchanged, older than its runs, trained by the same method; and its claims."""
 
 import dataclasses
 import datetime
@@ -104,95 +101,6 @@ def test_the_method_still_trains_registered_runs_in_the_same_way(name):
     assert first_losses(tried_cells()[name]) == pytest.approx(stored[name], abs=1e-4)
 
 
-def setting(kind="order", margin=math.nan, settings=1, effect=math.nan):
-    return registration.Setting(
-        "claim",
-        kind,
-        margin,
-        effect,
-        settings,
-        "picture of it",
-        "first",
-        "second",
-        3,
-        (),
-        math.nan,
-        math.nan,
-        "",
-    )
-
-
-def word(rows, *differences):
-    """The word for settings with these differences, one a seed."""
-    of_row = {id(row): dict(enumerate(values)) for row, values in zip(rows, differences)}
-
-    def values(side, row):
-        return of_row[id(row)] if side == "first" else dict.fromkeys(of_row[id(row)], 0.0)
-
-    return judging.judge(rows, values).word
-
-
-@pytest.mark.parametrize(
-    ("differences", "expected"),
-    [([1.0, 1.1, 0.9], AGREES), ([-1.0, -1.1, -0.9], DISAGREES), ([1.0, -0.5, 0.2], OPEN)],
-)
-def test_an_order(differences, expected):
-    assert word([setting()], differences) == expected
-
-
-def test_an_order_below_its_smallest_effect_disagrees():
-    small = setting(effect=0.5)
-    assert word([small], [0.1, -0.1, 0.0]) == DISAGREES
-    assert word([small], [0.10, 0.11, 0.12]) == DISAGREES  # above 0, but too small to count
-    assert word([small], [0.4, -0.4, 0.5]) == OPEN
-    assert word([small], [0.4, 0.5, 0.6]) == AGREES
-
-
-def test_a_margin_agrees_in_all_settings_or_disagrees_in_one():
-    rows = [setting("margin", 0.5, 2), setting("margin", 0.5, 2)]
-    near, far, wide = [0.0, 0.1, -0.1], [1.0, 1.1, 0.9], [0.0, 3.0, -3.0]
-    assert word(rows, near, near) == AGREES
-    assert word(rows, near, far) == DISAGREES
-    assert word(rows, near, wide) == OPEN
-    assert word(rows[:1], near) == OPEN, "one of two settings cannot agree"
-    # mean 0.8, sd 0.1, n = 3: ± 0.248 for one setting, ± 0.358 widened for two
-    assert word([setting("margin", 0.5, 1)], [0.7, 0.8, 0.9]) == DISAGREES
-    assert word(rows, near, [0.7, 0.8, 0.9]) == OPEN
-
-
-def test_a_printed_number_by_hand():
-    cell = {
-        "model": "lenet-300-100",
-        "sparsity": 0.95,
-        "recipe": {},
-    }  # table 1: 1.6; no dots of figure 1
-    ours = [2.0, 2.1, 2.2]
-    alone = judging.against_printed(ours, "table1-lenet-300-100-95", cell)
-    assert alone.mean == pytest.approx(0.5)
-    assert alone.half == pytest.approx(4.3027 * 0.1 / 3**0.5 + 0.05, abs=1e-4)
-    pooled = judging.against_printed(ours, "table1-lenet-300-100-95", cell, [ours, [1.0, 1.2, 1.4]])
-    assert pooled.half == pytest.approx(2.7764 * (0.025**0.5) / 3**0.5 + 0.05, abs=1e-4)
-
-
-def test_dense_lenets_are_compared_with_the_dots_of_figure_1():
-    cell = {"model": "lenet-300-100", "recipe": {}}
-    interval = judging.against_printed([1.4, 1.4, 1.5], "table1-lenet-300-100-0", cell)
-    assert interval.mean == pytest.approx(1.4333 - 1.6832, abs=1e-3)
-
-
-def test_a_pool_has_the_cells_of_the_recipe_up_to_98_per_cent():
-    rows = registration.settings()
-    (row,) = [row for row in rows if row.claim == "table1-lenet-300-100-95"]
-    pooled = [cell.get("sparsity", 0.0) for cell, _ in judging.pool_cells(row, rows)]
-    assert sorted(pooled) == [0.0, 0.8, 0.9, 0.95, 0.98]
-    (row,) = [row for row in rows if row.claim == "table2-gru-s"]
-    assert {cell["model"] for cell, _ in judging.pool_cells(row, rows)} == {
-        "gru-s",
-        "lstm-s",
-        "gru-b",
-    }
-
-
 def test_an_unfinished_claim_shows_its_count_and_no_number():
     table = registered.table(recorded={}).set_index("claim")
     line = table.loc["table1-lenet-300-100-95"]
@@ -215,9 +123,8 @@ def test_a_complete_claim_is_judged_from_its_own_runs_and_its_pool():
         AGREES,
         DISAGREES,
     ]
-    half = (
-        2.0141 * (0.0025 * 10 / 9) ** 0.5 / 10**0.5 + 0.05
-    )  # t with 45 degrees of freedom, and the rounding
+    # Student's t with 45 degrees of freedom, and the rounding.
+    half = 2.0141 * (0.0025 * 10 / 9) ** 0.5 / 10**0.5 + 0.05
     line = table.loc["table1-lenet-300-100-95"]
     assert line.high - line.low == pytest.approx(2 * half, abs=1e-3)
     diverged = SimpleNamespace(outcome=None, provenance={})

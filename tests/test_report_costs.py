@@ -35,9 +35,8 @@ def test_all_layers_of_a_residual_network_are_counted():
         name: torch.ones(p.shape, dtype=torch.bool) for name, p in snipkit.prunable(network).items()
     }
     costs = report.mask_costs(network, masks, torch.zeros(1, 3, 32, 32))
-    assert (
-        costs["multiply-adds kept"] == costs["multiply-adds"] == pytest.approx(40.8e6, rel=0.02)
-    )  # He et al. (2016)
+    # He et al. (2016).
+    assert costs["multiply-adds kept"] == costs["multiply-adds"] == pytest.approx(40.8e6, rel=0.02)
 
 
 def test_a_layer_that_cannot_be_counted_is_not_left_out():

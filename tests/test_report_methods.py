@@ -84,11 +84,8 @@ def test_a_table_in_words():
     )
     shown = report.labelled(table)
     assert list(shown["mask"]) == ["random", "mine", "SNIP", "SNIP"]
-    assert list(shown["mask"].cat.categories) == [
-        "SNIP",
-        "random",
-        "mine",
-    ]  # drawing order, only what occurs
+    # Drawing order, only what occurs.
+    assert list(shown["mask"].cat.categories) == ["SNIP", "random", "mine"]
     assert list(shown["setting"].cat.categories) == [
         "LeNet-300-100, 90 % removed",
         "LeNet-300-100, 98 % removed",

@@ -37,15 +37,15 @@ def test_there_are_committed_records():
 
 
 def test_an_id_is_the_same_on_every_machine_and_day():
-    assert (
-        Run(recipe=Recipe(steps=100)).id == "c7225c74e20e"
-    )  # written down: records must be found again next year
+    # Written down: records must be found again next year.
+    assert Run(recipe=Recipe(steps=100)).id == "c7225c74e20e"
     run = quick(model="lenet-5-caffe", options={"conv_relu": True}, criterion="snip", sparsity=0.9)
     assert Run(**json.loads(json.dumps(dataclasses.asdict(run)))) == run
+    # YAML's 0.
     assert (
         quick(recipe={"steps": 5, "momentum": 0}).id
         == quick(recipe=Recipe(steps=5, momentum=0.0)).id
-    )  # YAML's 0
+    )
     assert quick(recipe="paper-mnist").id == quick(recipe=RECIPES["paper-mnist"]).id
     defaults = {"layer_counts": "own", "scoring_biases": "zero", "pixels": "standardised"}
     assert quick(**defaults).id == quick().id  # fields that came later, at what was done before

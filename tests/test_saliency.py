@@ -66,9 +66,8 @@ def test_a_ten_weight_network_by_hand():
             self.hidden, self.out = nn.Linear(2, 2), nn.Linear(2, 1)
             self.skip = nn.Linear(1, 1, bias=False)
             self.skip.weight.data = torch.tensor([[3.0]])
-            self.hidden.weight.data = torch.tensor(
-                [[1.0, 1.0], [-1.0, -2.0]]
-            )  # sums 3 (on) and −5 (off)
+            # Sums 3 (on) and −5 (off).
+            self.hidden.weight.data = torch.tensor([[1.0, 1.0], [-1.0, -2.0]])
             self.hidden.bias.data = torch.tensor([2.0, 0.0])  # unit 1 carries 5
             self.out.weight.data = torch.tensor([[4.0, 7.0]])
             self.out.bias.data = torch.tensor([-6.0])
@@ -120,7 +119,7 @@ def test_law_1_scores_are_the_derivative_in_c(small, random_biases):
 
 
 def narrow(name):
-    """A network of the paper at a fraction of its width, in double precision, and a batch for it."""
+    """A network of the paper at a fraction of its width, in double precision, and a batch."""
     options = (
         {} if "lenet" in name else {"width": 3 / 128 if name[:3] in ("lst", "gru") else 1 / 32}
     )
@@ -153,9 +152,8 @@ def test_law_1_for_recurrent_networks_against_central_differences(name):
     model, batch = narrow(name)
     for parameter in model.parameters():
         if parameter.dim() == 1:
-            nn.init.normal_(
-                parameter, std=0.5, generator=torch.Generator().manual_seed(1)
-            )  # or their scores are all 0
+            # Or their scores are all 0.
+            nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(1))
     scores = saliency.snip(model, batch)
     assert all(score.any() for score in scores.values())
     assert relative_error(scores, derivatives(model, batch, 1e-4)) < 1e-6
@@ -236,9 +234,8 @@ def test_the_model_is_left_as_it_was(small, criterion, mode):
     assert torch.equal(state, torch.get_rng_state())
     assert math.isclose(sum(score.abs().sum().item() for score in scores.values()), 1, rel_tol=1e-6)
     assert all(not score.requires_grad for score in scores.values())
-    lowest = min(
-        score.min().item() for score in scores.values()
-    )  # of iterative criteria, pruned ones are just below 0
+    # Of iterative criteria, pruned ones are just below 0.
+    lowest = min(score.min().item() for score in scores.values())
     assert lowest < -1e-6 if criterion in ("signed-gradient", "grasp") else lowest > -1e-30
 
 
@@ -488,9 +485,8 @@ def test_batches_of_a_closure_weigh_the_same_whatever_their_size(small):
 
 def test_a_data_loader_is_an_iterable_of_batches(small):
     model, (inputs, targets) = small
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.TensorDataset(inputs, targets), 3
-    )  # lists of two tensors
+    # Lists of two tensors.
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, targets), 3)
     assert equal(saliency.snip(model, loader), saliency.snip(model, (inputs, targets)))
     assert equal(
         saliency.snip(model, next(iter(loader))), saliency.snip(model, (inputs[:3], targets[:3]))
@@ -499,9 +495,10 @@ def test_a_data_loader_is_an_iterable_of_batches(small):
 
 def test_labels_are_checked_for_cross_entropy_alone(small):
     model, (inputs, targets) = small
+    # Labels to ±1.
     scores = saliency.snip(
         model, (inputs, 2 * targets - 1), lambda o, t: (1 - o[:, 0] * t).relu().mean()
-    )  # labels to ±1
+    )
     assert scores["0.weight"].any()
     for loss in (None, cross_entropy):
         with pytest.raises(
@@ -509,13 +506,11 @@ def test_labels_are_checked_for_cross_entropy_alone(small):
         ):
             saliency.snip(model, (inputs, torch.arange(8) % 4), loss)
         saliency.snip(model, (inputs, torch.where(targets == 1, -100, targets)), loss)
-        saliency.snip(
-            model, (inputs, torch.softmax(torch.randn(8, 3).double(), 1)), loss
-        )  # probabilities
+        # Probabilities.
+        saliency.snip(model, (inputs, torch.softmax(torch.randn(8, 3).double(), 1)), loss)
     with pytest.raises(ValueError, match="labels from -1 to 2"):
-        objective.check_labels(
-            torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2)
-        )  # a label a pixel
+        # A label a pixel.
+        objective.check_labels(torch.tensor([[0, -1], [2, -100]]), torch.zeros(2, 3, 2))
     objective.check_labels(torch.tensor([-100]), torch.zeros(1, 3))
 
 
@@ -623,9 +618,8 @@ def test_a_closure_can_say_what_a_batch_weighs(small):
     with pytest.raises(
         ValueError, match="a pair whose second part is Tensor: it is the weight of the batch"
     ):
-        saliency.snip(
-            model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), m(b[0]))
-        )  # loss and outputs
+        # Loss and outputs.
+        saliency.snip(model, uneven, closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), m(b[0])))
 
 
 # --- what users' models do
@@ -861,9 +855,8 @@ def test_hooks_on_gradients_change_no_score(criterion, hook):
     unhooked, _ = hidden(lambda x: x)
     cross_entropy(unhooked(batch[0]), batch[1]).backward()
     cross_entropy(model(batch[0]), batch[1]).backward()
-    assert not torch.allclose(
-        model.a.weight.grad, unhooked.a.weight.grad
-    )  # in training they still run
+    # In training they still run.
+    assert not torch.allclose(model.a.weight.grad, unhooked.a.weight.grad)
     for handle in handles:
         handle.remove()
     assert (

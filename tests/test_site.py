@@ -44,9 +44,13 @@ def test_links_go_to_pages_of_the_site_or_to_the_repository(monkeypatch):
     monkeypatch.setattr(assemble, "BROKEN", broken := [])
     monkeypatch.setattr(assemble, "REPOSITORY", "https://github.com/you/snipkit")
     source, page = ROOT / "docs" / "machines.md", assemble.Path("machines.md")
-    text = "[a](laws.md#law-1) [b](../snipkit/data.py) [c](../notebooks/rq2_how_sparse.ipynb) [d](https://x.org) "
+    text = (
+        "[a](laws.md#law-1) [b](../snipkit/data.py) [c](../notebooks/rq2_how_sparse.ipynb) "
+        "[d](https://x.org) "
+    )
     assert assemble.linked(f"{text}[e](no.md)", source, page) == (
-        f"[a](laws.md#law-1) [b]({assemble.REPOSITORY}/blob/main/snipkit/data.py) [c](notebooks/rq2_how_sparse.ipynb) "
+        f"[a](laws.md#law-1) [b]({assemble.REPOSITORY}/blob/main/snipkit/data.py) "
+        "[c](notebooks/rq2_how_sparse.ipynb) "
         "[d](https://x.org) e"
     )
     assert broken == ["docs/machines.md: link to no.md, and there is no such file"]
@@ -74,10 +78,15 @@ def test_each_solution_is_a_box_and_code_is_no_heading():
     )
 
 
-@pytest.mark.parametrize("source, tags, folds", [
-    ("figures.save(fig)", [], True), ("table", ["figure", "trained"], True), ("training.train(model)", [], False),
-    ("figures.use_style()", ["grid"], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, tags, folds",
+    [
+        ("figures.save(fig)", [], True),
+        ("table", ["figure", "trained"], True),
+        ("training.train(model)", [], False),
+        ("figures.use_style()", ["grid"], False),
+    ],
+)
 def test_code_that_draws_is_folded(source, tags, folds):
     assert assemble.draws({"source": source, "metadata": {"tags": tags}}) is folds
 

@@ -555,11 +555,8 @@ def test_loading_takes_so_many_at_random(root):
     assert torch.equal(part.train.rows, whole.train.rows[:20]) and torch.equal(
         part.val.rows, whole.val.rows
     )
-    assert len(part.test) == 3 and part.test.labels.tolist() != [
-        9,
-        8,
-        7,
-    ]  # not the first, and each with its label
+    # Not the first, and each with its label.
+    assert len(part.test) == 3 and part.test.labels.tolist() != [9, 8, 7]
     pairs = zip(part.test.pixels[part.test.rows], part.test.labels)
     assert all(int(image[0, 3, 4]) - 100 == 9 - label for image, label in pairs)
     other = datasets.load("mnist", root=root[0], split_seed=1)
@@ -660,16 +657,8 @@ def test_the_real_cifar_10():
     ]
     assert dataset.train.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=5e-5)
     assert dataset.train.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=5e-5)
-    assert dataset.test.labels[:8].tolist() == [
-        3,
-        8,
-        8,
-        0,
-        6,
-        6,
-        1,
-        6,
-    ]  # cat, ship, ship, airplane, …
+    # Cat, ship, ship, airplane, …
+    assert dataset.test.labels[:8].tolist() == [3, 8, 8, 0, 6, 6, 1, 6]
 
 
 def digest(*tensors):

@@ -27,9 +27,10 @@ def splits(dataset, kind):
     tests = [dataset.test] * 3
     if kind == "own pixels":
         parts[1] = replace(parts[1], pixels=parts[1].pixels.clone())
+        # Without rows.
         parts[2] = Images(
             parts[2].pixels[parts[2].rows], parts[2].labels, parts[2].mean, parts[2].std
-        )  # without rows
+        )
         tests = [dataset.test.take(slice(size)) for size in (40, 30, 20)]
     return [replace(dataset, train=part, test=test) for part, test in zip(parts, tests)]
 
@@ -48,9 +49,8 @@ def alone_and_stacked(small_networks, network, datasets, recipe, double=True):
             [model.double() for model in alone],
             [small_networks.double(d) for d in datasets],
         )
-        datasets = [
-            replace(d, test=datasets[0].test) if len(d.test) == 40 else d for d in datasets
-        ]  # one object
+        # One object.
+        datasets = [replace(d, test=datasets[0].test) if len(d.test) == 40 else d for d in datasets]
     together = copy.deepcopy(alone)
     expected = [
         training.train(*each, recipe, seed=seed)

@@ -374,9 +374,8 @@ def test_iterative_criteria_say_what_they_need(small, criterion):
         with pytest.raises(ValueError, match=message):
             score(model, batch, **options)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "error"
-        )  # what a round before the last leaves empty is nobody's concern
+        # What a round before the last leaves empty is nobody's concern.
+        warnings.simplefilter("error")
         score(model, batch, sparsity=0.99)
 
 

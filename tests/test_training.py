@@ -126,17 +126,15 @@ def test_law_6_training_is_that_of_the_masked_loss(blobs, small_networks, networ
     dataset = small_networks.double(blobs)
     model, reference = (getattr(small_networks, network)().double() for _ in range(2))
     masks = small_networks.masks(model)
-    outcome = training.train(
-        model.eval(), masks, dataset, recipe, seed=3
-    )  # whatever the mode before
+    # Whatever the mode before.
+    outcome = training.train(model.eval(), masks, dataset, recipe, seed=3)
     weights, losses, errors, tests = by_definition(reference, masks, dataset, recipe, seed=3)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight, weights[name], rtol=1e-8, atol=1e-11)
     for name, buffer in model.named_buffers():
         torch.testing.assert_close(buffer, reference.get_buffer(name))
-    intervals = [
-        slice(start, start + 3) for start in range(0, 100, 3)
-    ]  # 33 points of 3 steps, and one of 1
+    # 33 points of 3 steps, and one of 1.
+    intervals = [slice(start, start + 3) for start in range(0, 100, 3)]
     assert outcome.train_loss == pytest.approx(
         [np.mean(losses[part]) for part in intervals], rel=1e-5
     )
@@ -266,10 +264,8 @@ def test_bfloat16_is_for_the_passes_only(blobs, small_networks):
         lambda _module, _inputs, out: kinds.append((torch.is_grad_enabled(), out.dtype))
     )
     outcome = training.train(model, masks, blobs, replace(SHORT, steps=60, precision="bfloat16"))
-    assert set(kinds) == {
-        (True, torch.bfloat16),
-        (False, torch.bfloat16),
-    }  # in training and in its tests
+    # In training and in its tests.
+    assert set(kinds) == {(True, torch.bfloat16), (False, torch.bfloat16)}
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items())
     assert outcome.train_loss[0] * 2**10 % 1, (
@@ -448,7 +444,6 @@ def test_what_does_not_fit_is_refused_before_the_first_step(blobs, small_network
 
 
 def test_when_a_long_training_is_tested_and_logged():
-    assert outcomes._test_steps(100_000) == range(
-        96_000, 100_001, 1_000
-    )  # as the authors keep checkpoints
+    # As the authors keep checkpoints.
+    assert outcomes._test_steps(100_000) == range(96_000, 100_001, 1_000)
     assert outcomes.log_interval(100_000) == 100 and outcomes.log_interval(300) == 10

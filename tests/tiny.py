@@ -72,12 +72,17 @@ ax.plot(table.seed, table.test_error)
 figures.save(fig, 'toy', profile, table)"""
 NOTEBOOK = {
     "cells": [
-        {"source": PARAMETERS, "tags": ["parameters"]}, {"source": GRID, "tags": ["grid"]},
-        {"source": RUN, "tags": []}, {"source": FIGURE, "tags": ["figure"]},
+        {"source": PARAMETERS, "tags": ["parameters"]},
+        {"source": GRID, "tags": ["grid"]},
+        {"source": RUN, "tags": []},
+        {"source": FIGURE, "tags": ["figure"]},
     ],
-    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    "nbformat": 4, "nbformat_minor": 5,
-}  # fmt: skip
+    "metadata": {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+    },
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
 
 
 def write_notebook(folder, name="toy", **replaced):

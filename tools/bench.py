@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 
 import torch
 from PIL import Image
@@ -48,9 +49,8 @@ def take_turns(variants, rounds, device="cpu"):
     """
     times = {name: [] for name in variants}
     for turn in tqdm(range(rounds + 1), leave=False, disable=None):
-        for name in list(variants)[
-            :: 1 if turn % 2 else -1
-        ]:  # forth and back: the second profits from warm caches
+        # Forth and back: the second profits from warm caches.
+        for name in list(variants)[:: 1 if turn % 2 else -1]:
             start = now(device)
             variants[name]()
             if turn:
@@ -159,9 +159,11 @@ from torch.nn.functional import cross_entropy
 from snipkit import models, saliency
 torch.set_num_threads(1)
 model = models.build("wrn-22-8").to(memory_format=torch.channels_last)
-x, y = torch.randn(32, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.arange(32) % 10
+x = torch.randn(32, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+y = torch.arange(32) % 10
 {what}
-print(int(re.search("VmHWM:\\\\s+([0-9]+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024)
+status = pathlib.Path("/proc/self/status").read_text()
+print(int(re.search("VmHWM:\\\\s+([0-9]+)", status)[1]) / 1024)
 """
     return float(
         subprocess.run(
@@ -180,11 +182,11 @@ def large_networks():
         )
         batch = images, torch.arange(size) % 10
         floor = forward_backward(model, batch)
-        scoring = alternate(lambda: saliency.snip(model, batch), floor, 4)
+        scoring = alternate(partial(saliency.snip, model, batch), floor, 4)
         report(f"{name}: scoring over forward + backward, {size} images", scoring, 1.15)
         if name == "vgg-d":
             scores = saliency.snip(model, batch)
-            selection = alternate(lambda: masking.keep_top(scores, 0.95), floor, 4)
+            selection = alternate(partial(masking.keep_top, scores, 0.95), floor, 4)
             report(f"{name}: selection over forward + backward", selection, 0.10)
             masks = masking.keep_top(scores, 0.95)
             dense = models.build(name).to(memory_format=torch.channels_last)
@@ -194,8 +196,8 @@ def large_networks():
     both = "model.eval(); cross_entropy(model(x), y).backward()"
     scoring, passes, neither = map(peak_memory, ("saliency.snip(model, (x, y))", both, ""))
     print(
-        f"\nPeak memory with WRN-22-8 and 32 images: scoring {scoring:.0f} MiB, forward + backward {passes:.0f} MiB, "
-        f"neither {neither:.0f} MiB."
+        f"\nPeak memory with WRN-22-8 and 32 images: scoring {scoring:.0f} MiB, "
+        f"forward + backward {passes:.0f} MiB, neither {neither:.0f} MiB."
     )
 
 
@@ -203,9 +205,8 @@ def stacks(device=None):
     """Networks trained as a stack against the same number trained one at a time."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     sizes, steps = ((1, 8, 64, 200), 540) if device == "cuda" else ((1, 8), 60)
-    mnist = datasets.load(
-        "mnist", test_size=1, device=device
-    )  # training is measured, not the tests
+    # Training is measured, not the tests.
+    mnist = datasets.load("mnist", test_size=1, device=device)
     batch = data.sample(mnist.train, 100, torch.Generator().manual_seed(0))
     masks = snipkit.prune(models.build("lenet-300-100").to(device), batch, 0.95)
 
@@ -219,26 +220,28 @@ def stacks(device=None):
         network = models.build("lenet-300-100", seed=seed).to(device)
         return network, lambda: training.train(network, masks, mnist, recipe, seed=seed)
 
-    slow = Recipe(
-        steps=steps, lr=1e-4
-    )  # the same networks are trained on and on: they must not diverge
+    # The same networks are trained on and on: they must not diverge.
+    slow = Recipe(steps=steps, lr=1e-4)
     times = take_turns(
         {size: stack(size, slow)[1] for size in sizes} | {"alone": alone(0, slow)[1]}, 3, device
     )
     spent = {name: statistics.median(turns) for name, turns in times.items()}
     print(
-        f"\nStacks of LeNet-300-100 on {device}, {steps} steps. One at a time takes the stack's size times the time "
+        f"\nStacks of LeNet-300-100 on {device}, {steps} steps. "
+        "One at a time takes the stack's size times the time "
         "of one network.\n"
     )
     print(
-        "| networks | one at a time, ms a step of all | stack, ms a step of all | steps of all an hour | speed-up |"
+        "| networks | one at a time, ms a step of all | stack, ms a step of all "
+        "| steps of all an hour | speed-up |"
     )
     print("| ---: | ---: | ---: | ---: | ---: |")
     for size in sizes:
         one, stacked = size * spent["alone"] / steps, spent[size] / steps
         rate = 3600 * size / stacked
         print(
-            f"| {size} | {1000 * one:.2f} | {1000 * stacked:.2f} | {rate:,.0f} | {one / stacked:.2f} |",
+            f"| {size} | {1000 * one:.2f} | {1000 * stacked:.2f} "
+            f"| {rate:,.0f} | {one / stacked:.2f} |",
             flush=True,
         )
     recipe = Recipe(steps=100)
@@ -255,7 +258,8 @@ def stacks(device=None):
     # no unit is as near.
     print(
         "\nLargest weight difference, stack of 8 against alone, after 100 steps: "
-        f"{statistics.median(differences):.1e} in the median network, {max(differences):.1e} in the worst."
+        f"{statistics.median(differences):.1e} in the median network, "
+        f"{max(differences):.1e} in the worst."
     )
 
 
@@ -336,9 +340,8 @@ def utilisation(device=None, steps=600, side=8192, **options):
         print("\nUtilisation needs a GPU: nothing is measured.")
         return
     device, generator = device or "cuda", torch.Generator().manual_seed(0)
-    recipe = dataclasses.replace(
-        RECIPES["paper-cifar"], steps=steps, lr=1e-4
-    )  # made-up images: it must not diverge
+    # Made-up images: it must not diverge.
+    recipe = dataclasses.replace(RECIPES["paper-cifar"], steps=steps, lr=1e-4)
     pixels = torch.randint(0, 256, (50_000, 3, 32, 32), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (len(pixels),), generator=generator)
     images = data.Images(pixels, labels, (0.5,) * 3, (0.3,) * 3)
@@ -347,7 +350,8 @@ def utilisation(device=None, steps=600, side=8192, **options):
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     where = torch.cuda.get_device_name() if device == "cuda" else device
     print(
-        f"\nUtilisation of {where}, batches of {recipe.batch_size}. The peak is a bfloat16 product of {side}x{side} "
+        f"\nUtilisation of {where}, batches of {recipe.batch_size}. "
+        f"The peak is a bfloat16 product of {side}x{side} "
         "matrices, measured in turns with the rest.\n"
     )
     print("| network | way | ms a step | TFLOP/s | peak, TFLOP/s | share of the peak |")
@@ -379,7 +383,10 @@ def utilisation(device=None, steps=600, side=8192, **options):
         peak = 50 * 2 * side**3 / spent.pop("peak")
         for way, seconds in spent.items():
             rate = counter.get_total_flops() * steps / seconds
-            numbers = f"{1000 * seconds / steps:.2f} | {rate / 1e12:.2f} | {peak / 1e12:.2f} | {rate / peak:.1%}"
+            numbers = (
+                f"{1000 * seconds / steps:.2f} | {rate / 1e12:.2f} "
+                f"| {peak / 1e12:.2f} | {rate / peak:.1%}"
+            )
             print(f"| {name} | {way} | {numbers} |", flush=True)
 
 
@@ -388,7 +395,8 @@ def cpu_ratios():
     mnist = datasets.load("mnist", test_size=1)  # an epoch is measured, not the evaluation after it
     batch = data.sample(mnist.train, 100, torch.Generator().manual_seed(0))
     print(
-        "| what | first, ms | second, ms | ratio | aim at most |\n| --- | ---: | ---: | ---: | ---: |"
+        "| what | first, ms | second, ms | ratio | aim at most |\n"
+        "| --- | ---: | ---: | ---: | ---: |"
     )
     for name, limit, times in (("lenet-5-caffe", 1.05, 3), ("lenet-300-100", 1.10, 40)):
         masked = models.build(name)
@@ -404,7 +412,7 @@ def cpu_ratios():
     for name in ("lenet-5-caffe", "lenet-300-100"):
         model = models.build(name).eval()
         passes = several(forward_backward(model, batch), 10)
-        measured = alternate(several(lambda: saliency.snip(model, batch), 10), passes, 31)
+        measured = alternate(several(partial(saliency.snip, model, batch), 10), passes, 31)
         report(f"{name}: scoring over forward + backward (x10)", measured, 1.15)
     model, slow = models.build("lenet-300-100"), Recipe(steps=540, lr=1e-4)
     plain = plain_loop("lenet-300-100", mnist.train, slow.steps)

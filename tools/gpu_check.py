@@ -12,6 +12,7 @@ import time
 import traceback
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,14 +105,16 @@ def recurrent_scores(device):
     for name, model in networks.items():
         here = saliency.snip(model, batch)
         there = saliency.snip(model.to(device), [part.to(device) for part in batch])
-        difference = sum(
-            float((here[key] - there[key].cpu()).abs().sum()) for key in here
-        )  # scores sum to 1
+        # Scores sum to 1.
+        difference = sum(float((here[key] - there[key].cpu()).abs().sum()) for key in here)
         assert difference < 0.02, (
             f"{name}: the scores differ from the CPU's by {difference:.1e} in all"
         )
         worst = max(worst, difference)
-    return f"scores of {', '.join(networks)} differ from the CPU's by at most {worst:.1e} (their sum is 1)"
+    return (
+        f"scores of {', '.join(networks)} differ from the "
+        f"CPU's by at most {worst:.1e} (their sum is 1)"
+    )
 
 
 def recurrent_training(device):
@@ -140,10 +143,13 @@ def recurrent_training(device):
             model = models.build(name).to(device)
             model.training_kernel = kernel
             spent = milliseconds(
-                lambda: training.train(model, {}, digits, Recipe(steps=steps)), steps, device
+                partial(training.train, model, {}, digits, Recipe(steps=steps)), steps, device
             )
             times.append(f"{name} {kernel} {spent:.2f}")
-    return f"an LSTM's weights differ by {difference:.1e} from the loop's; ms a step: {', '.join(times)}"
+    return (
+        f"an LSTM's weights differ by {difference:.1e} "
+        f"from the loop's; ms a step: {', '.join(times)}"
+    )
 
 
 def law_6(device):
@@ -262,8 +268,8 @@ def compiled(device):
     difference = max(abs(a / b - 1) for a, b in pairs)
     assert difference < 0.05, f"the losses of a compiled training differ by {difference:.1%}"
     return (
-        f"resnet-20, {steps} steps: {times[0]:.1f} s uncompiled, {times[1]:.1f} s with compiling; losses differ by "
-        f"at most {difference:.1%}"
+        f"resnet-20, {steps} steps: {times[0]:.1f} s uncompiled, {times[1]:.1f} "
+        f"s with compiling; losses differ by at most {difference:.1%}"
     )
 
 

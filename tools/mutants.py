@@ -1,7 +1,8 @@
 """Are the tests sharp? Plausible mistakes are put into the code, one at a time, and the tests must
 notice each.
 
-    python tools/mutants.py [module …]        all modules, or those whose path holds one of the words
+    python tools/mutants.py [module …]    all modules, or those whose path holds one of the words
+    python tools/mutants.py --check …     only look whether the table still fits the code
 
 Each mutant is one change of text in a scratch copy. The test files named for its module run on it
 until the first failure ("killed"); a mutant with which all of them pass has "survived": write the
@@ -73,17 +74,8 @@ def survives(folder: Path, files: list[str], log: Path) -> bool:
         try:
             import pytest
 
-            code = pytest.main(
-                [
-                    "-x",
-                    "-q",
-                    "-p",
-                    "no:cacheprovider",
-                    "-p",
-                    "no:randomly",
-                    *(f"tests/{file}" for file in files),
-                ]
-            )
+            options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+            code = pytest.main([*options, *(f"tests/{file}" for file in files)])
             import snipkit
 
             assert snipkit.__file__.startswith(str(folder)), snipkit.__file__
@@ -92,8 +84,8 @@ def survives(folder: Path, files: list[str], log: Path) -> bool:
             os._exit(code)
     end = time.monotonic() + LIMIT
     while time.monotonic() < end:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
             break
         time.sleep(0.05)
     else:
@@ -108,28 +100,43 @@ def survives(folder: Path, files: list[str], log: Path) -> bool:
     return code == 0
 
 
-def main(words: list[str]) -> int:
-    wanted = {
-        file: row
-        for file, row in table().items()
-        if not words or any(word in file for word in words)
-    }
-    sources = {file: (ROOT / "snipkit" / file).read_text() for file in wanted}
-    lost = [
-        (file, old)
-        for file, (_, rows) in wanted.items()
-        for old, _ in rows
-        if sources[file].count(old) != 1
-    ]
-    for file, old in lost:
-        print(f"{file}: found {sources[file].count(old)} times: {old!r}")
-    if lost or not wanted:
-        print(
-            f"error: {len(lost)} texts of the table are not in the code exactly once"
-            if lost
-            else "error: no such module"
-        )
+def outdated(rows: dict[str, tuple[list[str], list[tuple[str, str]]]]) -> list[str]:
+    """What some rows of the table name that is not there: test files, and texts that are not in the
+    code exactly once.
+    """
+    complaints = []
+    for file, (tests, changes) in rows.items():
+        for test in tests:
+            if not (ROOT / "tests" / test).exists():
+                complaints.append(f"{file}: there is no tests/{test}")
+        path = ROOT / "snipkit" / file
+        source = path.read_text(encoding="utf-8") if path.exists() else ""
+        for text, _ in changes:
+            if source.count(text) != 1:
+                complaints.append(f"{file}: found {source.count(text)} times: {text!r}")
+    return complaints
+
+
+def main(arguments: list[str]) -> int:
+    words = [argument for argument in arguments if argument != "--check"]
+    selected = {}
+    for file, row in table().items():
+        if not words or any(word in file for word in words):
+            selected[file] = row
+    complaints = outdated(selected)
+    for complaint in complaints:
+        print(complaint)
+    if complaints or not selected:
+        reason = "the table does not fit the code" if complaints else "no such module"
+        print(f"error: {reason}")
         return 2
+    if "--check" in arguments:
+        count = sum(len(changes) for _, changes in selected.values())
+        print(f"{count} mistakes in {len(selected)} modules: each text is in the code once")
+        return 0
+    sources = {}
+    for file in selected:
+        sources[file] = (ROOT / "snipkit" / file).read_text(encoding="utf-8")
     for name in PRELOADED:
         importlib.import_module(name)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -138,13 +145,13 @@ def main(words: list[str]) -> int:
         copy, log = Path(scratch, "copy"), Path(scratch, "log")
         copy.mkdir()
         scratch_copy(copy)
-        for files in sorted({tuple(row[0]) for row in wanted.values()}):
+        for files in sorted({tuple(row[0]) for row in selected.values()}):
             if not survives(copy, list(files), log):
                 print(
                     log.read_text()[-3000:], f"\nerror: {', '.join(files)} fail without any mutant"
                 )
                 return 2
-        for file, (files, rows) in wanted.items():
+        for file, (files, rows) in selected.items():
             killed = 0
             for old, new in rows:
                 (copy / "snipkit" / file).write_text(sources[file].replace(old, new))

@@ -29,8 +29,8 @@ def check_arguments(
             "first, then the batches"
         )
     if batch_norm not in BATCH_NORM_MODES:
-        known = ", ".join(BATCH_NORM_MODES)
-        raise ValueError(f"unknown batch_norm mode {batch_norm!r}; known: {known}")
+        modes = ", ".join(BATCH_NORM_MODES)
+        raise ValueError(f"unknown batch_norm mode {batch_norm!r}; known: {modes}")
     if loss is not None and closure is not None:
         raise ValueError("pass loss or closure, not both")
     _check_function("loss", loss, "(outputs, targets)", "a mean over the batch")

@@ -103,9 +103,8 @@ def evaluating(model: nn.Module, batch_norm: str) -> Iterator[None]:
                 parameter.grad = stored
             with torch.no_grad():
                 for module, name, buffer, content in buffers:
-                    setattr(
-                        module, name, buffer
-                    )  # a forward pass may have put another in its place
+                    # A forward pass may have put another buffer in its place.
+                    setattr(module, name, buffer)
                     if content is not None:
                         buffer.copy_(content)
 

@@ -17,10 +17,10 @@ class Part:
         self.outputs = _pytree.tree_map_only(Tensor, Tensor.detach, outputs)
         self.targets, self.loss = targets, loss
 
-    def joined(self, other: "Part") -> "Part":
+    def joined(self, second: "Part") -> "Part":
         """Both batches as one."""
-        outputs = _pytree.tree_map(_join, self.outputs, other.outputs)
-        return Part(outputs, torch.cat([self.targets, other.targets]), self.loss)
+        outputs = _pytree.tree_map(_join, self.outputs, second.outputs)
+        return Part(outputs, torch.cat([self.targets, second.targets]), self.loss)
 
     def slopes(self) -> list[Tensor]:
         """∂L/∂outputs, for each tensor of the outputs that can have a derivative."""
@@ -42,7 +42,7 @@ class Part:
     def has_slope(self) -> bool:
         return any(bool(slope.any()) for slope in self.slopes())
 
-    def weight_of(self, other: "Part") -> float:
+    def weight_of(self, second: "Part") -> float:
         """How much the other batch weighs in the loss of both joined, where this one weighs 1.
 
         If L(joined) = a L(this) + b L(other), the slopes of L(joined) are a and b times those of
@@ -53,17 +53,18 @@ class Part:
             ValueError: the slopes are no such multiples.
         """
         try:
-            together = self.joined(other).slopes()
-            here = [slope[: len(part)] for slope, part in zip(together, self.slopes())]
-            there = [slope[len(part) :] for slope, part in zip(together, here)]
-            weight = _multiple(there, other.slopes()) / _multiple(here, self.slopes())
+            together = self.joined(second).slopes()
+            first_slopes = [slope[: len(part)] for slope, part in zip(together, self.slopes())]
+            second_slopes = [slope[len(part) :] for slope, part in zip(together, first_slopes)]
+            first_factor = _multiple(first_slopes, self.slopes())
+            second_factor = _multiple(second_slopes, second.slopes())
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise _no_mean(str(error).splitlines()[0]) from error
-        return weight
+        return second_factor / first_factor
 
-    def ignores(self, other: "Part") -> bool:
+    def ignores(self, second: "Part") -> bool:
         """Whether the other batch changes nothing in the loss of both joined."""
-        joined = self.joined(other)
+        joined = self.joined(second)
         value = joined.loss(joined.outputs, joined.targets)
         return torch.allclose(value, self.loss(self.outputs, self.targets), rtol=1e-3)
 
@@ -77,12 +78,12 @@ def _multiple(slopes: list[Tensor], reference: list[Tensor]) -> float:
     square = sum((part * part).sum().item() for part in reference)
     if not square and not any(slope.any() for slope in slopes):
         return 1.0  # a batch without slopes adds nothing, whatever it weighs
-    factor = rest = 0.0
+    factor = deviation = 0.0
     if square:
         pairs = list(zip(slopes, reference))
         factor = sum((slope * part).sum().item() for slope, part in pairs) / square
-        rest = sum((slope - factor * part).square().sum().item() for slope, part in pairs)
-    if factor <= 0 or rest > 1e-6 * factor**2 * square:
+        deviation = sum((slope - factor * part).square().sum().item() for slope, part in pairs)
+    if factor <= 0 or deviation > 1e-6 * factor**2 * square:
         raise ValueError("the loss of a batch depends on what else is in the batch")
     return factor
 

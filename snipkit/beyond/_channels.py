@@ -130,25 +130,25 @@ class Channels:
             sources = set()  # it takes a shape from a tensor, and no values
         fed = bool(sources & self.fed)
         leaves = [leaf for leaf in tree_leaves(call.result) if isinstance(leaf, Tensor)]
-        found = None
+        result = None
         if not fed and sources & self.matrices.keys():
-            found = self._moved_weight(call)
+            result = self._moved_weight(call)
         elif sources & (self.numbers.keys() | self.matrices.keys()):
-            found = self._numbers(call, leaves[0]) if leaves else []
-        if found is None and sources & (self.numbers.keys() | self.matrices.keys()):
+            result = self._numbers(call, leaves[0]) if leaves else []
+        if result is None and sources & (self.numbers.keys() | self.matrices.keys()):
             self.not_understood.append(call.name)
             for tensor in call.tensors:
                 self._fix(tensor)
-            found = [torch.zeros(leaf.shape, dtype=torch.long) for leaf in leaves]
+            result = [torch.zeros(leaf.shape, dtype=torch.long) for leaf in leaves]
         for leaf in leaves:
             if not any(leaf is source for source in call.tensors):
                 self._forget(leaf)
-        if isinstance(found, Matrix):
-            self.matrices[id(leaves[0])] = found
+        if isinstance(result, Matrix):
+            self.matrices[id(leaves[0])] = result
             return
-        if isinstance(found, Tensor):
-            found = [found] * len(leaves)
-        for leaf, numbers in zip(leaves, found or []):
+        if isinstance(result, Tensor):
+            result = [result] * len(leaves)
+        for leaf, numbers in zip(leaves, result or []):
             if numbers.shape == leaf.shape:
                 self.numbers[id(leaf)] = numbers
                 if fed:
@@ -274,34 +274,33 @@ class Channels:
         tensors = [
             tensor for tensor in call.tensors if tensor.numel() > 1 or id(tensor) in self.numbers
         ]
-        whole = [
-            tensor
-            for tensor in tensors
-            if tensor.shape == result.shape and id(tensor) in self.numbers
-        ]
-        if not whole:
+        full_tensors = []
+        for tensor in tensors:
+            if tensor.shape == result.shape and id(tensor) in self.numbers:
+                full_tensors.append(tensor)
+        if not full_tensors:
             return None
-        numbers = self._of(whole[0])
+        numbers = self._of(full_tensors[0])
         for tensor in tensors:
             self._beside(tensor, numbers)
         return numbers
 
     def _beside(self, tensor, numbers):
         """Entries of a tensor go along channels; those that meet several channels have to stay."""
-        other = self._of(tensor)
-        shape = (1,) * (numbers.dim() - other.dim()) + tuple(other.shape)
+        numbers_of_tensor = self._of(tensor)
+        shape = (1,) * (numbers.dim() - numbers_of_tensor.dim()) + tuple(numbers_of_tensor.shape)
         for dim, (size, full) in enumerate(zip(shape, numbers.shape)):
             if size == 1 < full and bool((numbers != numbers.narrow(dim, 0, 1)).any()):
-                self.groups.join(other, torch.zeros_like(other))
+                self.groups.join(numbers_of_tensor, torch.zeros_like(numbers_of_tensor))
                 return
-        self.groups.join(other.expand(numbers.shape), numbers)
+        self.groups.join(numbers_of_tensor.expand(numbers.shape), numbers)
 
     def _batch_norm(self, call):
-        source, *others = call.arguments[:5]
+        source, *statistics = call.arguments[:5]
         channels = self._along(self._of(source), 1)
         if channels is None:
             return None
-        for tensor in others:
+        for tensor in statistics:
             if isinstance(tensor, Tensor) and tensor.numel() == len(channels):
                 self.groups.join(self._of(tensor).flatten(), channels)
         return self._of(source)

@@ -23,8 +23,8 @@ class Groups:
         first, second = first.flatten(), second.flatten()
         codes = torch.unique((first * len(self.parents) + second)[first != second])
         for code in codes.tolist():
-            number, other = divmod(code, len(self.parents))
-            low, high = sorted([self._root(number), self._root(other)])
+            number, partner = divmod(code, len(self.parents))
+            low, high = sorted([self._root(number), self._root(partner)])
             self.parents[high] = low
 
     def of_numbers(self) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from snipkit.beyond._operations import (
     AS_THEY_ARE,
@@ -74,9 +74,8 @@ class Reach:
         results = self._surrogate(call)
         leaves = tree_leaves(call.result)
         if isinstance(results, Tensor):
-            results = [results] * len(
-                leaves
-            )  # a maximum has indices, a norm statistics: they depend on the same
+            # A maximum has indices, a norm statistics: they depend on the same.
+            results = [results] * len(leaves)
         for tensor, value in zip(leaves, results):
             if not isinstance(tensor, Tensor):
                 continue
@@ -122,14 +121,10 @@ class Reach:
         if name in RESHAPES and not isinstance(call.arguments[1], torch.dtype):
             return self.of(source).reshape(call.arguments[1])
         if name in AS_THEY_ARE and not self._chosen_by_signal(call):
-            options = {
-                key: value
-                for key, value in call.options.items()
-                if key not in ("dtype", "memory_format")
-            }
-            arguments = tree_map(
-                lambda leaf: self.of(leaf) if isinstance(leaf, Tensor) else leaf, call.arguments
-            )
+            options = dict(call.options)
+            for option in ("dtype", "memory_format"):
+                options.pop(option, None)
+            arguments = tree_map_only(Tensor, self.of, call.arguments)
             return call.function(*arguments, **options)
         raise ValueError(f"paths through torch's operation {name} are not defined here")
 
@@ -139,21 +134,18 @@ class Reach:
         But what is multiplied by a pruned weight or by a constant 0 is 0.
         """
         fed = [tensor for tensor in call.tensors if id(tensor) in self.fed]
-        others = [tensor for tensor in call.tensors if id(tensor) not in self.fed]
-        if call.name == "mul" and len(fed) + len(others) == 2 and len(fed) < 2:
+        unfed = [tensor for tensor in call.tensors if id(tensor) not in self.fed]
+        if call.name == "mul" and len(fed) + len(unfed) == 2 and len(fed) < 2:
             return self.of(call.tensors[0]) * self.of(call.tensors[1])
         total = torch.zeros((), dtype=torch.float64, device=call.tensors[0].device)
         for tensor in call.tensors:
             value = self.of(tensor)
-            counts = (
-                id(tensor) in self.fed or id(tensor) in self.held and (self.constants or not fed)
-            )
-            if not counts:
-                value = (
-                    self._slope(value)
-                    if id(tensor) in self.held
-                    else torch.zeros_like(value, dtype=total.dtype)
-                )
+            is_held = id(tensor) in self.held
+            counts = id(tensor) in self.fed or (is_held and (self.constants or not fed))
+            if not counts and is_held:
+                value = self._slope(value)
+            elif not counts:
+                value = torch.zeros_like(value, dtype=total.dtype)
             total = total + value
         if (self.constants or not fed) and _of_nothing(call):
             total = total + 1
@@ -198,12 +190,12 @@ class Reach:
         return torch.matmul(self.of(first), self.of(second))
 
     def _convolution(self, call):
-        source, weight, bias, *rest = call.arguments
+        source, weight, bias, *options = call.arguments
         if id(weight) in self.fed:
             raise ValueError(
                 "paths through a convolution whose kernel depends on the input are not defined here"
             )
-        value = torch.convolution(self.of(source), self.of(weight), None, *rest[:6])
+        value = torch.convolution(self.of(source), self.of(weight), None, *options[:6])
         if bias is None:
             return value
         shape = (1, -1) + (1,) * (value.dim() - 2)
@@ -261,31 +253,27 @@ def _max_pool(call, value):
     result = tree_leaves(call.result)[0]
     places = int(call.name[8])
 
-    def each(number, name, default):
+    def along_axes(number, name, default):
         sizes = call.argument(number, name, default) or default
         sizes = [sizes] if isinstance(sizes, int) else list(sizes)
         return sizes * places if len(sizes) == 1 else sizes
 
-    kernel = each(1, "kernel_size", None)
-    stride, padding, dilation = (
-        each(2, "stride", kernel),
-        each(3, "padding", [0]),
-        each(4, "dilation", [1]),
-    )
+    kernel = along_axes(1, "kernel_size", None)
+    stride = along_axes(2, "stride", kernel)
+    padding = along_axes(3, "padding", [0])
+    dilation = along_axes(4, "dilation", [1])
     widths = []
     for axis in reversed(range(places)):
         size, steps = value.shape[axis - places], result.shape[axis - places]
         reached = (steps - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
-        widths += [
-            padding[axis],
-            max(reached - size - padding[axis], 0),
-        ]  # more than its padding, in ceil mode
+        # In ceil mode it reaches further than its padding.
+        widths += [padding[axis], max(reached - size - padding[axis], 0)]
     batched = value.dim() == places + 2
     value = F.pad(value if batched else value.unsqueeze(0), widths)
     channels = value.shape[1]
     window = value.new_ones(channels, 1, *kernel)
     convolve = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[places - 1]
     total = convolve(value, window, None, stride, 0, dilation, channels)
-    spatial = tuple(slice(steps) for steps in result.shape[-places:])
-    total = total[(..., *spatial)]
+    for axis in range(-places, 0):
+        total = total.narrow(axis, 0, result.shape[axis])
     return total if batched else total.squeeze(0)

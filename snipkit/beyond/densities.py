@@ -128,8 +128,8 @@ def _counts(sizes, ratios, kept):
     sizes, ratios = np.asarray(sizes), np.asarray(ratios, dtype=float)
     density, shared = np.ones(len(sizes)), np.ones(len(sizes), bool)
     while shared.any():
-        rest = kept - sizes[~shared].sum()
-        density = np.where(shared, ratios * rest / (sizes * ratios)[shared].sum(), 1.0)
+        remaining = kept - sizes[~shared].sum()
+        density = np.where(shared, ratios * remaining / (sizes * ratios)[shared].sum(), 1.0)
         if not (density > 1).any():
             break
         shared &= density <= 1
@@ -157,7 +157,7 @@ def layers_of(parameters: Mapping[str, Tensor]) -> Layers:
     layers: Layers = {}
     for name, parameter in parameters.items():
         module = name.rpartition(".")[0]
-        holds_others = any(other.startswith(f"{module}.") for other in modules)
+        holds_others = any(candidate.startswith(f"{module}.") for candidate in modules)
         layer = name if holds_others or not module else module
         layers.setdefault(layer, {})[name] = parameter
     return layers

@@ -55,11 +55,10 @@ def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
             layers_read.append((module, arguments[0]))
 
     kinds = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
-    hooks = [
-        module.register_forward_hook(note)
-        for module in folded.modules()
-        if isinstance(module, kinds)
-    ]
+    hooks = []
+    for module in folded.modules():
+        if isinstance(module, kinds):
+            hooks.append(module.register_forward_hook(note))
     tape = record(folded, inputs)
     for hook in hooks:
         hook.remove()
@@ -85,11 +84,11 @@ def fold_batch_norm(model: nn.Module, inputs: Tensor) -> nn.Module:
     return folded
 
 
-def _replace(model, module, other):
+def _replace(model, module, replacement):
     for parent in model.modules():
         for name, child in list(parent.named_children()):
             if child is module:
-                setattr(parent, name, other)
+                setattr(parent, name, replacement)
 
 
 def for_inference(model: nn.Module, masks: Masks, inputs: Tensor) -> nn.Module:
@@ -126,10 +125,10 @@ def _without_constants(model, masks, inputs):
     owners = {
         id(module.weight): module for module in changed.modules() if hasattr(module, "weight")
     }
-    names = {parameter: name for name, parameter in changed.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in changed.named_parameters()}
     for layer in channels.layers:
         module, axis = owners.get(id(layer.weight)), 1 if layer.weight.dim() > 2 else -1
-        calls = sum(other.weight is layer.weight for other in channels.layers)
+        calls = sum(call.weight is layer.weight for call in channels.layers)
         if module is None or calls > 1:
             continue
         constant = (reach.of(layer.source) == 0).movedim(axis, 0).flatten(1).all(1)
@@ -146,9 +145,8 @@ def _without_constants(model, masks, inputs):
         masks.setdefault(name, torch.ones_like(layer.weight, dtype=torch.bool))[:, constant] = False
     for name, parameter in changed.named_parameters():
         if name in masks and parameter.dim() == 1:
-            masks[name] |= (
-                parameter != 0
-            )  # batch norm, or a constant, may have come to a pruned bias
+            # Batch norm, or a constant, may have come to a pruned bias.
+            masks[name] |= parameter != 0
     return changed, masks
 
 

@@ -118,7 +118,7 @@ class _Smaller:
 
     def __init__(self, model, channels, needed):
         self.names = _by_name(model)
-        self.places = {}
+        self.places: dict[Tensor, dict[int, Tensor]] = {}
         for tensor, sides in channels.sides.items():
             for dim, numbers in sides.items():
                 if not needed[numbers].all():
@@ -129,9 +129,8 @@ class _Smaller:
             remaining = needed[channels.sides[weight][1]]
             read = channels.read[weight] & remaining
             if not read.any():
-                read = remaining & (
-                    remaining.cumsum(0) == 1
-                )  # a layer that reads nothing keeps its first input
+                # A layer that reads nothing keeps its first input.
+                read = remaining & (remaining.cumsum(0) == 1)
             if not torch.equal(read, remaining):
                 self.places.setdefault(weight, {})[1] = read.nonzero().squeeze(1)
                 self.selected[weight] = read[remaining].nonzero().squeeze(1)
@@ -211,24 +210,25 @@ def _check(model, masks, smaller, small_masks, inputs):
     wrong.
     """
     generator = torch.Generator().manual_seed(0)
-    whole = bare_copy(model).eval()
-    for module in whole.modules():
+    original = bare_copy(model).eval()
+    for module in original.modules():
         for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             if tensor.is_floating_point() and (is_norm(module) or tensor.dim() == 1):
                 tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-    small = smaller.of(whole)
-    apply_(whole, masks)
+    small = smaller.of(original)
+    apply_(original, masks)
     apply_(small, small_masks)
     batch = torch.randn(4, *inputs.shape[1:], generator=generator).to(inputs)
-    expected = whole(batch)
+    expected = original(batch)
     try:
-        found = small(batch)
+        result = small(batch)
     except (RuntimeError, IndexError, TypeError):
-        found = None
-    pairs = zip(tree_leaves(expected), tree_leaves(found))
-    same = found is not None and all(
-        _close(one, other) for one, other in pairs if isinstance(one, Tensor)
-    )
+        result = None
+    pairs = zip(tree_leaves(expected), tree_leaves(result))
+    same = result is not None
+    for expected_output, output in pairs:
+        if same and isinstance(expected_output, Tensor):
+            same = _close(expected_output, output)
     if not same:
         raise ValueError(
             "this network cannot be made smaller: "

@@ -9,6 +9,7 @@ well as the criterion, what that rung keeps carries the gain.
 
 import math
 import random
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,12 +63,10 @@ def shuffle(
 
 def _shuffled(mask, generator, keep, positions):
     if keep == "layers":
-        return mask.flatten()[
-            torch.randperm(mask.numel(), generator=generator).to(mask.device)
-        ].view_as(mask)
-    kernels = mask.reshape(
-        len(mask), math.prod(mask.shape[1:2]), -1
-    )  # (outputs, inputs, kernel positions)
+        order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+        return mask.flatten()[order].view_as(mask)
+    # (outputs, inputs, kernel positions)
+    kernels = mask.reshape(len(mask), math.prod(mask.shape[1:2]), -1)
     matrix = kernels.flatten(1)
     if keep == "outputs":
         matrix = _permuted(matrix, 1, generator)
@@ -80,9 +79,8 @@ def _shuffled(mask, generator, keep, positions):
         matrix = _rewired(matrix, generator)
     else:
         for _ in range(ROUNDS):
-            matrix = _rewired(
-                _permuted(matrix.view_as(kernels), 2, generator).flatten(1), generator
-            )
+            moved_within_kernels = _permuted(matrix.view_as(kernels), 2, generator)
+            matrix = _rewired(moved_within_kernels.flatten(1), generator)
     return matrix.reshape(mask.shape)
 
 
@@ -102,9 +100,8 @@ def _rewired(matrix, generator):
     """
     import igraph  # here: the only function that needs it
 
-    if (
-        2 * int(matrix.sum()) > matrix.numel()
-    ):  # few swaps are possible among many connections, but among few gaps
+    # Few swaps are possible among many connections, but among few gaps.
+    if 2 * int(matrix.sum()) > matrix.numel():
         return ~_rewired(~matrix, generator)
     receiving, sending = matrix.cpu().nonzero().T
     edges = torch.stack([sending + len(matrix), receiving], dim=1)
@@ -143,31 +140,32 @@ def relabel(model: nn.Module, masks: Masks, inputs: Tensor, generator: torch.Gen
         ValueError: layers of other kinds, or layers that are no chain (tried on the model's own
             weights).
     """
-    layers = [
-        (n, m)
-        for n, m in model.named_modules()
-        if any(p.dim() >= 2 for p in m.parameters(recurse=False))
-    ]
-    if odd := [name for name, layer in layers if not isinstance(layer, (nn.Linear, nn.Conv2d))]:
+    layers: list[tuple[str, Any]] = []
+    unsupported = []
+    for name, module in model.named_modules():
+        if any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False)):
+            layers.append((name, module))
+            if not isinstance(module, (nn.Linear, nn.Conv2d)):
+                unsupported.append(name)
+    if unsupported:
         raise ValueError(
-            f"hidden units cannot be relabelled here: {', '.join(odd)} is neither Linear nor Conv2d"
+            f"hidden units cannot be relabelled here: {', '.join(unsupported)} "
+            "is neither Linear nor Conv2d"
         )
     moves = []
-    for (name, layer), (following, taking) in zip(layers, layers[1:]):
-        units, columns = len(layer.weight), taking.weight.shape[1]
+    for (name, layer), (following, next_layer) in zip(layers, layers[1:]):
+        units, columns = len(layer.weight), next_layer.weight.shape[1]
         if columns % units:
             raise ValueError(
-                f"hidden units cannot be relabelled: "
-                f"{name} has {units}, {following} takes {columns}"
+                f"hidden units cannot be relabelled: {name} has {units}, "
+                f"{following} takes {columns}"
             )
         order = torch.randperm(units, generator=generator)
-        moves.append(
-            (name, following, order, torch.arange(columns).view(units, -1)[order].flatten())
-        )
+        columns_of_units = torch.arange(columns).view(units, -1)
+        moves.append((name, following, order, columns_of_units[order].flatten()))
     moved = bare_copy(model).double().eval()
-    images = torch.randn(
-        8, *inputs.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
+    seeded = torch.Generator().manual_seed(0)
+    images = torch.randn(8, *inputs.shape[1:], dtype=torch.float64, generator=seeded)
     with torch.no_grad():
         before = moved(images.to(inputs.device))
         parameters = dict(moved.named_parameters())
@@ -176,8 +174,8 @@ def relabel(model: nn.Module, masks: Masks, inputs: Tensor, generator: torch.Gen
         after = moved(images.to(inputs.device))
     if (after - before).abs().max() > 1e-6 * before.abs().max():
         raise ValueError(
-            f"hidden units cannot be relabelled: "
-            f"{', '.join(n for n, _ in layers)} are no plain chain"
+            f"hidden units cannot be relabelled: {', '.join(name for name, _ in layers)} "
+            "are no plain chain"
         )
     return _moved(masks, moves)
 

@@ -58,9 +58,8 @@ def build(
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # torch's own initial draw must not change the global random state
+    # torch's own initial draw must not change the global random state.
+    with torch.random.fork_rng(devices=[]):
         model = MODELS[name](num_classes=num_classes, **options)
     initialise_(model, init, seed)
     return model

@@ -74,7 +74,8 @@ def initialise_(model: torch.nn.Module, name: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if is_norm(module):
-            module.reset_parameters()  # type: ignore[operator]  # scale 1, shift 0, running mean 0, running variance 1
+            # Scale 1, shift 0, running mean 0, running variance 1.
+            module.reset_parameters()  # type: ignore[operator]
             continue
         for weight in module.parameters(recurse=False):
             if weight.dim() < 2:

@@ -3,10 +3,8 @@
 import torch.nn.functional as F
 from torch import nn
 
-BN_MOMENTUM, BN_EPSILON = (
-    0.01,
-    0.001,
-)  # of the authors' code: TensorFlow's defaults, a moving average of 0.99
+# Of the authors' code: TensorFlow's defaults, a moving average of 0.99.
+BN_MOMENTUM, BN_EPSILON = 0.01, 0.001
 
 
 class SameConv2d(nn.Conv2d):
@@ -17,18 +15,15 @@ class SameConv2d(nn.Conv2d):
     """
 
     def forward(self, x):
-        if self.kernel_size == (
-            1,
-            1,
-        ):  # oneDNN's strided kernel fails with few channels last in memory: its issue 6035
+        if self.kernel_size == (1, 1):
+            # oneDNN's strided kernel fails with few channels last in memory: its issue 6035.
             return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
         padding = []
         for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1]):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             padding += [total // 2, total - total // 2]
-        if (
-            padding[::2] == padding[1::2]
-        ):  # the convolution pads symmetrically by itself, without a copy
+        if padding[::2] == padding[1::2]:
+            # The convolution pads symmetrically by itself, without a copy.
             return F.conv2d(x, self.weight, self.bias, self.stride, padding[::-2])
         return F.conv2d(F.pad(x, padding), self.weight, self.bias, self.stride)
 

@@ -88,9 +88,16 @@ class LSTM(_RowReader):
         weights = [piece.view_as(part) for piece, part in zip(flat, parts)]
         rows = x.squeeze(1).transpose(0, 1)
         start = x.new_zeros(1, x.shape[0], self.units)
-        options = {"num_layers": 1, "dropout": 0.0, "bidirectional": False, "batch_first": False}
         _, state, _ = torch.lstm(
-            rows, (start, start), weights, has_biases=True, train=True, **options
+            rows,
+            (start, start),
+            weights,
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=True,
+            bidirectional=False,
+            batch_first=False,
         )
         return state.squeeze(0)
 

@@ -1,5 +1,7 @@
 """VGG-C, VGG-D and VGG-like (SNIP, table 6)."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -51,6 +53,8 @@ class VGG(nn.Module):
         self.last = nn.Linear(units, num_classes)
 
     def forward(self, x):
+        group: Any  # a ModuleList of ModuleDicts, as all of these; torch calls them Module
+        layer: Any
         for group in self.groups:
             for layer in group:
                 x = F.relu(layer["norm"](layer["conv"](x)))

@@ -30,7 +30,7 @@ def __getattr__(name):
         try:
             module = importlib.import_module(f"snipkit.study.train.{_NAMES[name]}")
         except ModuleNotFoundError as error:
-            if error.name.split(".")[0] == "snipkit":
+            if (error.name or "").partition(".")[0] == "snipkit":
                 raise
             message = f"the study needs the package {error.name}: pip install 'snipkit[study]'"
             raise ModuleNotFoundError(message, name=error.name) from error

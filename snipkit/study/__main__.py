@@ -22,12 +22,14 @@ app = typer.Typer(
     help="The commands behind the Makefile.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 Profile = Annotated[str, typer.Option(help="lesson, laptop, overnight or paper")]
-Names = Annotated[list[str], typer.Argument(help="data sets; by default all but tiny-imagenet")]
+Names = Annotated[
+    list[str] | None, typer.Argument(help="data sets; by default all but tiny-imagenet")
+]
 Budget = Annotated[
-    float, typer.Option(help="minutes; then no run is started, and those under way stop")
+    float | None, typer.Option(help="minutes; then no run is started, and those under way stop")
 ]
 Scheduler = Annotated[
-    str, typer.Option(help="tcp://host:port of a Dask scheduler; by default this machine")
+    str | None, typer.Option(help="tcp://host:port of a Dask scheduler; by default this machine")
 ]
 ADDRESS = re.compile(r"(tcp|tls)://([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}")
 
@@ -73,9 +75,7 @@ def train(profile: Profile = "laptop", budget: Budget = None, executor: Schedule
 
     It needs no Jupyter.
     """
-    if budget is not None and not (math.isfinite(budget) and budget >= 0):
-        raise ValueError(f"the budget is {budget}; it takes a number of minutes")
-    deadline = None if budget is None else time.monotonic() + 60 * budget
+    deadline = _deadline(budget)
     if executor is not None and not ADDRESS.fullmatch(executor):
         raise ValueError(f"{executor!r} is not the address of a Dask scheduler: tcp://host:port")
 
@@ -105,11 +105,20 @@ def train(profile: Profile = "laptop", budget: Budget = None, executor: Schedule
         print(f"profile {profile}: {done} of {len(files)} on record{stopped}")
 
 
+def _deadline(budget: float | None) -> float | None:
+    """The ``time.monotonic()`` after which no run is started; None: never."""
+    if budget is None:
+        return None
+    if not (math.isfinite(budget) and budget >= 0):
+        raise ValueError(f"the budget is {budget}; it takes a number of minutes")
+    return time.monotonic() + 60 * budget
+
+
 def _planned(profile, results, recorded):
     """Run → the file for its record, that of the first page that has the run; says how many."""
     from snipkit.study import notebooks
 
-    files = {}
+    files: dict = {}
     for name in notebooks.names():
         runs = list(dict.fromkeys(notebooks.grid(name, profile)))
         todo = sum(run.id not in recorded and run not in files for run in runs)
@@ -128,12 +137,12 @@ def _announced(profile, todo, recorded, results, pool):
 
     seconds = estimate.seconds(todo, recorded)
     capacity = max(1, executors.capacity(pool))
-    where = f"with {capacity} workers as fast as this machine" if pool else "here"
+    place = f"with {capacity} workers as fast as this machine" if pool else "here"
     if not pool and executors.on_gpu():
         capacity = 1  # a large network fills the GPU alone
     text = (
         f"profile {profile}: {len(recorded)} runs on record in {results}, {len(todo)} to do, "
-        f"about {_duration(sum(seconds.values()) / capacity)} {where}; "
+        f"about {_duration(sum(seconds.values()) / capacity)} {place}; "
         "stop it at any time, a rerun carries on"
     )
     shorter = notebooks.PROFILES[: notebooks.PROFILES.index(profile)]
@@ -146,29 +155,26 @@ def _announced(profile, todo, recorded, results, pool):
 @app.command("registered")
 def train_registered(
     claims: Annotated[
-        list[str], typer.Argument(help="ids, or how they begin; by default all")
+        list[str] | None, typer.Argument(help="ids, or how they begin; by default all")
     ] = None,
-    budget: Annotated[
-        float, typer.Option(help="minutes; then no run is started, and those under way stop")
-    ] = None,
+    budget: Budget = None,
 ):
     """Train the registered runs that are not on record, and say how far each claim is
     (REGISTRATION.md).
     """
-    if budget is not None and not (math.isfinite(budget) and budget >= 0):
-        raise ValueError(f"the budget is {budget}; it takes a number of minutes")
-    deadline = None if budget is None else time.monotonic() + 60 * budget
+    deadline = _deadline(budget)
 
     from snipkit.study.report import registered
     from snipkit.study.train import executors, registration, scheduler
 
-    wanted = registration.runs(tuple(claims or ("",)), gpu=executors.on_gpu())
-    if not wanted:
-        raise ValueError(f"no claim with runs for this machine begins with {', '.join(claims)}")
+    runs = registration.runs(tuple(claims or ("",)), gpu=executors.on_gpu())
+    if not runs:
+        beginnings = ", ".join(claims or ())
+        raise ValueError(f"no claim with runs for this machine begins with {beginnings}")
     registered.measure()
     file = registration.records_file()
     try:
-        scheduler.execute_all(dict.fromkeys(wanted, file), deadline=deadline)
+        scheduler.execute_all(dict.fromkeys(runs, file), deadline=deadline)
     finally:
         print(registered.progress(registered.table()))
 
@@ -183,7 +189,9 @@ def execute(name: str, target: Path, profile: Profile = "laptop"):
 
 @app.command()
 def figures(
-    profile: Annotated[str, typer.Option(help="by default every profile that has records")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="by default every profile that has records")
+    ] = None,
 ):
     """Draw the figures again from the records alone."""
     from snipkit.study import notebooks, paths

@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -133,7 +133,7 @@ def grid(name: str, profile: str) -> list:
 
 def _defaults(name):
     """The names that the ``parameters`` cells of a page set; executed here, as ``grid`` cells."""
-    namespace = {}
+    namespace: dict[str, Any] = {}
     for source in _sources(name, "parameters"):
         exec(source, namespace)
     return namespace

@@ -123,10 +123,12 @@ def same_names(answer, expected, what):
     )
     need(
         list(answer) == list(expected),
-        f"{what} must have the names {', '.join(expected)}, in that order; it has {', '.join(map(str, answer))}",
+        f"{what} must have the names {', '.join(expected)}, "
+        f"in that order; it has {', '.join(map(str, answer))}",
     )
     for name, tensor in expected.items():
         need(
             torch.is_tensor(answer[name]) and answer[name].shape == tensor.shape,
-            f"{what}[{name!r}] must be a tensor of shape {tuple(tensor.shape)}, as the parameter is",
+            f"{what}[{name!r}] must be a tensor of shape "
+            f"{tuple(tensor.shape)}, as the parameter is",
         )

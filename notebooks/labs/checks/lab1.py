@@ -47,8 +47,8 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
     off = into <= 0
     need(
         not derivatives["1"][off].any() and not derivatives["2"][off].any(),
-        "a hidden unit whose input is negative gives 0 after the ReLU: no connection into it or out of it can change "
-        "the loss on this example, so their derivatives are 0",
+        "a hidden unit whose input is negative gives 0 after the ReLU: no connection into "
+        "it or out of it can change the loss on this example, so their derivatives are 0",
     )
     if all(close(derivatives[layer], gradients[layer]) for layer in weights):
         raise Wrong(
@@ -59,8 +59,9 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
     for layer in ("2", "1"):
         need(
             close(derivatives[layer], right[layer]),
-            f"derivatives_{layer} is not w · ∂L/∂w yet. Go backward: the error o − target is {error:g}; "
-            "∂L/∂w2 is error · hidden unit; ∂L/∂W1 is error · w2 of that unit · input, where the unit is on",
+            f"derivatives_{layer} is not w · ∂L/∂w yet. Go backward: the "
+            f"error o − target is {error:g}; ∂L/∂w2 is error · hidden unit; "
+            "∂L/∂W1 is error · w2 of that unit · input, where the unit is on",
         )
     need(
         all((score >= 0).all() for score in scores.values()),
@@ -73,7 +74,8 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
     total = sum(score.sum() for score in scores.values()).item()
     need(
         abs(total - 1) < 1e-3,
-        f"the scores of both layers together sum to {total:g}, but must sum to 1: divide by the sum of all |∂L/∂c|",
+        f"the scores of both layers together sum to {total:g}, "
+        "but must sum to 1: divide by the sum of all |∂L/∂c|",
     )
     whole = sum(d.abs().sum() for d in right.values())
     for layer in weights:
@@ -83,7 +85,8 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
         )
     passed(
         "(a)",
-        f"right, and each layer's signed derivatives sum to the same: {right['1'].sum():g} and {right['2'].sum():g}",
+        "right, and each layer's signed derivatives sum to the "
+        f"same: {right['1'].sum():g} and {right['2'].sum():g}",
     )
 
 
@@ -107,12 +110,13 @@ def snip(function):
         need(
             all(module.training for module in model.modules())
             and all(w.requires_grad for w in model.parameters()),
-            "snip must leave the model as it was: put train() or requires_grad back, or better, leave them alone",
+            "snip must leave the model as it was: put train() "
+            "or requires_grad back, or better, leave them alone",
         )
         need(
             all(weight.grad is None for weight in model.parameters()),
-            "snip filled the .grad of the parameters, to which the next backward() adds. Use torch.autograd.grad, "
-            "which hands the gradients out, or model.zero_grad() at the end",
+            "snip filled the .grad of the parameters, to which the next backward() adds. Use "
+            "torch.autograd.grad, which hands the gradients out, or model.zero_grad() at the end",
         )
         need(
             all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items()),
@@ -120,14 +124,16 @@ def snip(function):
         )
         need(
             all((score >= 0).all() for score in scores.values()),
-            "some scores are negative: a connection matters if the loss moves up *or* down; take absolute values",
+            "some scores are negative: a connection matters if "
+            "the loss moves up *or* down; take absolute values",
         )
         sums = torch.stack([score.sum() for score in scores.values()])
         weights, gradients = before, gradients_of(model, loss, inputs, targets)
         _not_another_criterion(scores, weights, gradients)
         if len(sums) > 1 and torch.allclose(sums, torch.ones_like(sums)):
             raise Wrong(
-                "each layer's scores sum to 1. Divide by one sum over the whole network: layers compete"
+                "each layer's scores sum to 1. Divide by one "
+                "sum over the whole network: layers compete"
             )
         need(
             abs(sums.sum() - 1) < 1e-6,
@@ -138,8 +144,9 @@ def snip(function):
         for name, score in scores.items():
             need(
                 torch.allclose(score, derivatives[name].abs() / total, rtol=1e-4, atol=1e-7),
-                f"the scores of {name} are not |∂L/∂c|: moving each switch a little gives other derivatives. Is it "
-                "|w · ∂L/∂w|, with the loss that was passed, on the batch that was passed?",
+                f"the scores of {name} are not |∂L/∂c|: moving each switch "
+                "a little gives other derivatives. Is it |w · ∂L/∂w|, with "
+                "the loss that was passed, on the batch that was passed?",
             )
     passed("(b)", "three networks, two losses: the scores are the derivatives by the switches")
 
@@ -147,7 +154,9 @@ def snip(function):
 def _not_another_criterion(scores, weights, gradients):
     """The typical slips are criteria of their own; name them."""
     others = {
-        "|∂L/∂w|: how much the loss reacts to a *step* of the weight. Multiply by the weight": gradients,
+        (
+            "|∂L/∂w|: how much the loss reacts to a *step* of the weight. Multiply by the weight"
+        ): gradients,
         "|w|, the magnitude: it does not look at the data. Multiply by ∂L/∂w": weights,
         "|∂L/∂w| + |w|: a product is wanted, not a sum": {
             n: gradients[n].abs() + weights[n].abs() for n in weights
@@ -172,13 +181,8 @@ def keep_top(function):
         name: torch.rand(size, generator=generator) * (k + 1)
         for k, (name, size) in enumerate(sizes.items())
     }
-    for sparsity in (
-        0.5,
-        0.85,
-        0.9,
-        0.7,
-        0.0,
-    ):  # 38 scores: 5.7 and 3.8 must be rounded up, 11.4 down
+    # 38 scores: 5.7 and 3.8 must be rounded up, 11.4 down.
+    for sparsity in (0.5, 0.85, 0.9, 0.7, 0.0):
         _masks(function, scores, sparsity, "")
     ties = {
         "first": torch.tensor([[3.0, 1.0], [1.0, 2.0]]),
@@ -215,7 +219,8 @@ def keep_top(function):
         ) from None
     else:
         raise Wrong(
-            "a score that is NaN has no place in any order: raise ValueError instead of sorting it somewhere"
+            "a score that is NaN has no place in any order: "
+            "raise ValueError instead of sorting it somewhere"
         )
     passed(
         "(c)", "exact counts, the best of the whole network, ties to the lower index, NaN refused"
@@ -244,17 +249,30 @@ def _masks(function, scores, sparsity, where):
         if count == int(total * (1 - sparsity)):
             hint = ". int() cuts off; round() rounds"
         elif count == total - int(total * sparsity):
-            hint = ". int() of the *removed* share rounds the kept one up; round the number that is kept"
+            hint = (
+                ". int() of the *removed* share rounds the "
+                "kept one up; round the number that is kept"
+            )
         elif count == total - kappa:
             hint = ". sparsity is the share that is *removed*"
         elif tied and count > kappa:
-            hint = ". A threshold, score >= lowest, keeps all of equal scores; choose by position in an order"
+            hint = (
+                ". A threshold, score >= lowest, keeps all of "
+                "equal scores; choose by position in an order"
+            )
         elif tied and count < kappa:
-            hint = ". A threshold, score > lowest, drops all of equal scores; choose by position in an order"
+            hint = (
+                ". A threshold, score > lowest, drops all of "
+                "equal scores; choose by position in an order"
+            )
         elif all(int(m.sum()) == round(m.numel() * (1 - sparsity)) for m in masks.values()):
-            hint = ". It seems that you rank within each layer; rank all scores of the network together"
+            hint = (
+                ". It seems that you rank within each layer; "
+                "rank all scores of the network together"
+            )
         raise Wrong(
-            f"{count} of {total} are kept at sparsity {sparsity}{where}, but must be exactly {kappa}{hint}"
+            f"{count} of {total} are kept at sparsity "
+            f"{sparsity}{where}, but must be exactly {kappa}{hint}"
         )
     if kept.all():
         return
@@ -272,12 +290,12 @@ def _masks(function, scores, sparsity, where):
             else "a removed score is higher than a kept one:"
         )
         raise Wrong(
-            f"{hint} a score of {highest:.3g} is removed while {lowest:.3g} is kept. Rank all scores of the network "
-            "together, and give each mask its own piece of the result"
+            f"{hint} a score of {highest:.3g} is removed while {lowest:.3g} is kept. Rank all "
+            "scores of the network together, and give each mask its own piece of the result"
         )
     ties = kept[values == lowest]
     need(
         not (~ties[:-1] & ties[1:]).any(),
-        "of equal scores the ones that come first must be kept, in the order of the dict, row by row. topk and "
-        "argsort without stable=True promise no order among equals",
+        "of equal scores the ones that come first must be kept, in the order of the dict, "
+        "row by row. topk and argsort without stable=True promise no order among equals",
     )

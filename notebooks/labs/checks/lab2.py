@@ -48,16 +48,19 @@ def train(function):
         hook.remove()
         need(
             watch.batches,
-            "train is not filled in yet: it never asks for a batch (for inputs, targets in batches)",
+            "train is not filled in yet: it never asks "
+            "for a batch (for inputs, targets in batches)",
         )
         need(
             watch.batches == watch.steps == len(data),
-            f"train used {watch.batches} of {len(data)} batches and took {watch.steps} steps: one step() for each",
+            f"train used {watch.batches} of {len(data)} batches "
+            f"and took {watch.steps} steps: one step() for each",
         )
         _compare(model, masks, path[-1], kind, len(data))
     passed(
         "(d)",
-        "removed weights are exactly 0 after each step, kept ones follow L(c ⊙ w), for three optimisers",
+        "removed weights are exactly 0 after each step, "
+        "kept ones follow L(c ⊙ w), for three optimisers",
     )
 
 
@@ -104,8 +107,9 @@ class _Watch:
         )
         need(
             not present,
-            f"a forward pass sees {present} removed weights that are not 0. Multiply the weights by their masks "
-            "before the first step, in place (weight *= mask; weight = weight * mask would leave the model as it is)",
+            f"a forward pass sees {present} removed weights that are not 0. Multiply "
+            "the weights by their masks before the first step, in place (weight *= "
+            "mask; weight = weight * mask would leave the model as it is)",
         )
 
 
@@ -118,18 +122,20 @@ def _compare(model, masks, right, kind, number):
         return
     if revived == 0:
         raise Wrong(
-            f"the kept weights have left the path of L(c ⊙ w) {after}. Is the gradient of each step fresh "
-            "(zero_grad), is there one step a batch by the optimiser that was passed, and are only *removed* "
-            "entries masked?"
+            f"the kept weights have left the path of L(c ⊙ w) {after}. Is the "
+            "gradient of each step fresh (zero_grad), is there one step a batch by "
+            "the optimiser that was passed, and are only *removed* entries masked?"
         )
     need(
         revived < removed,
-        f"all {removed} removed weights are not 0 {after}: they were never set to 0 in the model itself. Multiply the "
-        "weights by their masks before the first step, in place (weight *= mask)",
+        f"all {removed} removed weights are not 0 {after}: they were "
+        "never set to 0 in the model itself. Multiply the weights by "
+        "their masks before the first step, in place (weight *= mask)",
     )
     raise Wrong(
-        f"{revived} of {removed} removed weights are not 0 any more {after}: the step has revived them. Multiply "
-        "the gradients by the masks, after backward() and before the optimiser's step()"
+        f"{revived} of {removed} removed weights are not 0 any more "
+        f"{after}: the step has revived them. Multiply the gradients by "
+        "the masks, after backward() and before the optimiser's step()"
     )
 
 
@@ -149,8 +155,8 @@ def switches(function):
         )
         need(
             close(value.detach(), cross_entropy(model(inputs), targets).detach()),
-            "with every switch at 1 the loss must be that of the network itself; yours is another one. Each weight is "
-            "to be *multiplied* by its switch",
+            "with every switch at 1 the loss must be that of the network itself; "
+            "yours is another one. Each weight is to be *multiplied* by its switch",
         )
         twice = answer_of(
             function, model, ones, lambda *pair: 2 * cross_entropy(*pair), inputs, targets
@@ -170,7 +176,8 @@ def switches(function):
         )
         need(
             unchanged,
-            "the model's own weights have changed: build new tensors c * w, do not write into the model",
+            "the model's own weights have changed: build "
+            "new tensors c * w, do not write into the model",
         )
         need(
             not close(got, value.detach()),
@@ -178,16 +185,16 @@ def switches(function):
         )
         need(
             close(got, cross_entropy(halved(inputs), targets).detach()),
-            "with every switch at 0.5 the loss must be that of a network with half of each weight and bias; yours is "
-            "another one. Do all parameters have their switch?",
+            "with every switch at 0.5 the loss must be that of a network with half of each "
+            "weight and bias; yours is another one. Do all parameters have their switch?",
         )
         found = None
         if value.requires_grad:
             found = torch.autograd.grad(value, list(ones.values()), allow_unused=True)
         need(
             found is not None and all(part is not None for part in found),
-            "no derivative reaches the switches: .data, .detach() and copying into the model cut the graph. Hand c * w "
-            "to functional_call",
+            "no derivative reaches the switches: .data, .detach() and copying "
+            "into the model cut the graph. Hand c * w to functional_call",
         )
         for (name, gradient), part in zip(
             gradients_of(model, cross_entropy, inputs, targets).items(), found
@@ -215,28 +222,31 @@ def rescale(function):
         row = changed["0.weight"].any(1).nonzero().flatten().tolist()
         need(
             row == [unit],
-            f"the weights *into* hidden unit {unit} are row {unit} of model[0].weight; rows changed: {row}",
+            f"the weights *into* hidden unit {unit} are row "
+            f"{unit} of model[0].weight; rows changed: {row}",
         )
         ratio = model[0].weight[unit] / before[0].weight[unit]
         need(
             close(ratio.detach(), torch.full_like(ratio, factor)),
-            f"the weights into the unit must be {factor:g} times what they were; the first is {ratio[0]:.3g} times",
+            f"the weights into the unit must be {factor:g} times "
+            f"what they were; the first is {ratio[0]:.3g} times",
         )
         need(
             close((model[0].bias[unit] / before[0].bias[unit]).detach(), torch.tensor(factor)),
-            "the bias goes *into* the unit, too: relu(f·(w x + b)) = f·relu(w x + b). Multiply model[0].bias[unit] by "
-            f"{factor:g}",
+            "the bias goes *into* the unit, too: relu(f·(w x + b)) = "
+            f"f·relu(w x + b). Multiply model[0].bias[unit] by {factor:g}",
         )
         column = changed["2.weight"].any(0).nonzero().flatten().tolist()
         need(
             column == [unit],
-            f"the weights *out of* hidden unit {unit} are column {unit} of model[2].weight; columns changed: {column}",
+            f"the weights *out of* hidden unit {unit} are column "
+            f"{unit} of model[2].weight; columns changed: {column}",
         )
         back = (model[2].weight[:, unit] / before[2].weight[:, unit]).detach()
         need(
             close(back, torch.full_like(back, 1 / factor)),
-            f"the unit now sends {factor:g} times as much, so the weights out of it must be divided by {factor:g}; the "
-            f"first is {back[0]:.3g} times what it was",
+            f"the unit now sends {factor:g} times as much, so the weights out of it must "
+            f"be divided by {factor:g}; the first is {back[0]:.3g} times what it was",
         )
         need(
             close(model(inputs).detach(), outputs),
@@ -267,7 +277,8 @@ def factors(snip, magnitude, gradient):
         "gradient_factor": (
             gradient,
             slopes,
-            "the weight is ten times as large, so a step of the same size is a tenth of the change it was",
+            "the weight is ten times as large, so a step of "
+            "the same size is a tenth of the change it was",
         ),
         "snip_factor": (
             snip,

@@ -11,7 +11,7 @@ def table(name: str) -> pd.DataFrame:
 
 
 def earlier_verdicts() -> pd.DataFrame:
-    """What the earlier rule said of each claim, as text, by claim: exploratory runs, now history."""
+    """What the earlier rule said of each claim, by claim: exploratory runs, now history."""
     path = Path(__file__).parent / "earlier_verdicts.csv"
     return pd.read_csv(path, dtype=str, keep_default_na=False).set_index("claim")
 

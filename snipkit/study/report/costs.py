@@ -80,12 +80,11 @@ def compact_costs(model: nn.Module, masks: dict[str, Tensor], inputs: Tensor) ->
         multiply-adds; "kept", how many of them the mask keeps; "bytes" of the weights in float32.
 
     Raises:
-        ValueError: what ``masking.compact`` raises, for a network that is no chain.
+        ValueError: what ``snipkit.compact`` raises, for a network that is no chain.
     """
-    weights_only = {
-        name: torch.zeros_like(mask) if snipkit.is_bias(name) else mask
-        for name, mask in masks.items()
-    }
+    weights_only = {}
+    for name, mask in masks.items():
+        weights_only[name] = torch.zeros_like(mask) if snipkit.is_bias(name) else mask
     small, small_masks = snipkit.compact(model, weights_only, inputs)
     layers = [module for module in small.modules() if isinstance(module, nn.Linear)]
     units = [layer.in_features for layer in layers] + [layers[-1].out_features]

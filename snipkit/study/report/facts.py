@@ -70,22 +70,21 @@ def _layers_as_printed(table, names):
         _, larger = _weights_and_strides(name, 64)
         if weights != list(rows[name].astype(int)):
             return False, f"{name}: weights {weights}"
-        if strides != list(convolutions.stride) or larger != list(
-            convolutions.stride_tiny_imagenet
-        ):
+        same_strides = strides == list(convolutions.stride)
+        if not same_strides or larger != list(convolutions.stride_tiny_imagenet):
             return False, f"{name}: strides {strides}, on 64 pixels {larger}"
     return True, "weights and strides of all layers equal, for both image sizes"
 
 
 def _weights_and_strides(name, side):
     model = _on_meta(name, 10, side)
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))
-    ]
-    strides = [module.stride[0] for module in layers if isinstance(module, torch.nn.Conv2d)]
-    return [module.weight.numel() for module in layers], strides
+    weights, strides = [], []
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            weights.append(module.weight.numel())
+        if isinstance(module, torch.nn.Conv2d):
+            strides.append(module.stride[0])
+    return weights, strides
 
 
 def _on_meta(name, classes, side):

@@ -83,8 +83,8 @@ def title(rows) -> str:
 
 def counted(counts) -> str:
     """How many seeds: "n = 3" or "n = 2 to 6", from the counts of all the groups that are shown."""
-    known = sorted({int(count) for count in counts if count})
-    return "n = " + " to ".join(map(str, known[:1] + known[1:][-1:])) if known else "n = 0"
+    sizes = sorted({int(count) for count in counts if count})
+    return "n = " + " to ".join(map(str, sizes[:1] + sizes[1:][-1:])) if sizes else "n = 0"
 
 
 def grouped(ax, table, x, y, by, style="o-", **more) -> None:
@@ -101,10 +101,8 @@ def layer_sizes(ax, layers) -> None:
     """
     ax.loglog(layers.weights, layers.rms, "o", ms=4)
     for place, row in enumerate(layers.sort_values("rms").itertuples()):
-        beside = (
-            1.03,
-            (place + 0.5) / len(layers),
-        )  # names in a column, since dots can lie close together
+        # Names stand in a column, since dots can lie close together.
+        beside = 1.03, (place + 0.5) / len(layers)
         line = dict(arrowstyle="-", lw=0.4, color="0.6")
         ax.annotate(
             row.layer,
@@ -140,18 +138,18 @@ def lines(ax, summary, x, labels) -> None:
         if len(rows):
             ax.plot(rows[x], rows["mean"], "o-", ms=3.5, lw=1.3, color=color, label=label)
             ax.fill_between(rows[x], low, high, color=color, alpha=0.2, lw=0)
-            if len(few := rows[rows.n < 3]):
-                ax.plot(few[x], few["mean"], "o", ms=3.5, color=color, mfc="white", zorder=3)
+            if len(hollow := rows[rows.n < 3]):
+                ax.plot(hollow[x], hollow["mean"], "o", ms=3.5, color=color, mfc="white", zorder=3)
         if len(rows) == 1:
             ax.vlines(rows[x], low, high, color=color, lw=1.3)
 
 
 def bars(ax, summary, x, labels) -> None:
     """As ``lines``, with bars side by side, for intervals that overlap; on a logarithmic axis."""
-    known = [method for method in labels if (summary.method == method).any()]
-    for place, method in enumerate(known):
+    shown = [method for method in labels if (summary.method == method).any()]
+    for place, method in enumerate(shown):
         rows = summary[summary.method == method].sort_values(x)
-        shifted = rows[x] * 1.045 ** (place - (len(known) - 1) / 2)
+        shifted = rows[x] * 1.045 ** (place - (len(shown) - 1) / 2)
         color = f"C{list(labels).index(method)}"
         ax.plot(shifted, rows["mean"], "o", ms=3.5, color=color, label=labels[method])
         ax.vlines(shifted, rows.low, rows.high, color=color, lw=1.3)
@@ -224,13 +222,13 @@ def curves(ax, runs, label, color) -> None:
 
     The interval of a loss may reach below 0 or beyond guessing; the band is cut there.
     """
-    known = np.array([run for run in runs if len(run)])
-    label += f" ({len(runs) - len(known)} diverged)" if len(known) < len(runs) else ""
-    if len(known):
-        share = (np.arange(known.shape[1]) + 0.5) / known.shape[1]
-        ax.plot(share, known.mean(0), lw=1.4, color=color, label=label)
-    if len(known) >= 3:
-        _, low, high = np.array([statistics.interval(values) for values in known.T]).T
+    finished = np.array([run for run in runs if len(run)])
+    label += f" ({len(runs) - len(finished)} diverged)" if len(finished) < len(runs) else ""
+    if len(finished):
+        share = (np.arange(finished.shape[1]) + 0.5) / finished.shape[1]
+        ax.plot(share, finished.mean(0), lw=1.4, color=color, label=label)
+    if len(finished) >= 3:
+        _, low, high = np.array([statistics.interval(values) for values in finished.T]).T
         ax.fill_between(share, low.clip(0), high.clip(max=2.65), color=color, alpha=0.2, lw=0)
 
 

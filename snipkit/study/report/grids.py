@@ -39,14 +39,14 @@ def planned(
     """
     fields, vary = dict(common), list(vary)
     stored = {name: fields.pop(name, None) for name in ("methods", "sparsities", "seeds")}
-    methods = _several(stored["methods"] if methods is None else methods)
-    sparsities = _several(stored["sparsities"] if sparsities is None else sparsities)
+    method_list = _several(stored["methods"] if methods is None else methods)
+    sparsity_list = _several(stored["sparsities"] if sparsities is None else sparsities)
     seeds = stored["seeds"] if seeds is None else seeds
-    if methods is None:
+    if method_list is None:
         raise ValueError("a grid of no methods: pass methods, such as ['dense', 'snip']")
     if seeds is None:
         raise ValueError("a grid without seeds: pass seeds, the number of runs of each setting")
-    if sparsities is None and set(methods) != {DENSE}:
+    if sparsity_list is None and set(method_list) != {DENSE}:
         raise ValueError(
             "a grid of pruned networks without sparsities: pass sparsities, such as [0.9, 0.98]"
         )
@@ -56,9 +56,9 @@ def planned(
             names = ", ".join(repeated)
             raise ValueError(f"{names} among the fields: methods, sparsities and seeds set that")
 
-    settings = [{}] if DENSE in methods else []
-    for sparsity in sparsities or ():
-        for method in methods:
+    settings: list[dict] = [{}] if DENSE in method_list else []
+    for sparsity in sparsity_list or ():
+        for method in method_list:
             if sparsity == 0:
                 settings.append({})
             elif method != DENSE:
@@ -78,7 +78,7 @@ def distinct(*grids) -> list[Run]:
     Args:
         grids: runs, and lists and dicts of them, however nested.
     """
-    runs = {}
+    runs: dict[str, Run] = {}
     for grid in grids:
         if isinstance(grid, Run):
             runs.setdefault(grid.id, grid)

@@ -84,18 +84,20 @@ def judge(
         return Judgement(OPEN, [], [])
     if rows[0].kind == "number":
         (row,) = rows
-        ours = list(values(row.first, row).values())
-        interval = against_printed(ours, row.claim, row.first, pool)
-        return Judgement(_number_word([interval], row.margin, whole=True), [interval], [len(ours)])
+        cell = row.cells[0]
+        outcomes = list(values(cell, row).values())
+        interval = against_printed(outcomes, row.claim, cell, pool)
+        word = _number_word([interval], row.margin, complete=True)
+        return Judgement(word, [interval], [len(outcomes)])
     intervals, counts = [], []
     for row in rows:
         differences = _differences(row, values)
         intervals.append(_paired(differences, len(rows)))
         counts.append(len(differences))
-    whole = len(rows) == rows[0].settings
+    complete = len(rows) == rows[0].settings
     if rows[0].kind == "margin":
-        return Judgement(_number_word(intervals, rows[0].margin, whole), intervals, counts)
-    return Judgement(_order_word(intervals, rows[0].effect, whole), intervals, counts)
+        return Judgement(_number_word(intervals, rows[0].margin, complete), intervals, counts)
+    return Judgement(_order_word(intervals, rows[0].effect, complete), intervals, counts)
 
 
 def _diverged(rows, values):
@@ -109,15 +111,15 @@ def _diverged(rows, values):
     return False
 
 
-def _number_word(intervals, margin, whole):
-    if whole and all(interval.inside(margin) for interval in intervals):
+def _number_word(intervals, margin, complete):
+    if complete and all(interval.inside(margin) for interval in intervals):
         return AGREES
     if any(interval.outside(margin) for interval in intervals):
         return DISAGREES
     return OPEN
 
 
-def _order_word(intervals, effect, whole):
+def _order_word(intervals, effect, complete):
     """The difference should be positive.
 
     The registration may name the smallest effect that counts (else NaN).
@@ -125,7 +127,7 @@ def _order_word(intervals, effect, whole):
     least = 0.0 if math.isnan(effect) else effect
     if any(interval.mean + interval.half < least for interval in intervals):
         return DISAGREES
-    if whole and all(interval.mean - interval.half > 0 for interval in intervals):
+    if complete and all(interval.mean - interval.half > 0 for interval in intervals):
         return AGREES
     return OPEN
 
@@ -162,29 +164,29 @@ def _interval(mean, error, freedom, settings, rounding=0.0):
 
 
 def against_printed(
-    ours: Sequence[float], claim: str, cell: dict, pool: Sequence[Sequence[float]] = ()
+    outcomes: Sequence[float], claim: str, cell: dict, pool: Sequence[Sequence[float]] = ()
 ) -> Interval:
     """Our mean minus the printed number, or minus the paper's own runs where they are known (figure
     1's dots).
 
     Args:
-        ours: one number a seed.
+        outcomes: of our runs, one number a seed.
         claim: an id in ``paper/claims.csv``.
         cell: the fields of the runs; they say which dots are theirs.
-        pool: the numbers of the cells that share one spread; by default ``ours`` alone.
+        pool: the numbers of the cells that share one spread; by default ``outcomes`` alone.
     """
-    spread, freedom = _spread(pool or [ours])
-    error = spread / len(ours) ** 0.5
+    spread, freedom = _spread(pool or [outcomes])
+    error = spread / len(outcomes) ** 0.5
     dots = _dots(cell)
     if len(dots):
-        their_error = float(stats.sem(dots))
-        both = error**2 + their_error**2
+        dots_error = float(stats.sem(dots))
+        variance = error**2 + dots_error**2
         # Welch and Satterthwaite's degrees of freedom, with those of our spread for our part.
-        freedom = both**2 / (error**4 / freedom + their_error**4 / (len(dots) - 1))
-        return _interval(float(np.mean(ours) - np.mean(dots)), both**0.5, freedom, 1)
+        freedom = variance**2 / (error**4 / freedom + dots_error**4 / (len(dots) - 1))
+        return _interval(float(np.mean(outcomes) - np.mean(dots)), variance**0.5, freedom, 1)
     printed = str(paper.table("claims").set_index("claim").printed[claim])
     rounding = 0.5 * 10.0 ** -len(printed.partition(".")[2])
-    return _interval(float(np.mean(ours)) - float(printed), error, freedom, 1, rounding)
+    return _interval(float(np.mean(outcomes)) - float(printed), error, freedom, 1, rounding)
 
 
 def _spread(cells):
@@ -209,11 +211,12 @@ def _dots(cell):
 
 def pool_cells(row: Setting, rows: Sequence[Setting]) -> list[tuple[dict, int]]:
     """The cells, with their numbers of seeds, that share their spread with a printed number's."""
-    found = {}
-    for other in rows:
-        for cell in other.cells:
-            alike = cell["model"] in row.pool and cell["recipe"] == row.first["recipe"]
+    recipe = row.cells[0]["recipe"]
+    cells = {}
+    for candidate in rows:
+        for cell in candidate.cells:
+            alike = cell["model"] in row.pool and cell["recipe"] == recipe
             usual = cell.get("scoring_batch", 100) == 100 and cell.get("sparsity", 0.0) <= POOLED_TO
-            if alike and usual and other.outcome == row.outcome:
-                found[registration.key(cell)] = cell, other.n
-    return list(found.values())
+            if alike and usual and candidate.outcome == row.outcome:
+                cells[registration.key(cell)] = cell, candidate.n
+    return list(cells.values())

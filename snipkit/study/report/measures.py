@@ -26,11 +26,8 @@ def figure2(name: str, draw: int) -> tuple[float, float]:
     """
     part = _images(name)
     pixels = part[:][0].flatten(1)  # standardised
-    means = (
-        torch.stack([pixels[part.labels == label].mean(0) for label in range(CLASSES)])
-        .abs()
-        .numpy()
-    )
+    mean_images = [pixels[part.labels == label].mean(0) for label in range(CLASSES)]
+    means = torch.stack(mean_images).abs().numpy()
     pictures = [_picture(_scores(name, label, "snip", draw), PICTURED) for label in range(CLASSES)]
     correlations = np.corrcoef(np.stack(pictures), means)[:CLASSES, CLASSES:]
     diagonal = np.eye(CLASSES, dtype=bool)
@@ -45,9 +42,9 @@ def figure5(name: str, draw: int) -> tuple[float, float]:
     for label in range(CLASSES):
         usual = _picture(_scores(name, label, "snip", draw), PICTURED)
         negative = _picture(_scores(name, label, "snip", draw, inverted=True), PICTURED)
-        other = _picture(_scores(name, label, "snip", draw + 1000), PICTURED)
+        redraw = _picture(_scores(name, label, "snip", draw + 1000), PICTURED)
         inverted.append(np.corrcoef(usual, negative)[0, 1])
-        redrawn.append(np.corrcoef(usual, other)[0, 1])
+        redrawn.append(np.corrcoef(usual, redraw)[0, 1])
     return float(np.mean(inverted)), float(np.mean(redrawn))
 
 
@@ -103,8 +100,8 @@ def _scores(name, label, criterion, draw, inverted=False):
     """
     part = _images(name)
     if inverted:
-        # Standardised, 255 - pixel is the negative: its standard deviation is the same, its mean 1
-        # - mean.
+        # Standardised, 255 - pixel is the negative: its standard deviation is the same, and its
+        # mean is 1 - mean.
         part = dataclasses.replace(part, pixels=255 - part.pixels, mean=(1 - part.mean[0],))
     images = part.take(torch.nonzero(part.labels == label).flatten())
     batch = data.sample(images, IMAGES, torch.Generator().manual_seed(1000 * draw + label))

@@ -33,8 +33,8 @@ def mask_picture(masks: Mapping[str, Tensor], shape: tuple[int, int] | None = No
     if shape is None:
         shape = _square(mask.shape[-1])
     pixels = math.prod(shape)
-    channels, rest = divmod(mask.shape[-1], pixels)
-    if mask.dim() != 2 or rest or channels not in (1, 3):
+    channels, remainder = divmod(mask.shape[-1], pixels)
+    if mask.dim() != 2 or remainder or channels not in (1, 3):
         raise ValueError(
             f"{weights[0]} is {tuple(mask.shape)}: its inputs are no image of {shape}; pass shape"
         )

@@ -51,7 +51,8 @@ def sentence() -> str:
     for scale in SCALES:
         for record in records.read(paths.results(scale)).values():
             recorded[record.run.id] = record
-    on_gpu, seconds, counts = 0, 0.0, {}
+    counts: dict[str, int] = {}
+    on_gpu, seconds = 0, 0.0
     for record in recorded.values():
         counts[record.run.data] = counts.get(record.run.data, 0) + 1
         if str(record.provenance.get("device")).startswith("NVIDIA"):

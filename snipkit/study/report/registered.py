@@ -108,16 +108,16 @@ def _line(settings, rows, recorded, measured):
     if first.kind == "not registered":
         return line | {"word": NOT_RUN}
     if first.kind == "fact":
-        holds, what = facts.FACTS[first.claim]()
-        return line | {"word": AGREES if holds else DISAGREES, "ours": what}
+        holds, answer = facts.FACTS[first.claim]()
+        return line | {"word": AGREES if holds else DISAGREES, "ours": answer}
     if first.outcome in registration.TRAINED:
-        wanted = registration.claim_runs(settings)
-        done = sum(run.id in recorded for run in wanted)
-        line |= {"done": done, "planned": len(wanted)}
+        runs = registration.claim_runs(settings)
+        done = sum(run.id in recorded for run in runs)
+        line |= {"done": done, "planned": len(runs)}
         pool_runs = _pool_runs(settings, rows)
-        if not all(run.id in recorded for run in [*wanted, *pool_runs]):
+        if not all(run.id in recorded for run in [*runs, *pool_runs]):
             return line
-        _check_one_kernel(first.claim, [recorded[run.id] for run in wanted])
+        _check_one_kernel(first.claim, [recorded[run.id] for run in runs])
     else:
         line |= {
             "done": len(measured[measured.claim == first.claim]),
@@ -175,12 +175,8 @@ def _pool(row, rows, recorded):
     """
     cells = []
     for cell, n in judging.pool_cells(row, rows) if row.pool else []:
-        cells.append(
-            [
-                judging.outcome(recorded[run.id], row.outcome)
-                for run in registration.cell_runs(cell, n)
-            ]
-        )
+        runs = registration.cell_runs(cell, n)
+        cells.append([judging.outcome(recorded[run.id], row.outcome) for run in runs])
     return cells
 
 
@@ -217,8 +213,8 @@ def measure() -> None:
 
 def progress(lines: pd.DataFrame) -> str:
     """One line a claim: its word, or how many of its runs are done."""
-    said = []
+    states = []
     for line in lines.itertuples():
         state = line.word or f"{line.done} of {line.planned} runs"
-        said.append(f"{state:>16}  {line.where:<9}  {line.says}")
-    return "\n".join(said)
+        states.append(f"{state:>16}  {line.where:<9}  {line.says}")
+    return "\n".join(states)

@@ -86,20 +86,19 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     lines = []
     reported = paper.table("others")
     for claim in claims.itertuples():
-        theirs = reported[reported.claim == claim.claim]
+        numbers = reported[reported.claim == claim.claim]
+        progress = f"{claim.done} of {claim.planned} runs"
         lines.append(
             {
                 "where": claim.where,
                 "the paper says": claim.says,
                 "printed": claim.printed,
-                "word": f"**{claim.word}**"
-                if claim.word
-                else f"{claim.done} of {claim.planned} runs",
+                "word": f"**{claim.word}**" if claim.word else progress,
                 "ours": claim.ours,
                 "difference": claim.difference,
                 "margin": "" if pd.isna(claim.margin) else f"{claim.margin:g}",
                 "exploratory": earlier.here.get(claim.claim, ""),
-                "others": "; ".join(f"{row.error:.2f} ({row.n})" for row in theirs.itertuples()),
+                "others": "; ".join(f"{row.error:.2f} ({row.n})" for row in numbers.itertuples()),
             }
         )
     return pd.DataFrame(lines)
@@ -109,11 +108,8 @@ def others() -> pd.DataFrame:
     """Numbers of other people for the claims of tables 1 and 2, with their protocols."""
     claims = paper.table("claims").set_index("claim")
     table = paper.table("others")
-    table.insert(
-        0,
-        "the paper says",
-        [claims.says[claim].replace(": test error, %", "") for claim in table.claim],
-    )
+    says = [claims.says[claim].replace(": test error, %", "") for claim in table.claim]
+    table.insert(0, "the paper says", says)
     table.insert(1, "printed", [claims.printed[claim] for claim in table.claim])
     spread = ["" if pd.isna(sd) else f" (sd {sd:.2f})" for sd in table.sd]
     table["error"] = [f"{error:.2f}{sd}" for error, sd in zip(table.error, spread)]

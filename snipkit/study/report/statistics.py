@@ -45,9 +45,8 @@ def blank_diverged(table, by, value="test_error") -> pd.DataFrame:
     Args:
         by: the columns that make a group.
     """
-    diverged = (
-        table[value].isna().groupby([table[column].map(str) for column in by]).transform("any")
-    )
+    groups = [table[column].map(str) for column in by]
+    diverged = table[value].isna().groupby(groups).transform("any")
     return table.assign(**{value: table[value].mask(diverged)})
 
 
@@ -158,10 +157,10 @@ def differences(table, pairs, value="test_error") -> pd.DataFrame:
         DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both;
         NaN if one diverged.
     """
-    rows = [
-        row(difference(*(table[chosen].set_index("seed")[value] for chosen in pair)))
-        for pair in pairs
-    ]
+    rows = []
+    for pair in pairs:
+        sides = [table[chosen].set_index("seed")[value] for chosen in pair]
+        rows.append(row(difference(*sides)))
     return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
 
 
@@ -197,13 +196,13 @@ def phrase(gap, more="worse", less="better", digits=1) -> str:
     """
     if gap is None or not gap["n"]:
         return "not on record"
-    said = f"{with_interval(gap, digits)} points (n = {gap['n']:.0f})"
+    difference = f"{with_interval(gap, digits)} points (n = {gap['n']:.0f})"
     if np.isnan(gap["mean"]):
         return f"a run diverged (n = {gap['n']:.0f})"
     if gap["n"] == 1:
         return f"{with_interval(gap, digits)} points in one seed"
     if gap["low"] > 0:
-        return f"{more} by {said}"
+        return f"{more} by {difference}"
     if gap["high"] < 0:
-        return f"{less} by {said.replace('-', '', 1)}"
-    return f"undecided, {said}"
+        return f"{less} by {difference.replace('-', '', 1)}"
+    return f"undecided, {difference}"

@@ -59,9 +59,9 @@ def load(
     images, test = _decoded(name, str(Path(root or paths.data_root()).expanduser()), str(device))
     train, val = split(images, torch.Generator().manual_seed(split_seed))
     sizes = ("train_size", train_size, len(train)), ("test_size", test_size, len(test))
-    for what, size, limit in sizes:
+    for field, size, limit in sizes:
         if size is not None and not 0 < size <= limit:
-            raise ValueError(f"{what} is {size}; {name} has 1 to {limit}")
+            raise ValueError(f"{field} is {size}; {name} has 1 to {limit}")
     train = train.take(slice(train_size))
     if test_size is not None:
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
@@ -99,8 +99,8 @@ def _decode_cifar(name, root):
     files = [records[file].reshape(-1, 1 + 3 * 32 * 32) for file in source.sha256]
 
     decoded = []
-    for part in (np.concatenate(files[:-1]), files[-1]):
-        part = torch.from_numpy(part)
+    for array in (np.concatenate(files[:-1]), files[-1]):
+        part = torch.from_numpy(array)
         decoded += [part[:, 1:].reshape(-1, 3, 32, 32), part[:, 0].long()]
     return *decoded, None
 
@@ -147,9 +147,8 @@ def _unpack_tiny_imagenet(archive_path, target):
             progress = tqdm(entries, desc=f"decoding Tiny-ImageNet {part}", unit="image")
             for number, (file, _) in enumerate(progress):
                 image = Image.open(io.BytesIO(archive.read(file)))
-                pixels[number] = np.asarray(image.convert("RGB")).transpose(
-                    2, 0, 1
-                )  # some are grey
+                in_colour = image.convert("RGB")  # some are grey
+                pixels[number] = np.asarray(in_colour).transpose(2, 0, 1)
             if part == "train":
                 mean, std = channel_statistics(torch.from_numpy(pixels))
             labels = np.array([label for _, label in entries])

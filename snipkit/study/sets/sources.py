@@ -131,6 +131,8 @@ def _present(folder: Path, file: str, sha256: dict[str, str]) -> bool:
 
 def _pickles_verified(root: Path, source: Source) -> bool:
     """Whether torchvision's CIFAR-10 is there, complete, and holds what the binary files would."""
+    if source.pickles is None:
+        return False
     folder = root / source.pickles
     if not folder.is_dir():
         return False

@@ -39,7 +39,9 @@ def take_from_tar(archive: Path, inner: str, files: Iterable[str], folder: Path)
         members = {posixpath.normpath(member.name): member for member in tar}
         for file in files:
             name = posixpath.normpath(f"{inner}/{file}")
-            if name not in members or not members[name].isfile():
+            is_file = name in members and members[name].isfile()
+            packed = tar.extractfile(members[name]) if is_file else None
+            if packed is None:
                 raise FileNotFoundError(f"{archive.name} has no file {name}")
             with open(folder / os.path.basename(file), "wb") as unpacked:
-                shutil.copyfileobj(tar.extractfile(members[name]), unpacked)
+                shutil.copyfileobj(packed, unpacked)

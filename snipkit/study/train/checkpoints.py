@@ -159,14 +159,15 @@ class Checkpoint:
             except OSError as error:
                 if late:
                     raise
-                advice = "it goes on without"
                 warnings.warn(
-                    f"the training's state cannot be written ({error}): {advice}", stacklevel=2
+                    f"the training's state cannot be written ({error}): it goes on without",
+                    stacklevel=2,
                 )
             self.written = now
         if late:
-            where = f"{self.path} has the state: call again to carry on"
-            raise Interrupted(f"stopped after step {step}; {where}")
+            raise Interrupted(
+                f"stopped after step {step}; {self.path} has the state: call again to carry on"
+            )
 
     def done(self) -> None:
         if self.writable:
@@ -185,18 +186,25 @@ class Checkpoint:
             if version is None:
                 raise ValueError("it has no version")
         except Exception as error:  # torch, pickle and zipfile raise half a dozen kinds
-            what = f"{self.path} is no training's state, or is damaged ({error})"
-            raise CheckpointError(f"{what}: {ADVICE}") from error
+            problem = f"{self.path} is no training's state, or is damaged ({error})"
+            raise CheckpointError(f"{problem}: {ADVICE}") from error
         if version != FORMAT:
-            what = (
+            problem = (
                 f"{self.path} was written by a snipkit of another version ({version}, not {FORMAT})"
             )
-            raise CheckpointError(f"{what}: finish the training with that one, {ADVICE}")
+            raise CheckpointError(f"{problem}: finish the training with that one, {ADVICE}")
         return content
 
     @torch.no_grad()
     def _write(self, step):
         state, kept = self.state, _kept(self.state)
+        tensors = {}
+        for name, tensor in state.tensors.items():
+            tensors[name] = _packed(tensor, tensor, kept)
+        curves = []
+        for curve in state.curves:
+            tests = [tuple(test) for test in curve.tests]
+            curves.append((curve.train_loss, curve.train_error, tests))
         content = {
             "format": FORMAT,
             "kind": self.kind,
@@ -204,20 +212,15 @@ class Checkpoint:
             "runs": self.runs,
             "step": step,
             "masks": _packed_masks(state, kept),
-            "tensors": {
-                name: _packed(tensor, tensor, kept) for name, tensor in state.tensors.items()
-            },
+            "tensors": tensors,
             "optimiser": _packed_optimiser(state, kept),
             "generators": [generator.get_state() for generator in state.generators],
-            "curves": [
-                (curve.train_loss, curve.train_error, [tuple(test) for test in curve.tests])
-                for curve in state.curves
-            ],
+            "curves": curves,
             "diverged": {number: str(error) for number, error in state.diverged.items()},
         }
         if not self.writable and self.path.exists():
-            what = "another training wrote it after this one had started"
-            raise FileExistsError(f"{self.path} is not ours: {what}")
+            problem = "another training wrote it after this one had started"
+            raise FileExistsError(f"{self.path} is not ours: {problem}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
@@ -258,7 +261,7 @@ def _packed_optimiser(state, kept):
     """The optimiser's ``state_dict``; of momentum and moments, what is kept."""
     content = state.optimiser.state_dict()
     parameters = _parameters(state.optimiser)
-    packed = {}
+    packed: dict[int, dict] = {}
     for number, values in content["state"].items():
         packed[number] = {}
         for key, value in values.items():
@@ -269,7 +272,7 @@ def _packed_optimiser(state, kept):
 
 def _unpacked_optimiser(content, state, kept):
     parameters = _parameters(state.optimiser)
-    unpacked = {}
+    unpacked: dict[int, dict] = {}
     for number, values in content["state"].items():
         unpacked[number] = {}
         for key, value in values.items():
@@ -340,7 +343,7 @@ def _digest(parts):
         if torch.is_tensor(value):
             digest.update(repr((tuple(value.shape), value.dtype)).encode())
             flat = value.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy())
+            digest.update(flat.view(torch.uint8).numpy().data)
         elif isinstance(value, dict):
             digest.update(f"{len(value)} entries".encode())
             for key, part in value.items():

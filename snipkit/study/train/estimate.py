@@ -29,7 +29,7 @@ def microseconds(
         repeats: calls in a turn, whose mean is the time of that turn.
     """
     timers = {name: Timer(call) for name, call in calls.items()}
-    times = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(turns):
         for name, timer in timers.items():
             times[name].append(timer.timeit(repeats) / repeats)
@@ -47,11 +47,11 @@ def seconds(runs: Iterable[Run], records: dict[str, Record]) -> dict[Run, float]
         records: what ``records.read`` gave.
     """
     machine = provenance.name(executors.device())
-    recorded = {}
+    recorded: dict[tuple, list[float]] = {}
     for record in records.values():
         # A training that was resumed, or that diverged, is on record with a part of its time.
-        whole = record.outcome and not record.provenance.get("resumed")
-        if whole and record.provenance.get("device") == machine:
+        undivided = record.outcome and not record.provenance.get("resumed")
+        if undivided and record.provenance.get("device") == machine:
             recorded.setdefault(_kind(record.run), []).append(record.provenance["seconds"])
     by_kind = {kind: float(np.median(values)) for kind, values in recorded.items()}
     for run in runs:
@@ -71,15 +71,15 @@ def _measure(run):
     images, dataset = _made_up(run, device)
     model = experiment.build(run, run.training_init, 0, device)
     with executors.one_thread():
-        first = dataclasses.replace(run.recipe, steps=1)  # it is slower than the others
-        training.train(model, {}, dataset, first)
+        one_step = dataclasses.replace(run.recipe, steps=1)  # it is slower than the others
+        training.train(model, {}, dataset, one_step)
         spent, steps = 0.0, 0
-        few = dataclasses.replace(run.recipe, steps=10, lr=1e-4)
+        ten_steps = dataclasses.replace(run.recipe, steps=10, lr=1e-4)
         while spent < 0.2:
             start = time.perf_counter()
-            training.train(model, {}, dataset, few)
+            training.train(model, {}, dataset, ten_steps)
             spent += time.perf_counter() - start
-            steps += few.steps
+            steps += ten_steps.steps
         start = time.perf_counter()
         training.evaluate(model, images)
         per_image = (time.perf_counter() - start) / len(images)

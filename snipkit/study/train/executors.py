@@ -78,7 +78,8 @@ def capacity(executor: Executor | None = None) -> float:
         raise BrokenExecutor("its scheduler does not answer") from error
 
 
-_threads = {"lock": threading.Lock(), "users": 0, "before": 1}
+_threads = {"users": 0, "before": 1}
+_threads_lock = threading.Lock()
 busy = threading.Event()  # set while a worker process is at a run
 
 
@@ -88,7 +89,7 @@ def one_thread() -> Iterator[None]:
 
     The last of several users puts back the number that was set before.
     """
-    with _threads["lock"]:
+    with _threads_lock:
         if not _threads["users"]:
             _threads["before"] = torch.get_num_threads()
         _threads["users"] += 1
@@ -96,7 +97,7 @@ def one_thread() -> Iterator[None]:
     try:
         yield
     finally:
-        with _threads["lock"]:
+        with _threads_lock:
             _threads["users"] -= 1
             if not _threads["users"]:
                 torch.set_num_threads(_threads["before"])
@@ -120,12 +121,12 @@ class Processes(ProcessPoolExecutor):
         context = multiprocessing.get_context("spawn")
         super().__init__(count, context, initializer=_start_worker)
 
-    def submit(self, *task):
+    def submit(self, *task, **arguments):
         # A worker starts with the signals held back: Ctrl-C reaches it, too, and would kill it
         # while it imports.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            return super().submit(*task)
+            return super().submit(*task, **arguments)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -206,6 +207,8 @@ def _signal(executor, number):
     if not isinstance(executor, Processes):
         return
     for process in list((executor._processes or {}).values()):
+        if process.pid is None:  # not started yet
+            continue
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
 

@@ -22,14 +22,10 @@ from snipkit.study.train.runs import NOISE, SHUFFLES, Run
 from snipkit.study.train.stacking import train_stack
 
 SCORED_AT_ONCE = 1000  # images; the scores are those of the whole batch (law 4)
-LENETS = (
-    "lenet-300-100",
-    "lenet-5-caffe",
-)  # small enough for stacks on a GPU, and chains that can be compacted
-TINY = (
-    "mlp-1d",
-    "cnn-1d",
-)  # small enough for stacks on a CPU: half the time of training them alone
+# Small enough for stacks on a GPU, and chains that can be compacted.
+LENETS = ("lenet-300-100", "lenet-5-caffe")
+# Small enough for stacks on a CPU: half the time of training them alone.
+TINY = ("mlp-1d", "cnn-1d")
 
 
 def load(run: Run, device: str = "cpu") -> data.Dataset:
@@ -65,7 +61,8 @@ def build(run: Run, init: str, seed: int, device: str = "cpu") -> torch.nn.Modul
     model = models.build(
         run.model, num_classes=classes, init=init, seed=seed, image_size=side, **run.options
     )
-    return model.to(device, memory_format=torch.channels_last)
+    # torch's stubs do not have this argument of ``Module.to``.
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -85,11 +82,13 @@ def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor,
         labels = torch.randint(classes, (size,), generator=generator).to(device)
     else:
         if run.scoring_data:
-            split = seeds["split"]
-            other = datasets.load(
-                run.scoring_data, split_seed=split, train_size=run.train_size, device=device
+            scoring_set = datasets.load(
+                run.scoring_data,
+                split_seed=seeds["split"],
+                train_size=run.train_size,
+                device=device,
             )
-            images = _with_pixels(run, other).train
+            images = _with_pixels(run, scoring_set).train
         if run.scoring_labels == "random":
             images = data.shuffle_labels(images, torch.Generator().manual_seed(seeds["labels"]))
         inputs, labels = data.sample(images, run.scoring_batch, generator, run.scoring_sample)
@@ -120,24 +119,22 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
         generator = torch.Generator().manual_seed(seeds["criterion"])
         masks = densities.random_masks(run.criterion, model, run.sparsity, generator, run.biases)
     else:
-        sparsity = run.sparsity
+        sparsity: float | dict[str, float] = run.sparsity
         if run.layer_counts != "own":
-            sparsity = densities.DENSITIES[run.layer_counts](model, sparsity, biases=run.biases)
-        scores = _scores(
-            run, _pretrained(run, device) if run.pretrained else model, dataset, device
-        )
-        masks = (masking.keep_lowest if run.ablation == "invert" else masking.keep_top)(
-            scores, sparsity
-        )
+            layer_sparsities = densities.DENSITIES[run.layer_counts]
+            sparsity = layer_sparsities(model, run.sparsity, biases=run.biases)
+        ranked = _pretrained(run, device) if run.pretrained else model
+        scores = _scores(run, ranked, dataset, device)
+        select = masking.keep_lowest if run.ablation == "invert" else masking.keep_top
+        masks = select(scores, sparsity)
     generator = torch.Generator().manual_seed(seeds["ablation"])
     if run.ablation == "relabel":
         return shuffles.relabel(model, masks, dataset.test[:1][0], generator)
     if run.ablation == "shuffle-channels":
         return shuffles.shuffle(masks, generator, keep="units", positions=False)
     if run.ablation in SHUFFLES:
-        return shuffles.shuffle(
-            masks, generator, keep=run.ablation.removeprefix("shuffle").lstrip("-") or "layers"
-        )
+        keep = run.ablation.removeprefix("shuffle").lstrip("-") or "layers"
+        return shuffles.shuffle(masks, generator, keep=keep)
     if run.ablation == "live-units":
         return controls.keep_live_units(masks, generator)
     if run.ablation == "misaligned":
@@ -185,8 +182,8 @@ def _draw_biases_(model, init, seed):
 
     The weights of the seed stay as they are: biases have a generator of their own.
     """
-    own_seed = np.random.SeedSequence([seed, 2]).generate_state(1)[0]
-    generator = torch.Generator().manual_seed(int(own_seed))
+    seed_of_biases = np.random.SeedSequence([seed, 2]).generate_state(1)[0]
+    generator = torch.Generator().manual_seed(int(seed_of_biases))
     for name in filter(snipkit.is_bias, snipkit.prunable(model)):
         bias = model.get_parameter(name)
         drawn = torch.empty(bias.shape)
@@ -220,14 +217,15 @@ def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None)
     """
     start = time.perf_counter()
     model, masks, dataset = None, {}, load(run, device)
+    outcome: outcomes.Outcome | outcomes.DivergedError
     try:
         model, masks, dataset = _prepare(run, dataset, device)
         if checkpoint is not None:
             (masks,) = checkpoint.carried([run.id], [masks])
-        network, own_masks = _compact(run, model, masks, dataset)
+        network, network_masks = _compact(run, model, masks, dataset)
         outcome = training.train(
             network,
-            own_masks,
+            network_masks,
             dataset,
             run.recipe,
             seed=run.seeds()["order"],
@@ -258,40 +256,42 @@ def execute_stack(
         raise ValueError(
             "these runs differ in what the runs of one stack must share: group them with `stacks`"
         )
-    loaded, test = {}, None
+    data_by_split: dict[int, data.Dataset] = {}
+    test = None
     for run in runs:
-        if (split := run.seeds()["split"]) not in loaded:
+        if (split := run.seeds()["split"]) not in data_by_split:
             dataset = load(run, device)
-            test = (
-                test or dataset.test
-            )  # it does not depend on the split: held, and gone through, once for all
-            loaded[split] = dataclasses.replace(dataset, test=test)
-    prepared, results = {}, {}
+            # The test set does not depend on the split: it is held, and gone through, once for all.
+            test = test or dataset.test
+            data_by_split[split] = dataclasses.replace(dataset, test=test)
+    prepared: dict[Run, tuple] = {}
+    results: dict[Run, outcomes.Outcome | outcomes.DivergedError] = {}
     for run in runs:
         try:
-            prepared[run] = _prepare(run, loaded[run.seeds()["split"]], device)
+            prepared[run] = _prepare(run, data_by_split[run.seeds()["split"]], device)
         except outcomes.DivergedError as error:  # the dense training of a pretrained run
             results[run] = error
     if prepared:
+        networks = [network for network, _, _ in prepared.values()]
+        masks = [masks_of_run for _, masks_of_run, _ in prepared.values()]
+        datasets_of_runs = [dataset for _, _, dataset in prepared.values()]
         if checkpoint is not None:
-            found = [masks for _, masks, _ in prepared.values()]
-            carried = checkpoint.carried([run.id for run in prepared], found)
-            for (run, (model, _, dataset)), masks in zip(prepared.items(), carried):
-                prepared[run] = model, masks, dataset
-        networks, masks, sets = map(list, zip(*prepared.values()))
+            masks = checkpoint.carried([run.id for run in prepared], masks)
+            prepared = dict(zip(prepared, zip(networks, masks, datasets_of_runs)))
         seeds = [run.seeds()["order"] for run in prepared]
         trained = train_stack(
-            networks, masks, sets, runs[0].recipe, seeds=seeds, checkpoint=checkpoint
+            networks, masks, datasets_of_runs, runs[0].recipe, seeds=seeds, checkpoint=checkpoint
         )
         results |= zip(prepared, trained)
     seconds = round((time.perf_counter() - start) / len(runs), 2)
-    origin = (
-        {"seconds": seconds, "stack": len(runs)} | _resumed(checkpoint) | provenance.here(device)
-    )
-    return [
-        _record(run, *prepared.get(run, (None, {}, None)), results[run], dict(origin))
-        for run in runs
-    ]
+    origin = {"seconds": seconds, "stack": len(runs)}
+    origin |= _resumed(checkpoint) | provenance.here(device)
+    records = []
+    for run in runs:
+        model, masks_of_run, dataset = prepared.get(run, (None, {}, None))
+        record = _record(run, model, masks_of_run, dataset, results[run], dict(origin))
+        records.append(record)
+    return records
 
 
 def stacks(runs: Sequence[Run], on_gpu: bool = True, limit: int = 64) -> list[list[Run]]:
@@ -301,16 +301,15 @@ def stacks(runs: Sequence[Run], on_gpu: bool = True, limit: int = 64) -> list[li
     Runs of ``TINY`` networks, and on a GPU of ``LENETS``, that share data set, sizes, model,
     options and recipe go together; all others are alone.
     """
-    groups, small = {}, TINY + LENETS * on_gpu
+    small = TINY + LENETS if on_gpu else TINY
+    groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        groups.setdefault(
-            _stack_key(run) if run.model in small else (len(groups), run.id), []
-        ).append(run)
-    cut = [
-        group[start : start + limit]
-        for group in groups.values()
-        for start in range(0, len(group), limit)
-    ]
+        key = _stack_key(run) if run.model in small else (len(groups), run.id)
+        groups.setdefault(key, []).append(run)
+    cut = []
+    for group in groups.values():
+        for start in range(0, len(group), limit):
+            cut.append(group[start : start + limit])
     place = {run: number for number, run in enumerate(runs)}
     return sorted(cut, key=lambda group: place[group[0]])
 
@@ -332,20 +331,17 @@ def _prepare(run, dataset, device):
     """
     seeds = run.seeds()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", masking.EmptyLayerWarning
-        )  # the record has the counts of every layer
+        # The record has the counts of every layer.
+        warnings.simplefilter("ignore", masking.EmptyLayerWarning)
         masks = {} if run.criterion == "dense" else find_masks(run, dataset, device)
     if run.train_labels == "random":
-        shuffled = data.shuffle_labels(
-            dataset.train, torch.Generator().manual_seed(seeds["labels"])
-        )
+        generator = torch.Generator().manual_seed(seeds["labels"])
+        shuffled = data.shuffle_labels(dataset.train, generator)
         dataset = dataclasses.replace(dataset, train=shuffled)
-    model = (
-        _scored(run, device)
-        if run.same_draw
-        else build(run, run.training_init, seeds["training_init"], device)
-    )
+    if run.same_draw:
+        model = _scored(run, device)
+    else:
+        model = build(run, run.training_init, seeds["training_init"], device)
     return model, masks, dataset
 
 
@@ -358,17 +354,17 @@ def _compact(run, model, masks, dataset):
         return model, masks
     inputs = dataset.test[:1][0]
     on_path = snipkit.effective(model, masks, inputs)
-    *hidden, last = [
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
-    ]
-    for name in (*hidden, last):
+    linear = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            linear.append(name)
+    last = linear[-1]
+    for name in linear:
         bias = f"{name}.bias"
         constant = bias in masks and name != last and (masks[bias] & ~on_path[bias]).any()
         if constant or not on_path[f"{name}.weight"].any():
-            return (
-                model,
-                masks,
-            )  # it could get smaller, but the records were trained whole in these two cases
+            # It could get smaller, but the records were trained whole in these two cases.
+            return model, masks
     return snipkit.compact(model, masks, inputs, convolutions=False)
 
 
@@ -392,9 +388,7 @@ def _effective(run, model, masks, dataset):
     if not masks or run.model.startswith(("lstm", "gru")):
         return None
     try:
-        return sum(
-            int(mask.sum())
-            for mask in snipkit.effective(model, masks, dataset.test[:1][0]).values()
-        )
+        on_path = snipkit.effective(model, masks, dataset.test[:1][0])
     except ValueError:
         return None
+    return sum(int(mask.sum()) for mask in on_path.values())

@@ -6,7 +6,7 @@ so a part that was stopped is carried on by the same command.
 """
 
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,13 @@ PROFILE = "overnight"
 LAYER_COUNTS = ("own", "erk", "uniform")
 WITHIN_LAYERS = ("shuffle", "live-units", "misaligned", "shuffle-units")
 
-MLP = {"data": "mnist-1d", "model": "mlp-1d", "recipe": "overnight-mnist-1d"}
-LENET = {"data": "mnist", "model": "lenet-300-100", "recipe": "overnight-lenet-300-100"}
-RESNET = {
+MLP: dict[str, Any] = {"data": "mnist-1d", "model": "mlp-1d", "recipe": "overnight-mnist-1d"}
+LENET: dict[str, Any] = {
+    "data": "mnist",
+    "model": "lenet-300-100",
+    "recipe": "overnight-lenet-300-100",
+}
+RESNET: dict[str, Any] = {
     "data": "cifar-10",
     "model": "resnet-20",
     "recipe": "short-resnet-20",
@@ -97,12 +101,16 @@ def protocol_runs(seeds: int = 3) -> list[Run]:
     momentum, is on record.
     """
     runs = []
-    bed = {"recipe": "paper-mnist-plain-sgd", "data": "mnist", "model": "lenet-300-100"}
+    bed: dict[str, Any] = {
+        "recipe": "paper-mnist-plain-sgd",
+        "data": "mnist",
+        "model": "lenet-300-100",
+    }
     for seed in range(seeds):
         for same_draw, glorot, random_biases in product((False, True), repeat=3):
             unit_pixels = same_draw ^ glorot ^ random_biases  # the product of all four signs is +1
             training_init = "glorot" if glorot else "lecun"
-            fields = {
+            fields: dict[str, Any] = {
                 "training_init": training_init,
                 "scoring_init": training_init if same_draw else "lecun",
                 "same_draw": same_draw,
@@ -120,14 +128,19 @@ def figure7_runs() -> list[Run]:
     """Figure 7 at 90 and 10 % in four variants, each beside the runs of
     ``rq4_relevance_to_the_task``, seed 0.
     """
-    recipe = {"steps": 30_000, "momentum": 0.0, "decay_every": 10_000, "weight_decay": 0.0}
-    bed = {
+    recipe: dict[str, Any] = {
+        "steps": 30_000,
+        "momentum": 0.0,
+        "decay_every": 10_000,
+        "weight_decay": 0.0,
+    }
+    bed: dict[str, Any] = {
         "model": "lenet-5-caffe",
         "criterion": "snip",
         "train_labels": "random",
         "training_init": "glorot",
     }
-    variants = [
+    variants: list[dict[str, Any]] = [
         {"scoring_init": "glorot", "same_draw": True},
         {"scoring_init": "glorot"},
         {"recipe": Recipe(**recipe, lr=0.12)},
@@ -153,7 +166,7 @@ PARTS = {
 def train(
     part: Annotated[str, typer.Argument(help=", ".join(PARTS))],
     budget: Annotated[
-        float, typer.Option(help="minutes; then no run is started, and those under way stop")
+        float | None, typer.Option(help="minutes; then no run is started, and those under way stop")
     ] = None,
     dry: Annotated[bool, typer.Option("--dry", help="count the runs, and train none")] = False,
 ):

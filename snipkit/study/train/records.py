@@ -82,9 +82,9 @@ class Record:
             raise ValueError("it takes an outcome, or the reason why there is none")
         if outcome is None:
             return
-        best, last = outcome.best_of_last_five, outcome.test_error
-        if not (0 <= best <= last <= 100 and outcome.test_loss >= 0):
-            raise ValueError(f"a test error of {last} % (best {best}), loss {outcome.test_loss}")
+        lowest, last = outcome.best_of_last_five, outcome.test_error
+        if not (0 <= lowest <= last <= 100 and outcome.test_loss >= 0):
+            raise ValueError(f"a test error of {last} % (best {lowest}), loss {outcome.test_loss}")
 
     def _check_masks(self):
         sparsity = self.run.sparsity
@@ -197,7 +197,8 @@ def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
         UserWarning: a line that is not a record of this version, with file and line number; it is
             skipped, and kept. Or runs with two records that differ.
     """
-    records, conflicts = {}, []
+    records: dict[str, Record] = {}
+    conflicts = []
     seen = {} if seen is None else seen
     for path in sorted(paths.expanded(folder).glob("*.jsonl")):
         number, lines = _new_lines(path, seen)

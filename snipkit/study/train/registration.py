@@ -116,12 +116,12 @@ def cell_runs(cell: dict, n: int) -> list[Run]:
 
 def claim_runs(rows: list[Setting]) -> list[Run]:
     """The runs that some settings need, seed after seed, each once."""
-    wanted = {}
+    runs_by_id: dict[str, Run] = {}
     for row in rows:
         for cell in row.cells:
             for run in cell_runs(cell, row.n):
-                wanted.setdefault(run.id, run)
-    return sorted(wanted.values(), key=lambda run: run.seed)
+                runs_by_id.setdefault(run.id, run)
+    return sorted(runs_by_id.values(), key=lambda run: run.seed)
 
 
 def runs(claims: tuple[str, ...] = ("",), gpu: bool = True) -> list[Run]:
@@ -135,11 +135,11 @@ def runs(claims: tuple[str, ...] = ("",), gpu: bool = True) -> list[Run]:
     for row in settings():
         if row.claim.startswith(claims) and (gpu or not row.note.startswith("needs a GPU")):
             rows_of.setdefault(row.claim, []).append(row)
-    wanted = {}
+    runs_by_id: dict[str, Run] = {}
     for rows in rows_of.values():
         for run in claim_runs(rows):
-            wanted.setdefault(run.id, run)
-    return list(wanted.values())
+            runs_by_id.setdefault(run.id, run)
+    return list(runs_by_id.values())
 
 
 def folder() -> Path:

@@ -54,12 +54,10 @@ STREAMS = (
 )
 
 #: The protocols, by name. The paper gives no number of steps for MNIST, Tiny-ImageNet or table 3:
-#: MNIST runs until the
-#: fourth decay would come, Tiny-ImageNet is trained as CIFAR-10 is, table 3 for 30,000 steps. The
-#: others are
-#: ours: "overnight" ones are longer, and checks by twice the time tell whether little is left to
-#: gain
-#: (docs/evidence.md; for 30 epochs on CIFAR-10 much is), "short" ones show an order at most.
+#: MNIST runs until the fourth decay would come, Tiny-ImageNet is trained as CIFAR-10 is, table 3
+#: for 30,000 steps. The others are ours: "overnight" ones are longer, and checks by twice the time
+#: tell whether little is left to gain (docs/evidence.md; for 30 epochs on CIFAR-10 much is),
+#: "short" ones show an order at most.
 #: The CIFAR networks compute in bfloat16, which is several times faster on a GPU.
 RECIPES = {
     "paper-mnist": Recipe(steps=100_000),
@@ -122,7 +120,7 @@ def _recipe(value):
         return RECIPES[value]
     if not isinstance(value, dict):
         return value
-    names = [each.name for each in fields(Recipe)]
+    names = [attribute.name for attribute in fields(Recipe)]
     unknown = [str(name) for name in value if name not in names]
     if unknown:
         raise ValueError(f"no field {', '.join(unknown)}; a recipe has {', '.join(names)}")
@@ -179,8 +177,7 @@ class Run:
 
     Raises:
         pydantic.ValidationError: (a ValueError) an unknown name, a wrong type, a number out of
-        range, an option the
-            network does not have, or values that contradict each other.
+            range, an option the network does not have, or values that contradict each other.
     """
 
     recipe: Annotated[InstanceOf[Recipe], BeforeValidator(_recipe)]
@@ -218,10 +215,8 @@ class Run:
             )
         if self.criterion == "dense" and self.ablation != "none":
             raise ValueError("a dense run has no mask to ablate")
-        if (
-            self.criterion in (*densities.COUNTS, "synflow", "iterative-snip")
-            and self.ablation == "invert"
-        ):
+        unranked = (*densities.COUNTS, "synflow", "iterative-snip")
+        if self.ablation == "invert" and self.criterion in unranked:
             raise ValueError(
                 f"{self.criterion} does not rank what it removes, so there is nothing to invert"
             )
@@ -238,10 +233,8 @@ class Run:
                 f"{self.scoring_data} has other images or classes than {self.data}: "
                 "nothing to score on"
             )
-        if self.scoring_data == NOISE and (self.scoring_sample, self.scoring_labels) != (
-            "uniform",
-            "true",
-        ):
+        needs_labels = self.scoring_sample != "uniform" or self.scoring_labels != "true"
+        if self.scoring_data == NOISE and needs_labels:
             raise ValueError("noise has no labels to sample by or to permute")
         if self.layer_counts != "own" and self.criterion not in ONE_SHOT:
             raise ValueError(
@@ -286,12 +279,13 @@ class Run:
 
         "paper" (its protocol), "converged" (a long schedule of ours), or "short".
         """
-        kind = next(
-            (name.partition("-")[0] for name, recipe in RECIPES.items() if recipe == self.recipe),
-            "short",
-        )
-        whole = self.train_size is None and self.test_size is None
-        return {"paper": "paper", "overnight": "converged"}.get(kind, "short") if whole else "short"
+        if self.train_size is not None or self.test_size is not None:
+            return "short"
+        for name, recipe in RECIPES.items():
+            if recipe == self.recipe:
+                family = name.partition("-")[0]
+                return {"paper": "paper", "overnight": "converged"}.get(family, "short")
+        return "short"
 
     def seeds(self) -> dict[str, int]:
         """One independent seed for each random component of the run (numpy ``SeedSequence``), by
@@ -357,9 +351,9 @@ def pruning(method: str, sparsity: float) -> dict:
     Magnitude is trained on the weights that it ranked: their size says nothing about another
     initialisation.
     """
-    criterion, *others = method.split(", ")
-    pretrained = others[:1] == ["rewound"]
-    ablation = ", ".join(others[pretrained:]) or "none"
+    criterion, *parts = method.split(", ")
+    pretrained = parts[:1] == ["rewound"]
+    ablation = ", ".join(parts[pretrained:]) or "none"
     same_draw = criterion == "magnitude"
     return dict(
         criterion=criterion,

@@ -6,7 +6,14 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -97,7 +104,7 @@ def execute_all(
     if len(folders) > 1:
         raise ValueError("the files of one study lie in one folder")
     (folder,) = folders
-    seen = {}
+    seen: dict[Path, tuple] = {}
     recorded = records.read(folder, seen)
     delete_checkpoints(folder, recorded)
     todo = reachable([run for run in files if run.id not in recorded])
@@ -105,7 +112,7 @@ def execute_all(
         queue = _Queue(files, folder, recorded, seen)
         default = executor is None
         with executors.caught_signals() as signals:
-            if default:
+            if executor is None:
                 executor = executors.Processes(min(len(todo), executors.workers()))
             try:
                 groups = experiment.stacks(todo, on_gpu=default and executors.on_gpu())
@@ -133,7 +140,7 @@ def reachable(runs: Iterable[Run]) -> list[Run]:
             are left out.
     """
     needed = {run: {run.data, run.scoring_data} & set(SHAPES) for run in runs}
-    unavailable = {}
+    unavailable: dict[str, sources.DataError] = {}
     for name in sorted(set().union(*needed.values())):
         try:
             sources.fetch(name)
@@ -144,9 +151,9 @@ def reachable(runs: Iterable[Run]) -> list[Run]:
     doable = [run for run, names in needed.items() if not names & unavailable.keys()]
     if unavailable and not doable:
         raise next(iter(unavailable.values()))
-    for name, error in unavailable.items():
+    for name, reason in unavailable.items():
         count = sum(name in names for names in needed.values())
-        warnings.warn(f"{count} runs are left out. {error}", stacklevel=2)
+        warnings.warn(f"{count} runs are left out. {reason}", stacklevel=2)
     return doable
 
 
@@ -174,9 +181,14 @@ class _Queue:
     def __init__(self, files, folder, recorded, seen):
         self.files, self.folder = files, folder
         self.recorded, self.seen = recorded, seen
-        self.queue, self.unwritten = deque(), deque()
-        self.running, self.failed, self.locks = {}, {}, {}
-        self.died = self.stuck = self.full = None
+        self.queue: deque[list[Run]] = deque()
+        self.unwritten: deque[tuple[Run, Record]] = deque()
+        self.running: dict[Future, list[Run]] = {}
+        self.failed: dict[Run, Exception] = {}
+        self.locks: dict[Run, FileLock] = {}
+        self.died: Exception | None = None
+        self.stuck: Exception | None = None
+        self.full: Exception | None = None
 
     def work(self, groups, executor, deadline, signals):
         self.queue.extend(groups)

@@ -86,12 +86,11 @@ class Stack:
         return self.data[0].train.standardise(pixels).unflatten(0, index.shape), labels.flatten()
 
     def __call__(self, inputs, shared=False):
-        def one(tensors, inputs):
+        def forward(tensors, inputs):
             return functional_call(self.template, tensors, (inputs,))
 
-        return torch.vmap(one, in_dims=(0, None if shared else 0))(self.tensors, inputs).flatten(
-            0, 1
-        )
+        forward_all = torch.vmap(forward, in_dims=(0, None if shared else 0))
+        return forward_all(self.tensors, inputs).flatten(0, 1)
 
     def train(self):
         self.template.train()
@@ -138,8 +137,8 @@ def _check_stack(models, masks, data, seeds):
     for name, module in models[0].named_modules():
         if isinstance(module, UNSTACKABLE):
             kind = type(module).__name__
-            what = name or "the model"
-            raise ValueError(f"{what} is a {kind}, which cannot be stacked: train them alone")
+            place = name or "the model"
+            raise ValueError(f"{place} is a {kind}, which cannot be stacked: train them alone")
     _check_alike("models", [_architecture(model) for model in models])
     _check_alike("training sets", [_shape_of(dataset.train) for dataset in data])
 
@@ -153,10 +152,10 @@ def _shape_of(images):
     return len(images), images.pixels.shape[1:], images.mean, images.std
 
 
-def _check_alike(what, descriptions):
-    first, *others = descriptions
-    for number, other in enumerate(others, start=1):
-        if other != first:
+def _check_alike(kind, descriptions):
+    first, *later_ones = descriptions
+    for number, description in enumerate(later_ones, start=1):
+        if description != first:
             raise ValueError(
-                f"the {what} of a stack must be alike: number {number} is not like number 0"
+                f"the {kind} of a stack must be alike: number {number} is not like number 0"
             )

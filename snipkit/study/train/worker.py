@@ -41,7 +41,7 @@ def execute_group(
     if not Path(path).parent.is_dir():
         # A machine that does not share the folder of results: the state is of use if it gets the
         # run again.
-        path = paths.temporary() / Path(path).name
+        path = str(paths.temporary() / Path(path).name)
     checkpoint = checkpoints.Checkpoint(path, deadline)
     group = [Run(**fields) for fields in runs]
     executors.busy.set()
