@@ -73,9 +73,13 @@ def relinked(text: str, source: Path, page: Path) -> str:
             return f"[{label}]({os.path.relpath(on_site, page.parent)}{anchor})"
         if not REPOSITORY:
             return label  # nobody knows where the repository is: its own readers have the file
-        return f"[{label}]({REPOSITORY}/{'tree' if file.is_dir() else 'blob'}/main/{file.relative_to(ROOT)}{anchor})"
+        kind = "tree" if file.is_dir() else "blob"
+        return f"[{label}]({REPOSITORY}/{kind}/main/{file.relative_to(ROOT)}{anchor})"
 
-    pattern = r"(?P<picture>!?)\[(?P<label>[^\]\n]*)\]\((?P<target>[\w./-]*[./][\w./-]+)(?P<anchor>#[\w-]+)?\)"
+    pattern = (
+        r"(?P<picture>!?)\[(?P<label>[^\]\n]*)\]"
+        r"\((?P<target>[\w./-]*[./][\w./-]+)(?P<anchor>#[\w-]+)?\)"
+    )
     return re.sub(pattern, link, text)
 
 
@@ -130,7 +134,7 @@ def folded(solutions: str) -> str:
 
 
 def notebook(source: Path) -> str:
-    """A notebook with its figure code folded, its references linked and its solutions at the end."""
+    """A notebook: its figure code folded, its references linked, its solutions at the end."""
     content = json.loads(source.read_text(encoding="utf-8"))
     for cell in content["cells"]:
         cell["source"] = "".join(cell["source"])

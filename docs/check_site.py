@@ -111,8 +111,8 @@ def main() -> None:
         folds = sum(folds_open(page, file) for file in files)
         check(folds > 0, "no folded code and no folded solutions")
         browser.close()
-    good = f"{len(files)} pages, {folds} folds: no foreign request, no error; pictures in {SHOTS.relative_to(ROOT)}/"
-    print("\n".join(problems) or good)
+    good = f"{len(files)} pages, {folds} folds: no foreign request, no error"
+    print("\n".join(problems) or f"{good}; pictures in {SHOTS.relative_to(ROOT)}/")
     sys.exit(bool(problems))
 
 

@@ -16,7 +16,8 @@ REPOSITORY = address.repository()
 project, release = "snipkit", snipkit.__version__
 author = project_copyright = "The snipkit authors"
 extensions = [
-    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design", "sphinx_togglebutton",
+    "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
+    "sphinx_copybutton", "sphinx_design", "sphinx_togglebutton",
 ]  # fmt: skip
 
 nb_execution_mode = "off"  # outputs as committed
@@ -28,7 +29,6 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
 maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 

@@ -1,3 +1,4 @@
+import shutil
 import signal
 import types
 from dataclasses import replace
@@ -151,6 +152,7 @@ def toy(tmp_path, monkeypatch):
         if profile != "lesson":
             text = "toy: {seeds: 2}" if profile == "laptop" else ""
             (tmp_path / f"notebooks/profiles/{profile}.yml").write_text(text)
+    shutil.copy(paths.home() / "registration.csv", tmp_path)
     monkeypatch.setenv("SNIPKIT_DATA", str(paths.data_root()))
     monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
     return tmp_path

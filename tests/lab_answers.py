@@ -57,13 +57,8 @@ def snip_from(score, *, per_layer=False, backward=False, evaluating=False):
 
 
 def half_done(model, loss, inputs, targets):
-    weights = list(model.parameters())
-    return {
-        name: w * g
-        for (name, w), g in zip(
-            model.named_parameters(), torch.autograd.grad(loss(inputs), weights)
-        )
-    }
+    names, weights = zip(*model.named_parameters())
+    return dict(zip(names, torch.autograd.grad(loss(inputs), weights)))
 
 
 # --- (c) ------------------------------------------------------------------------------------------

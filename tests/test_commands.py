@@ -155,7 +155,6 @@ def test_one_seed_of_everything_comes_before_the_second_of_anything(
             ["train", "--profile", "nope"],
             "unknown profile 'nope'; known: lesson, laptop, overnight, paper",
         ),
-        (["report", "--profile", "nope"], "unknown profile 'nope'"),
         (["figures", "--profile", "nope"], "unknown profile 'nope'"),
         (["execute", "toy", "out.ipynb", "--profile", "nope"], "unknown profile 'nope'"),
         (["execute", "zoo", "out.ipynb"], "no notebook is called zoo; known: toy"),
@@ -338,10 +337,8 @@ def test_an_error_of_ours_keeps_its_traceback(toy, command, monkeypatch):
 def test_the_report_is_written(toy, command):
     code, out, err = command("report")
     assert code == 0, err
-    assert (
-        re.search(r"profile laptop, \d+ claims of the paper: ", out)
-        and (toy / "REPLICATION.md").exists()
-    )
+    assert re.search(r"\d+ claims of the paper: ", out)
+    assert (toy / "REPLICATION.md").exists()
 
 
 def test_the_report_in_a_locale_without_unicode(toy):
@@ -358,7 +355,7 @@ def test_the_report_in_a_locale_without_unicode(toy):
     command = [sys.executable, "-m", "snipkit.study", "report"]
     done = subprocess.run(command, env=ENVIRONMENT | locale, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert "mean ± half a 95 % t-interval" in (toy / "REPLICATION.md").read_text(encoding="utf-8")
+    assert "± half a 95 % interval" in (toy / "REPLICATION.md").read_text(encoding="utf-8")
 
 
 def test_the_report_says_what_is_planned_and_on_record(toy, command):

@@ -3,9 +3,6 @@
 The same functions, trained the same way.
 """
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +11,7 @@ from torch import nn
 import snipkit
 from snipkit import masking, models, saliency
 from snipkit.beyond import paths
+from snipkit.study.sets._torchvision import load_torchvision
 
 #: every network of the study, small where it can be: name → (options, shape of an image)
 NETWORKS = {
@@ -427,13 +425,8 @@ def test_only_linear_layers_get_smaller_where_one_asks_for_it():
 
 
 def torchvision_model(name, **options):
-    sys.path.insert(0, str(Path(__file__).parent))
-    try:
-        from torchvision_shim import load
-    except ImportError:
-        from snipkit.study.sets._torchvision import load
     torch.manual_seed(0)
-    return getattr(load().models, name)(num_classes=10, **options)
+    return getattr(load_torchvision().models, name)(num_classes=10, **options)
 
 
 @pytest.mark.parametrize("name, size", [("resnet18", 32), ("vgg11", 32)])

@@ -20,9 +20,7 @@ def test_every_claim_is_counted_once_on_the_scoreboard(claims):
 
 
 def test_a_claim_stands_beside_what_others_found(claims):
-    rows = replication.rows(
-        claims, paper.table("earlier_verdicts").set_index("claim").fillna("")
-    ).set_index("the paper says")
+    rows = replication.rows(claims, paper.earlier_verdicts()).set_index("the paper says")
     row = rows.loc["LeNet-300-100, SNIP 95 %: test error, %"]
     assert row.word == "0 of 10 runs"
     assert row.others.startswith("2.09 (3); 2.64 (3)")

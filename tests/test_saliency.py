@@ -964,12 +964,12 @@ def test_one_gradient_for_two_parameters_is_not_scaled_twice():
     class Sum(nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight_a, self.weight_b = (
-                nn.Parameter(torch.full((2, 2), value)) for value in (1.0, 2.0)
-            )
+            self.a, self.b = (nn.Linear(2, 2, bias=False) for _ in range(2))
+            nn.init.constant_(self.a.weight, 1.0)
+            nn.init.constant_(self.b.weight, 2.0)
 
         def forward(self, x):
-            return x @ (self.weight_a + self.weight_b)
+            return x @ (self.a.weight + self.b.weight)
 
     inputs, targets = torch.arange(24.0).view(12, 2) ** 2, torch.zeros(12)
     whole = saliency.signed_gradient(Sum(), (inputs, targets), lambda outputs, _: outputs.mean())
@@ -977,9 +977,9 @@ def test_one_gradient_for_two_parameters_is_not_scaled_twice():
         Sum(), zip(inputs.split(4), targets.split(4)), lambda outputs, _: outputs.mean()
     )
     for scores in (whole, parts):
-        assert torch.equal(scores["weight_a"], scores["weight_b"])
+        assert torch.equal(scores["a.weight"], scores["b.weight"])
         assert sum(score.abs().sum() for score in scores.values()).item() == pytest.approx(1)
-        torch.testing.assert_close(scores["weight_a"], whole["weight_a"])
+        torch.testing.assert_close(scores["a.weight"], whole["a.weight"])
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

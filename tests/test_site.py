@@ -83,7 +83,8 @@ def attribute(value, name):
 def test_the_layout_has_a_line_for_every_module():
     layout = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
     listed = subprocess.run(
-        ["git", "ls-files", "snipkit", "tools"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "snipkit", "tools"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     for line in listed.stdout.splitlines():
         name = line.rsplit("/", 1)[-1]
@@ -95,10 +96,13 @@ def test_links_go_to_pages_of_the_site_or_to_the_repository(monkeypatch):
     monkeypatch.setattr(assemble, "BROKEN", broken := [])
     monkeypatch.setattr(assemble, "REPOSITORY", "https://github.com/you/snipkit")
     source, page = ROOT / "docs" / "machines.md", assemble.Path("machines.md")
-    text = "[a](laws.md#law-1) [b](../snipkit/data.py) [c](../notebooks/rq2_how_sparse.ipynb) [d](https://x.org) "
+    text = (
+        "[a](laws.md#law-1) [b](../snipkit/data.py) [c](../notebooks/rq2_how_sparse.ipynb) "
+        "[d](https://x.org) "
+    )
     assert assemble.linked(f"{text}[e](no.md)", source, page) == (
-        f"[a](laws.md#law-1) [b]({assemble.REPOSITORY}/blob/main/snipkit/data.py) [c](notebooks/rq2_how_sparse.ipynb) "
-        "[d](https://x.org) e"
+        f"[a](laws.md#law-1) [b]({assemble.REPOSITORY}/blob/main/snipkit/data.py) "
+        "[c](notebooks/rq2_how_sparse.ipynb) [d](https://x.org) e"
     )
     assert broken == ["docs/machines.md: link to no.md, and there is no such file"]
     monkeypatch.setattr(assemble, "REPOSITORY", "")  # not known
@@ -126,7 +130,8 @@ def test_each_solution_is_a_box_and_code_is_no_heading():
 
 
 @pytest.mark.parametrize("source, tags, folds", [
-    ("figures.save(fig)", [], True), ("table", ["figure", "trained"], True), ("training.train(model)", [], False),
+    ("figures.save(fig)", [], True), ("table", ["figure", "trained"], True),
+    ("training.train(model)", [], False),
     ("figures.use_style()", ["grid"], False),
 ])  # fmt: skip
 def test_code_that_draws_is_folded(source, tags, folds):

@@ -448,7 +448,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(blobs, small_network
 
 
 def test_when_a_long_training_is_tested_and_logged():
-    assert training._test_steps(100_000) == range(
+    assert outcomes._test_steps(100_000) == range(
         96_000, 100_001, 1_000
     )  # as the authors keep checkpoints
     assert outcomes.log_interval(100_000) == 100 and outcomes.log_interval(300) == 10

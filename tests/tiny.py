@@ -66,7 +66,7 @@ RUN = """from snipkit.study import paths
 table = study.run_all(runs, paths.results(profile) / 'toy.jsonl')
 print(len(table))"""
 FIGURE = """import matplotlib.pyplot as plt
-from snipkit.study import figures
+from snipkit.study.report import figures
 fig, ax = plt.subplots()
 ax.plot(table.seed, table.test_error)
 figures.save(fig, 'toy', profile, table)"""

@@ -71,7 +71,7 @@ def evidence(page: str) -> pd.DataFrame:
         page: the name of a notebook.
     """
     about = paper.table("claims").set_index("claim")
-    earlier = paper.table("earlier_verdicts").set_index("claim").here.fillna("")
+    earlier = paper.earlier_verdicts().here
     lines = []
     for line in table().itertuples():
         if about.notebook[line.claim] == page:

@@ -23,7 +23,7 @@ def write(progress: str = "") -> pd.DataFrame:
         progress: a last section: what is planned, and what is on record.
     """
     claims = registered.table()
-    earlier = paper.table("earlier_verdicts").set_index("claim").fillna("")
+    earlier = paper.earlier_verdicts()
     figures.use_style()
     figures.save(draw(claims), "replication", "", claims.drop(columns=["note"]))
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(

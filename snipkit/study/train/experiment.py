@@ -266,12 +266,12 @@ def execute_stack(
                 test or dataset.test
             )  # it does not depend on the split: held, and gone through, once for all
             loaded[split] = dataclasses.replace(dataset, test=test)
-    prepared, outcomes = {}, {}
+    prepared, results = {}, {}
     for run in runs:
         try:
             prepared[run] = _prepare(run, loaded[run.seeds()["split"]], device)
         except outcomes.DivergedError as error:  # the dense training of a pretrained run
-            outcomes[run] = error
+            results[run] = error
     if prepared:
         if checkpoint is not None:
             found = [masks for _, masks, _ in prepared.values()]
@@ -283,13 +283,13 @@ def execute_stack(
         trained = train_stack(
             networks, masks, sets, runs[0].recipe, seeds=seeds, checkpoint=checkpoint
         )
-        outcomes |= zip(prepared, trained)
+        results |= zip(prepared, trained)
     seconds = round((time.perf_counter() - start) / len(runs), 2)
     origin = (
         {"seconds": seconds, "stack": len(runs)} | _resumed(checkpoint) | provenance.here(device)
     )
     return [
-        _record(run, *prepared.get(run, (None, {}, None)), outcomes[run], dict(origin))
+        _record(run, *prepared.get(run, (None, {}, None)), results[run], dict(origin))
         for run in runs
     ]
 
