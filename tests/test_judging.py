@@ -78,6 +78,9 @@ def test_a_printed_number_by_hand():
     assert alone.half == pytest.approx(4.3027 * 0.1 / 3**0.5 + 0.05, abs=1e-4)
     pooled = judging.against_printed(ours, "table1-lenet-300-100-95", cell, [ours, [1.0, 1.2, 1.4]])
     assert pooled.half == pytest.approx(2.7764 * (0.025**0.5) / 3**0.5 + 0.05, abs=1e-4)
+    diverged = [math.nan, 1.0, 1.2]
+    pooled = judging.against_printed(ours, "table1-lenet-300-100-95", cell, [ours, diverged])
+    assert pooled.half == alone.half
 
 
 def test_dense_lenets_are_compared_with_the_dots_of_figure_1():
