@@ -64,7 +64,6 @@ notebooks: data  ## run the committed notebooks again in place, from the committ
 
 labs: data  ## the twins of the labs, for students and with solutions, from notebooks/labs/source (seconds)
 	$(PY) notebooks/labs/build.py
-	$(PY) tests/lab_answers.py
 
 lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/ruff check

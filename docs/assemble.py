@@ -26,7 +26,7 @@ BROKEN: list[str] = []  # links
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted(
     (ROOT / "notebooks" / "labs").glob("*.ipynb")
 )
-PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md"]
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md", ROOT / "REGISTRATION.md"]
 
 
 def place(source: Path) -> Path | None:

@@ -1,7 +1,4 @@
-"""Blank and typical wrong answers to the labs, and what the checks must say to them.
-
-``python tests/lab_answers.py`` (part of ``make labs``) writes them as the table in docs/labs.md.
-"""
+"""Blank and typical wrong answers to the labs, and what the checks must say to them."""
 
 import sys
 from pathlib import Path
@@ -12,8 +9,6 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "labs.md"
-BEGIN, END = "<!-- written by tests/lab_answers.py -->\n", "<!-- end -->\n"
 sys.path.insert(0, str(ROOT / "notebooks" / "labs"))
 
 from checks import lab1, lab2  # noqa: E402  the students' import
@@ -342,17 +337,3 @@ def sentence(check) -> str:
     except Wrong as wrong:
         return str(wrong)
     raise AssertionError("the check has let a wrong answer pass")
-
-
-def table() -> str:
-    """A row an answer, in Markdown."""
-    cells = [(part, what, sentence(check)) for part, what, check, _ in ANSWERS]
-    rows = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in cells]
-    return (
-        "\n".join(["| part | answer | what the check says |", "| --- | --- | --- |", *rows]) + "\n"
-    )
-
-
-if __name__ == "__main__":
-    head, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(head + BEGIN + "\n" + table() + "\n" + END + rest.split(END)[1])

@@ -3,13 +3,18 @@
 Pages, links, folds, laws and the slider. (`make site-check` looks at what is built.)
 """
 
+import importlib
 import json
 import re
+import subprocess
 import sys
+import warnings
 
 import pytest
 import yaml
 from tiny import ROOT
+
+import snipkit
 
 sys.path.insert(0, str(ROOT / "docs"))
 import assemble
@@ -17,6 +22,10 @@ import slider
 
 LAWS = (ROOT / "docs" / "laws.md").read_text()
 SOURCES = [*assemble.NOTEBOOKS, *assemble.PAGES, *assemble.SOLUTIONS.glob("*.md")]
+ROOT_PAGES = [ROOT / name for name in ("CHECKLIST.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+WRITTEN = [*sorted((ROOT / "docs").rglob("*.md")), *ROOT_PAGES]  # by hand, and kept up to date
+FOLDERS = "snipkit|tests|tools|notebooks|docs|figures|results"
+MODULES = "snipkit|saliency|masking|training|interop|data|models|recipe|outcomes|beyond|study"
 
 
 def test_every_law_names_tests_that_exist():
@@ -38,6 +47,49 @@ def test_a_page_links_to_files_that_exist():
     for path in SOURCES:
         assemble.linked(path.read_text(), path, assemble.place(path))
     assert not assemble.BROKEN
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_a_file_that_a_page_names_exists(path):
+    named = re.findall(rf"(?<![\w/.])(?:{FOLDERS})/[\w./-]*\.\w+", path.read_text(encoding="utf-8"))
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_a_name_that_a_page_uses_is_where_the_code_has_it(path):
+    """In code and between backticks. A name that has moved is an error, too."""
+    text = path.read_text(encoding="utf-8")
+    code = re.findall(r"```python.*?^ *```|`[^`\n]+`", text, flags=re.M | re.S)
+    names = re.findall(rf"(?<![\w/.])((?:{MODULES})(?:\.[A-Za-z_]\w*)+)", "\n".join(code))
+    directives = re.findall(r"^\.\. auto\w+:: (\S+)$", text, flags=re.M)
+    for name in {*names, *directives}:
+        if name.endswith((".py", ".md")):
+            continue
+        value = snipkit
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            for part in name.removeprefix("snipkit").strip(".").split("."):
+                value = value if not part else attribute(value, part)
+
+
+def attribute(value, name):
+    """An attribute, or a module below a package."""
+    if hasattr(value, "__path__") and importlib.util.find_spec(f"{value.__name__}.{name}"):
+        return importlib.import_module(f"{value.__name__}.{name}")
+    return getattr(value, name)
+
+
+def test_the_layout_has_a_line_for_every_module():
+    layout = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    listed = subprocess.run(
+        ["git", "ls-files", "snipkit", "tools"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for line in listed.stdout.splitlines():
+        name = line.rsplit("/", 1)[-1]
+        if name.endswith(".py") and not name.startswith("__init__"):
+            assert f"`{name}`" in layout, line
 
 
 def test_links_go_to_pages_of_the_site_or_to_the_repository(monkeypatch):

@@ -248,7 +248,7 @@ def twin_probabilities(
 
     Args:
         gradients: name → ∂L/∂w, or a multiple of all of it.
-        survival: name → function that gives P(|w'| > t) for a tensor of t
+        survival: name → function that gives :math:`P(|w'| > t)` for a tensor of t
             (``truncated_normal_survival``).
         keep: expected number of connections.
 
@@ -280,7 +280,7 @@ def twin_probabilities(
 
 
 def truncated_normal_survival(std: float) -> Callable[[Tensor], Tensor]:
-    """P(|w| > t) of a normal distribution truncated at two of its standard deviations, as a
+    """``P(|w| > t)`` of a normal distribution truncated at two of its standard deviations, as a
     function of t.
 
     Args:

@@ -56,7 +56,7 @@ STREAMS = (
 #: The protocols, by name. The paper gives no number of steps for MNIST, Tiny-ImageNet or table 3:
 #: MNIST runs until the fourth decay would come, Tiny-ImageNet is trained as CIFAR-10 is, table 3
 #: for 30,000 steps. The others are ours: "overnight" ones are longer, and checks by twice the time
-#: tell whether little is left to gain (docs/evidence.md; for 30 epochs on CIFAR-10 much is),
+#: tell whether little is left to gain (docs/recipes.md; for 30 epochs on CIFAR-10 much is),
 #: "short" ones show an order at most.
 #: The CIFAR networks compute in bfloat16, which is several times faster on a GPU.
 RECIPES = {

@@ -1,0 +1,61 @@
+"""The sentences of RQ1: each number is that of the records, computed here in another way."""
+
+import pandas as pd
+import pytest
+from answers import differences, literal_numbers, shown
+
+from snipkit import study
+from snipkit.study import notebooks, paths
+from snipkit.study.report import Estimate, statistics
+
+PAGE = "rq1_important_connections"
+
+
+@pytest.fixture(scope="module")
+def errors():
+    """Test errors by (model, sparsity, seed), a column a method."""
+    table = study.table(notebooks.grid(PAGE, "overnight"), study.read(paths.results("overnight")))
+    return table.pivot(index=["model", "sparsity", "seed"], columns="method", values="test_error")
+
+
+def behind_snip(errors, method, model, sparsity, digits=1):
+    rows = errors.loc[model, sparsity]
+    return Estimate(rows[method] - rows.snip, digits)
+
+
+def short_answer(errors):
+    return {
+        "random": behind_snip(errors, "random", "lenet-300-100", 0.98),
+        "layer_counts": behind_snip(errors, "snip, shuffle", "lenet-300-100", 0.98),
+    }
+
+
+def test_the_two_sentences_at_the_top(errors):
+    assert differences(shown(PAGE)[0], "rq1_short", short_answer(errors)) == []
+
+
+def test_the_answer(errors):
+    agreement = pd.read_csv(paths.figures("overnight") / "rq1_first_order.csv")
+    lowest = agreement.sort_values("Spearman").iloc[0]
+    settings = (errors.random - errors.snip).dropna().groupby(["model", "sparsity"])
+    lower_ends = settings.apply(lambda gap: statistics.interval(gap)[1])
+    values = short_answer(errors) | {
+        "over_layers": f"{agreement[agreement.layer == 'all layers'].Spearman.min():.2f}",
+        "lowest": f"{lowest.Spearman:.2f}",
+        "lowest_layer": f"{lowest.layer.removesuffix('.weight')} of {lowest.network}",
+        "ahead": int((lower_ends > 0).sum()),
+        "settings": len(lower_ends),
+        "random_caffe": behind_snip(errors, "random", "lenet-5-caffe", 0.98),
+        "layer_counts_995": behind_snip(errors, "snip, shuffle", "lenet-300-100", 0.995),
+        "layer_counts_caffe": behind_snip(errors, "snip, shuffle", "lenet-5-caffe", 0.98, 2),
+        "magnitude_90": behind_snip(errors, "magnitude", "lenet-300-100", 0.9),
+        "magnitude_98": behind_snip(errors, "magnitude", "lenet-300-100", 0.98),
+    }
+    assert differences(shown(PAGE)[1], "rq1_answer", values) == []
+
+
+def test_no_measured_number_is_written_by_hand():
+    settings = {"1.", "2.", "3.", "4.", "5.", "300", "100", "5", "98", "99.5", "90", "95", "0"}
+    for name in ("rq1_short", "rq1_answer"):
+        written = {number.lstrip("-") for number in literal_numbers(name)}
+        assert written <= settings | {number.rstrip(".") for number in settings}, name
