@@ -96,7 +96,7 @@ def to_prune(
     """``prunable``, of which there must be some: ValueError where there is none."""
     parameters = prunable(model, biases=biases, where=where)
     if not parameters:
-        reason = "masking.prunable_table(model) says why, parameter by parameter"
+        reason = "snipkit.prunable_table(model) says why, parameter by parameter"
         if next(model.parameters(), None) is None:
             reason = "it has no parameters at all"
         raise ValueError(f"the model has no prunable parameter: {reason}")

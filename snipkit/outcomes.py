@@ -86,7 +86,7 @@ class State(NamedTuple):
 
 
 class Checkpoint(Protocol):
-    """Lets a training stop and resume. ``study.checkpoints.Checkpoint`` keeps it in a file."""
+    """Lets a training stop and resume; ``study.train.checkpoints.Checkpoint`` is one, in a file."""
 
     def restore(self, state: State) -> int:
         """Set the state in place to the one kept, if any. Return the number of steps done."""

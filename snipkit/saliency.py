@@ -45,7 +45,7 @@ def snip(objective: Objective) -> Scores:
             float32. It is in evaluation mode. A closure that fails in it is called in training
             mode, where detectors give their losses; dropout is off and batch norm as told even
             then.
-        biases, where: what to score, see ``masking.prunable``. (The authors' code scores biases.)
+        biases, where: what to score, see ``prunable``. (The authors' code scores biases.)
         batch_norm: "eval" scores with the running statistics, as the authors' code did (in a fresh
             network: batch norm does nothing); "train" with those of the batch.
 

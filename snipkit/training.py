@@ -20,7 +20,7 @@ COMPILED_FROM = 5000  # steps; in a shorter training, compiling takes longer tha
 
 
 class Networks(Protocol):
-    """S networks, as ``fit`` trains them: ``Alone`` has one, ``study.stacking.Stack`` many.
+    """S networks, as ``fit`` trains them: ``Alone`` has one, ``study.train.stacking.Stack`` many.
 
     Attributes:
         template: a module; its layers decide which parameters have weight decay.
@@ -168,7 +168,7 @@ def _compiled(model):
 def fit(
     networks: Networks, recipe: Recipe, seeds: Sequence[int], checkpoint: Checkpoint | None
 ) -> list[Outcome | DivergedError]:
-    """The training loop of ``train`` and of ``study.stacking.train_stack``, for S = len(seeds).
+    """The loop of ``train`` and of ``study.train.stacking.train_stack``, for S = len(seeds).
 
     It returns for each network what ``train`` returns, or the ``DivergedError`` that it raises.
     """

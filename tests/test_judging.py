@@ -5,7 +5,9 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from scipy import stats
 
+from snipkit.study import paper
 from snipkit.study.report import judging
 from snipkit.study.report.judging import AGREES, DISAGREES, OPEN, Interval
 from snipkit.study.train import registration
@@ -76,12 +78,22 @@ def test_a_printed_number_by_hand():
     assert alone.half == pytest.approx(4.3027 * 0.1 / 3**0.5 + 0.05, abs=1e-4)
     pooled = judging.against_printed(ours, "table1-lenet-300-100-95", cell, [ours, [1.0, 1.2, 1.4]])
     assert pooled.half == pytest.approx(2.7764 * (0.025**0.5) / 3**0.5 + 0.05, abs=1e-4)
+    diverged = [math.nan, 1.0, 1.2]
+    pooled = judging.against_printed(ours, "table1-lenet-300-100-95", cell, [ours, diverged])
+    assert pooled.half == alone.half
 
 
 def test_dense_lenets_are_compared_with_the_dots_of_figure_1():
     cell = {"model": "lenet-300-100", "recipe": {}}
-    interval = judging.against_printed([1.4, 1.4, 1.5], "table1-lenet-300-100-0", cell)
+    ours = [1.4, 1.4, 1.5]
+    interval = judging.against_printed(ours, "table1-lenet-300-100-0", cell)
     assert interval.mean == pytest.approx(1.4333 - 1.6832, abs=1e-3)
+    runs = paper.table("figure1")
+    dots = runs.error[(runs.model == "lenet-300-100") & (runs.sparsity == 0)]
+    low, high = stats.ttest_ind(ours, dots, equal_var=False).confidence_interval()
+    assert (interval.mean - interval.half, interval.mean + interval.half) == pytest.approx(
+        (low, high)
+    )
 
 
 def test_a_pool_has_the_cells_of_the_recipe_up_to_98_per_cent():

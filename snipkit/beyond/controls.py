@@ -1,7 +1,7 @@
 """Controls of the second kind: which part of a unit's counts matters, and random twins of SNIP's
 mask.
 
-``ladder.shuffle`` keeps counts of layers and of units. The controls here keep less than a unit's
+``shuffles.shuffle`` keeps counts of layers and of units. The controls here keep less than a unit's
 counts (only which units are live; the counts, but not which unit has them on both of its sides), or
 keep what SNIP sees of the data (the gradient) and draw the rest again.
 """

@@ -39,7 +39,7 @@ def erk(
         model: any network; a layer is a module with prunable parameters.
         sparsity: share to remove of all prunable parameters; exactly ``kept_count`` of them are
             kept.
-        biases, where: as for ``masking.prunable``. A bias is as dense as its layer.
+        biases, where: as for ``prunable``. A bias is as dense as its layer.
 
     Returns:
         dict of layer → share to remove, as ``masking.keep_top`` takes it. A layer is a module's

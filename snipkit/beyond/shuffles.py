@@ -53,8 +53,8 @@ def shuffle(
     inputs.
 
     Source: "layers" is the layer-wise shuffling of Frankle et al. (ICLR 2021) and Su et al.
-    (NeurIPS 2020); "units"
-    is the configuration model of a bipartite graph, drawn by degree-preserving swaps.
+    (NeurIPS 2020); "units" is the configuration model of a bipartite graph, drawn by
+    degree-preserving swaps.
     """
     if keep not in KEPT:
         raise ValueError(f"unknown keep {keep!r}; known: {', '.join(KEPT)}")

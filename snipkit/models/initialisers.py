@@ -41,11 +41,9 @@ def _variance_scaling(gain, fan):
 
 
 #: name → function ``(weight, fan_in, fan_out, generator)`` that fills the weight in place.
-#: ``lecun`` is the default of
-#: the authors' code. ``glorot`` and ``he`` are VS-X and VS-H of its table 3, ``normal`` and
-#: ``truncated-normal`` RN
-#: and TN. The paper does not give the width of these two: 1.0 is its framework's default of the
-#: time.
+#: ``lecun`` is the default of the authors' code. ``glorot`` and ``he`` are VS-X and VS-H of its
+#: table 3, ``normal`` and ``truncated-normal`` RN and TN. The paper does not give the width of
+#: these two: 1.0 is its framework's default of the time.
 INITIALISERS = {
     "lecun": _variance_scaling(1.0, lambda fan_in, fan_out: fan_in),
     "glorot": _variance_scaling(1.0, lambda fan_in, fan_out: (fan_in + fan_out) / 2),

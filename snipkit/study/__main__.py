@@ -82,7 +82,7 @@ def train(profile: Profile = "laptop", budget: Budget = None, executor: Schedule
     from snipkit.study import notebooks, paths
     from snipkit.study.train import executors, records, scheduler
 
-    results = paths.results(notebooks.known(profile))
+    results = paths.results(notebooks.checked_profile(profile))
     recorded = records.read(results)
     files = _planned(profile, results, recorded)
     todo = scheduler.reachable([run for run in files if run.id not in recorded])
@@ -197,7 +197,7 @@ def figures(
     from snipkit.study import notebooks, paths
     from snipkit.study.train import records
 
-    for chosen in [notebooks.known(profile)] if profile else notebooks.PROFILES:
+    for chosen in [notebooks.checked_profile(profile)] if profile else notebooks.PROFILES:
         results = paths.results(chosen)
         recorded = records.read(results)
         for name in notebooks.names():

@@ -101,10 +101,10 @@ def _read_profile(file):
 
 
 def _profile_file(profile):
-    return folder() / "profiles" / f"{known(profile)}.yml"
+    return folder() / "profiles" / f"{checked_profile(profile)}.yml"
 
 
-def known(profile: str) -> str:
+def checked_profile(profile: str) -> str:
     """The profile, if it is one.
 
     Raises:

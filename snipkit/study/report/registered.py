@@ -31,10 +31,9 @@ def table(recorded: dict[str, Record] | None = None) -> pd.DataFrame:
     """One row a claim, in the paper's order: its word, or how far its runs are.
 
     Columns: claim, where, says, printed, ours (for a printed number our mean, and the standard
-    deviation of one run),
-    difference (of each setting, with half its 95 % interval), low and high (of that interval, of
-    the setting that is farthest from 0), margin, word, done, planned, note. A claim whose runs are
-    not complete shows no number and no word.
+    deviation of one run), difference (of each setting, with half its 95 % interval), low and high
+    (of that interval, of the setting that is farthest from 0), margin, word, done, planned, note. A
+    claim whose runs are not complete shows no number and no word.
 
     Args:
         recorded: the registered records, by run id; by default those in ``results/registered``.

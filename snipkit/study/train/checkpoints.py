@@ -48,7 +48,7 @@ def stop_on(*signals: signal.Signals) -> None:
 
 
 class Checkpoint:
-    """Keeps a training's state in a file (see ``training.Checkpoint``).
+    """Keeps a training's state in a file (see ``outcomes.Checkpoint``).
 
     The file can be carried to another machine of the same torch. Nothing in it depends on paths or
     devices; ``carried`` says what happens to masks.

@@ -108,7 +108,7 @@ def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str
         dataset: what ``load`` gave for the run.
 
     Raises:
-        training.DivergedError: from the dense training of a pretrained run.
+        outcomes.DivergedError: from the dense training of a pretrained run.
 
     Source: SNIP Algorithm 1, lines 1 to 5; for pretrained runs Frankle and Carbin (ICLR 2019),
     section 1, in one shot.
@@ -234,7 +234,7 @@ def execute(run: Run, device: str = "cpu", checkpoint: Checkpoint | None = None)
     except outcomes.DivergedError as error:
         outcome = error
     seconds = round(time.perf_counter() - start, 2)
-    origin = {"seconds": seconds} | _resumed(checkpoint) | provenance.here(device, model)
+    origin = {"seconds": seconds} | _resumed(checkpoint) | provenance.of(device, model)
     return _record(run, model, masks, dataset, outcome, origin)
 
 
@@ -285,7 +285,7 @@ def execute_stack(
         results |= zip(prepared, trained)
     seconds = round((time.perf_counter() - start) / len(runs), 2)
     origin = {"seconds": seconds, "stack": len(runs)}
-    origin |= _resumed(checkpoint) | provenance.here(device)
+    origin |= _resumed(checkpoint) | provenance.of(device)
     records = []
     for run in runs:
         model, masks_of_run, dataset = prepared.get(run, (None, {}, None))

@@ -18,7 +18,7 @@ import snipkit
 PACKAGE = Path(snipkit.__file__).parent
 
 
-def here(device: str = "cpu", model: nn.Module | None = None) -> dict[str, str]:
+def of(device: str = "cpu", model: nn.Module | None = None) -> dict[str, str]:
     """What a record says of its origin.
 
     Args:

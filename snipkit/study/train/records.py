@@ -262,7 +262,7 @@ def table(runs: Iterable[Run], records: dict[str, Record]) -> pd.DataFrame:
     recipe, which stands as its ``steps``; training; test_error and best_of_last_five (percent, NaN
     where training diverged); test_loss; train_loss and train_error (curves: a value each
     ``training.log_interval`` steps); empty_layers (weights without a kept entry);
-    effective_sparsity (``masking.effective``; NaN where it is not known); seconds.
+    effective_sparsity (``snipkit.effective``; NaN where it is not known); seconds.
     """
     rows = []
     for run in {run.id: run for run in runs}.values():

@@ -145,7 +145,7 @@ class Run:
             scored network, with the weights of another draw); "dense": no pruning.
         sparsity: share of the prunable parameters removed; 0 with "dense" and only then.
         ablation: "none"; "shuffle" permutes the mask within each layer, "shuffle-inputs",
-            "-outputs" and "-units" keep the units' counts (``masking.shuffle``), "-channels" those
+            "-outputs" and "-units" keep the units' counts (``shuffles.shuffle``), "-channels" those
             of both sides' whole channels; "relabel" renames hidden units; "invert" keeps the lowest
             scores; "live-units" and "misaligned" are ``controls.keep_live_units`` and
             ``controls.misalign``.
