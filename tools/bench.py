@@ -4,7 +4,7 @@ Variants take turns, round by round, so that a machine that slows down slows all
 have the median of each variant in milliseconds of CPU time of this (one-threaded) process, and the
 median of the ratios of neighbouring turns. The sections ``stacks`` and ``utilisation`` use the GPU
 if there is one; there, time is wall-clock time. To run some sections only, name them: ``python
-tests/bench.py stacks utilisation``.
+tools/bench.py stacks utilisation``.
 """
 
 import dataclasses

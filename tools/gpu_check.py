@@ -1,7 +1,7 @@
 """What only a real GPU can show, in about 3 minutes: run ``make gpu-check`` first on a new GPU.
 
 Each check prints a line. The exit status is 1 if a check fails, or if there is no GPU. The checks
-themselves can be tried on a CPU: ``python tests/gpu_check.py cpu``. ``test_devices.py`` looks for
+themselves can be tried on a CPU: ``python tools/gpu_check.py cpu``. ``test_devices.py`` looks for
 wrong devices without a GPU.
 """
 
