@@ -18,15 +18,20 @@ from snipkit.study.train import records
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, worker_id):
+<<<<<<< ours
     """An empty home, but for the notebooks.
 
     Of several pages at a time, each has a core for its trainings.
     """
+=======
+    """An empty home, but for notebooks and the registered list. Of several pages at a time, each has a core for its trainings."""
+>>>>>>> theirs
     if worker_id != "master" and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker_id.removeprefix("gw")) % len(cores)]})
     folder = tmp_path_factory.mktemp("home")
-    (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    for part in ("notebooks", "registration.csv"):
+        (folder / part).symlink_to(ROOT / part)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SNIPKIT_DATA", str(paths.data_root()))
         patch.setenv("SNIPKIT_HOME", str(folder))
