@@ -57,7 +57,7 @@ def test_a_notebook_from_nothing(name, home):
     saved = {
         name
         for cell in page.cells
-        for name in re.findall(r'figures\.save\(fig, "(\w+)"', cell.source)
+        for name in re.findall(r'figures\.save\([\w.]+, "(\w+)"', cell.source)
     }
     assert pictures and any(
         (paths.figures("lesson") / f"{picture}.png").exists() for picture in saved

@@ -55,7 +55,7 @@ def test_the_answer(errors):
 
 
 def test_no_measured_number_is_written_by_hand():
-    settings = {"1.", "2.", "3.", "4.", "5.", "300", "100", "5", "98", "99.5", "90", "95", "0"}
+    settings = {"1", "2", "3", "4", "5", "300", "100", "90", "98", "99.5", "0"}
     for name in ("rq1_short", "rq1_answer"):
-        written = {number.lstrip("-") for number in literal_numbers(name)}
-        assert written <= settings | {number.rstrip(".") for number in settings}, name
+        written = {number.strip("-,.") for number in literal_numbers(name)}
+        assert written <= settings, name

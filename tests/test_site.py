@@ -59,6 +59,8 @@ def test_a_file_that_a_page_names_exists(path):
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
 def test_a_name_that_a_page_uses_is_where_the_code_has_it(path):
     """In code and between backticks. A name that has moved is an error, too."""
+    if path.name == "CHANGELOG.md":
+        pytest.skip("it names what has moved")
     text = path.read_text(encoding="utf-8")
     code = re.findall(r"```python.*?^ *```|`[^`\n]+`", text, flags=re.M | re.S)
     names = re.findall(rf"(?<![\w/.])((?:{MODULES})(?:\.[A-Za-z_]\w*)+)", "\n".join(code))

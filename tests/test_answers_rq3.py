@@ -1,0 +1,105 @@
+"""RQ3: each number in its sentences is that of the records."""
+
+import pandas as pd
+import pytest
+from answers import differences, literal_numbers, shown
+
+from snipkit.study import notebooks, paper, paths
+from snipkit.study.report import Estimate
+from snipkit.study.train import records
+
+PAGE = "rq3_architecture_and_initialisation"
+# numbers that name a data set, a network, a standard deviation, epochs or steps
+SETTINGS = {"10", "300", "100", "1", "30", "3,000", "12,000"}
+TEMPLATES = ["rq3_answer", "rq3_trained", "rq3_initialiser", "rq3_choices"]
+
+
+@pytest.fixture(scope="module")
+def table():
+    runs = notebooks.grid(PAGE, notebooks.WRITTEN)
+    return records.table(runs, records.read(paths.results(notebooks.WRITTEN)))
+
+
+def errors(table, **fields):
+    """Test errors by seed, of the rows with these values."""
+    rows = table
+    for column, value in fields.items():
+        rows = rows[rows[column] == value]
+    assert rows.seed.is_unique
+    return rows.set_index("seed").test_error
+
+
+def values(table):
+    """Template → placeholder → its value, from the records alone."""
+    usual = table[~((table.steps == 3_000) | (table.steps > 12_000))]  # section 2
+    longer = table[(table.steps == 21_000) | (table.steps == 24_000)]
+    short = table[table.steps == 3_000]
+    snip, dense = {"method": "snip"}, {"method": "dense"}
+    alexnet = errors(usual, model="alexnet-b", **snip)
+    alexnet_gap = alexnet - errors(usual, model="alexnet-b", **dense)
+    lstm = {"model": "lstm-s", "sparsity": 0.95}
+
+    def against_glorot(model, init):
+        fields = {"model": model, "sparsity": 0.9, "training_init": "glorot"}
+        other = errors(table, scoring_init=init, **fields)
+        return other - errors(table, scoring_init="glorot", **fields)
+
+    lenets = table[(table.model == "lenet-300-100") & (table.sparsity == 0.95)]
+    defaults = errors(lenets, same_draw=False, biases=True)
+    printed = paper.table("table2").set_index("model").loc["alexnet-b"]
+    others = paper.table("others_table2")
+    gaps = others.error_pruned - others.error_dense
+    gru_longer = errors(longer, model="gru-s") - errors(usual, model="gru-s", **snip)
+    costs = {
+        "lenet": ("lenet-300-100", "normal"),
+        "lstm": ("lstm-s", "normal"),
+        "gru": ("gru-s", "normal"),
+        "lenet_he": ("lenet-300-100", "he"),
+    }
+    return {
+        "rq3_answer": {
+            "alexnet_b": alexnet_gap,
+            "gru_normal": against_glorot("gru-s", "normal"),
+        },
+        "rq3_trained": {
+            "alexnet_b": Estimate(alexnet_gap, 2),
+            "alexnet_b_printed": f"{printed.error_pruned - printed.error_dense:.2f}",
+            "others": f"{gaps.min():.1f} to {gaps.max():.1f}",
+            "alexnet_b_longer": Estimate(errors(longer, model="alexnet-b") - alexnet, 2),
+            "gru_s_longer": Estimate(gru_longer, 2),
+            "lstm_s_short": Estimate(
+                errors(short, **lstm) - errors(short, model="lstm-s", **dense), 2
+            ),
+            "lstm_s": Estimate(errors(usual, **lstm), 2),
+        },
+        "rq3_initialiser": {
+            name: Estimate(against_glorot(*setting), 2) for name, setting in costs.items()
+        },
+        "rq3_choices": {
+            "scored_draw": Estimate(errors(lenets, same_draw=True) - defaults, 2),
+            "biases": Estimate(errors(lenets, biases=False) - defaults, 2),
+        },
+    }
+
+
+def test_the_numbers_in_the_sentences_are_those_of_the_records(table):
+    texts = shown(PAGE)
+    assert len(texts) == len(TEMPLATES)
+    for text, (name, values_by_name) in zip(texts, values(table).items()):
+        assert differences(text, name, values_by_name) == []
+
+
+def test_only_settings_are_written_by_hand():
+    by_hand = [number for name in TEMPLATES for number in literal_numbers(name)]
+    assert set(by_hand) <= SETTINGS, by_hand
+
+
+def test_others_errors_are_the_same_in_both_tables():
+    """The gaps' table has the pruned errors that the list of others' numbers has."""
+    listed = paper.table("others")
+    listed = listed[(listed.source == "aygong/snip-tensorflow")].copy()
+    listed["model"] = listed.claim.str.removeprefix("table2-")
+    gaps = paper.table("others_table2")
+    both = pd.merge(gaps, listed, on="model", suffixes=("", "_listed"))
+    assert len(both) == len(gaps) == len(listed)
+    assert (both.error_pruned == both.error).all() and (both.n == both.n_listed).all()
