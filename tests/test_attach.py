@@ -406,3 +406,14 @@ def test_no_model_is_kept_alive():
     finally:
         gc.enable()
     handle.remove()
+
+
+def test_a_tensor_in_the_place_of_a_parameter_is_masked_too():
+    """A replica of data parallelism has tensors of the same names, which are no parameters."""
+    layer = nn.Linear(3, 2, bias=False)
+    mask = torch.tensor([[True, False, True], [False, True, True]])
+    masking.attach(layer, {"weight": mask})
+    del layer._parameters["weight"]
+    layer.weight = torch.ones(2, 3)
+    outputs = layer(torch.ones(1, 3))
+    assert outputs.tolist() == [[2.0, 2.0]]
