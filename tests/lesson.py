@@ -18,14 +18,10 @@ from snipkit.study.train import records
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, worker_id):
-<<<<<<< ours
-    """An empty home, but for the notebooks.
+    """An empty home, but for notebooks and the registered list.
 
     Of several pages at a time, each has a core for its trainings.
     """
-=======
-    """An empty home, but for notebooks and the registered list. Of several pages at a time, each has a core for its trainings."""
->>>>>>> theirs
     if worker_id != "master" and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker_id.removeprefix("gw")) % len(cores)]})

@@ -310,7 +310,6 @@ def test_a_pretrained_run_ranks_trained_weights_and_trains_the_initial_ones(monk
 
     experiment._trained.cache_clear()
     monkeypatch.setattr(training, "train", spy)
-    monkeypatch.setattr(masking, "compact", None)  # so that all weights are seen
     monkeypatch.setattr(experiment, "LENETS", ())
     experiment.execute(run)
     (initial, dense, none, outcome), (again, _, masks, _) = trained
