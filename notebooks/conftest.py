@@ -43,13 +43,8 @@ def not_compared() -> list[str]:
 def fresh_home() -> tempfile.TemporaryDirectory:
     """A home in which the pages draw anew, from the committed records."""
     home = tempfile.TemporaryDirectory(prefix="snipkit-nbval-")
-<<<<<<< ours
     parts = ["notebooks", "registration.csv", "results/overnight", "results/registered"]
     for part in [*parts, "figures/paper"]:
-=======
-    parts = ["notebooks", "registration.csv", "figures/paper"]
-    for part in [*parts, "results/overnight", "results/registered"]:
->>>>>>> theirs
         if (FOLDER.parent / part).exists():
             link = Path(home.name) / part
             link.parent.mkdir(exist_ok=True)

@@ -26,11 +26,7 @@ def home(tmp_path_factory, worker_id):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker_id.removeprefix("gw")) % len(cores)]})
     folder = tmp_path_factory.mktemp("home")
-<<<<<<< ours
     for part in ("notebooks", "registration.csv"):
-=======
-    for part in ("notebooks", "registration.csv"):  # the list of what each claim trains
->>>>>>> theirs
         (folder / part).symlink_to(ROOT / part)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SNIPKIT_DATA", str(paths.data_root()))
