@@ -32,9 +32,12 @@ def test_no_claim_of_the_paper_is_left_out(claims):
     assert known - set(claims.claim) == {replication.DESIGNED_HERE}
 
 
-def test_the_picture_shows_judged_claims_alone(claims):
+def test_the_picture_has_a_square_for_each_claim_and_an_interval_where_there_is_one(claims):
+    (squares,) = replication.draw(claims).axes
+    assert len(squares.collections) - len(squares.get_legend().get_texts()) == len(claims)
     judged = (
         claims.assign(low=-0.1, high=0.1).iloc[:3].assign(word=[judging.AGREES, "", judging.OPEN])
     )
-    labels = [text.get_text() for text in replication.draw(judged).axes[0].get_yticklabels()]
-    assert labels == ["Table 1, LeNet-300-100, SNIP 98 %", "Table 1, LeNet-300-100, dense"]
+    intervals = replication.draw(judged).axes[1]
+    labels = [text.get_text() for text in intervals.get_yticklabels()]
+    assert labels == ["Table 1, LeNet-300-100, dense", "Table 1, LeNet-300-100, SNIP 98 %"]

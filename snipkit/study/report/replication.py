@@ -148,31 +148,76 @@ def _links(name):
     return links
 
 
+#: word → colour; a claim whose runs are not complete is white
+COLORS = {
+    judging.AGREES: "#009E73",
+    judging.DISAGREES: "#D55E00",
+    judging.OPEN: "#F0E442",
+    judging.NOT_RUN: "0.8",
+    RUNNING: "white",
+}
+
+
 def draw(claims: pd.DataFrame):
-    """The claims that have a margin and a complete interval, in units of their margin."""
+    """The scoreboard as a picture: a square for each claim, in the colour of its word.
+
+    Below it, where there are any, the complete claims that have a margin, with their intervals in
+    units of the margin.
+
+    Args:
+        claims: what ``registered.table`` gave.
+
+    Returns:
+        The figure.
+    """
     import matplotlib.pyplot as plt
 
-    shown = claims[(claims.word != "") & claims.low.notna() & claims.margin.notna()]
-    colors = {judging.AGREES: "#009E73", judging.OPEN: "0.5", judging.DISAGREES: "#D55E00"}
-    fig, ax = plt.subplots(figsize=(7, 0.6 + 0.32 * max(len(shown), 2)))
-    ax.axvspan(-1, 1, color="0.9", label="inside the margin")
-    for place, claim in enumerate(shown.iloc[::-1].itertuples()):
+    judged = claims[(claims.word != "") & claims.low.notna() & claims.margin.notna()]
+    heights = [13, len(judged)] if len(judged) else [13]
+    figure, axes = plt.subplots(
+        len(heights),
+        1,
+        figsize=(7, 0.9 + 0.27 * sum(heights) + 0.6 * (len(heights) - 1)),
+        height_ratios=heights,
+        layout="constrained",
+        squeeze=False,
+    )
+    _draw_squares(axes[0, 0], claims)
+    if len(judged):
+        _draw_intervals(axes[1, 0], judged)
+    return figure
+
+
+def _draw_squares(ax, claims):
+    places = dict(zip(scoreboard(claims)["in the paper"], range(13)))
+    columns = dict.fromkeys(places, 0)
+    items = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
+    for item, state in zip(items, states(claims)):
+        ax.scatter(
+            columns[item], places[item], s=130, marker="s", color=COLORS[state], edgecolor="0.3"
+        )
+        columns[item] += 1
+    ax.set_yticks(list(places.values()), list(places))
+    ax.invert_yaxis()
+    ax.set_xticks([])
+    ax.set_xlabel("the claims of each table and figure")
+    for state, count in states(claims).value_counts().reindex(list(COLORS)).dropna().items():
+        label = f"{state}: {count:.0f}"
+        ax.scatter([], [], s=90, marker="s", color=COLORS[state], edgecolor="0.3", label=label)
+    ax.legend(loc="lower right", frameon=False)
+
+
+def _draw_intervals(ax, judged):
+    ax.axvspan(-1, 1, color="0.92")
+    for place, claim in enumerate(judged.itertuples()):
         low, high = claim.low / claim.margin, claim.high / claim.margin
-        ax.plot([low, high], [place, place], color=colors[claim.word], lw=2.5)
-        ax.plot((low + high) / 2, place, "o", color=colors[claim.word])
-    names = [
-        f"{claim.where}, {claim.says.partition(':')[0]}" for claim in shown.iloc[::-1].itertuples()
-    ]
-    ax.set_yticks(range(len(shown)), names, fontsize=9)
+        ax.plot([low, high], [place, place], color="0.3", lw=2)
+        ax.plot((low + high) / 2, place, "o", color=COLORS[claim.word], markeredgecolor="0.3")
+    names = [f"{claim.where}, {claim.says.partition(':')[0]}" for claim in judged.itertuples()]
+    ax.set_yticks(range(len(judged)), names)
+    ax.invert_yaxis()
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_xlabel("difference in units of the margin (bars: 95 % intervals)")
-    for word, color in colors.items():
-        if (shown.word == word).any():
-            ax.plot([], [], "o-", color=color, label=word)
-    if shown.empty:
-        ax.text(0, 0.5, "no claim with a margin is complete yet", ha="center")
-    ax.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
-    return fig
+    ax.set_xlabel("difference in units of the margin, which is grey (bars: 95 % intervals)")
 
 
 def _markdown(table):
