@@ -1,0 +1,225 @@
+"""The sentences of RQ6, of what came after and of the replication.
+
+Each number computed in another way.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from answers import differences, literal_numbers, shown
+from tiny import ROOT
+
+from snipkit import study
+from snipkit.study import notebooks, paths, report
+from snipkit.study.report import Estimate, registered
+
+LAYERS, UNITS, INPUTS = "snip, shuffle", "snip, shuffle-units", "snip, shuffle-inputs"
+TEMPLATES = {  # page → what it renders, in order
+    "rq6_what_carries_the_gain": [
+        "rq6_answer", "rq6_ladder", "rq6_gain", "rq6_erk", "rq6_survival", "rq6_width",
+        "rq6_predictions",
+    ],
+    "what_came_after": [
+        "after_answer", "after_methods", "after_images", "after_crossed", "after_predictions",
+    ],
+    "replication": ["replication_answer", "replication_tables"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """The runs of both grids: what was done, in two columns, and what came of it."""
+    planned = report.distinct(*[notebooks.grid(page, "overnight") for page in TEMPLATES])
+    table = study.table(planned, study.read(paths.results("overnight")))
+    # Magnitude is always trained from the draw that it ranked.
+    scored = table.same_draw & (table.criterion != "magnitude")
+    kinds = np.where(scored, "scored", np.where(table.scoring_batch.isna(), "all", ""))
+    options = [
+        ", ".join(f"{name} {value:g}" for name, value in row.items()) for row in table.options
+    ]
+    dense = table.method == "dense"
+    table["kind"] = np.where(dense, "", kinds) + np.array(options, object)
+    return table
+
+
+@pytest.fixture(scope="module")
+def cells(runs):
+    """(model, method, sparsity, kind) → test errors by seed."""
+    cells = {}
+    for key, rows in runs.groupby(["model", "method", "sparsity", "kind"]):
+        cells[key] = rows.pivot(index="seed", columns="kind", values="test_error").squeeze()
+    return cells
+
+
+def gap(cells, model, first, second, sparsity, kind="", digits=1):
+    pair = [cells[model, method, sparsity, kind] for method in (first, second)]
+    return Estimate((pair[0] - pair[1]).dropna(), digits)
+
+
+def of_rq6(cells, runs):
+    def mlp(first, second, sparsity=0.98, kind=""):
+        return gap(cells, "mlp-1d", first, second, sparsity, kind)
+
+    def lenet(first, second, digits=1):
+        return gap(cells, "lenet-300-100", first, second, 0.98, digits=digits)
+
+    inverted = runs[(runs.method == "snip, invert") & (runs.sparsity == 0.98)]
+    inverted = inverted[(inverted.model == "mlp-1d") & (inverted.kind == "")]
+    guessing = inverted[inverted.test_error > 88]
+    widths = {
+        "narrow": mlp(LAYERS, "snip", 0.95, "width 0.5"),
+        "broad": mlp(LAYERS, "snip", 0.95, "width 2"),
+    }
+    resnet = gap(cells, "resnet-20", LAYERS, "snip", 0.98)
+    return {
+        "rq6_answer": {
+            "layers_lenet": lenet("random", LAYERS),
+            "layers_erk": mlp(LAYERS, "erk", 0.8),
+        },
+        "rq6_ladder": {
+            "units": mlp(UNITS, "snip"),
+            "layers": mlp(LAYERS, "snip"),
+            "resnet": resnet,
+        },
+        "rq6_gain": {
+            "layers": lenet("random", LAYERS),
+            "units": mlp(LAYERS, UNITS),
+            "connections": mlp(UNITS, "snip"),
+        },
+        "rq6_erk": {
+            "layers_80": mlp(LAYERS, "erk", 0.8),
+            "snip_80": mlp("snip", "erk", 0.8),
+            "snip_95": mlp("snip", "erk", 0.95),
+            "snip_98": mlp("snip", "erk"),
+        },
+        "rq6_survival": {
+            "scored": mlp(UNITS, "snip", 0.98, "scored"),
+            "new": mlp(UNITS, "snip"),
+            "inverted": Estimate(inverted.test_error),
+            "guessing": len(guessing),
+            "whole": int((guessing.empty_layers == 0).sum()),
+        },
+        "rq6_width": widths,
+        "rq6_predictions": {
+            "null_mlp": mlp("snip, relabel", "snip"),
+            "null_lenet": lenet("snip, relabel", "snip"),
+            "units_mlp": mlp(UNITS, "snip", 0.9),
+            "units_lenet": lenet(UNITS, "snip", 2),
+            "layers_mlp": mlp(LAYERS, "snip"),
+            "layers_resnet": resnet,
+            "inputs_mlp": mlp(INPUTS, "snip"),
+            "layers_80": mlp(LAYERS, "snip", 0.8),
+            "channels": gap(cells, "cnn-1d", "snip, shuffle-channels", UNITS, 0.9),
+            **widths,
+        },
+    }
+
+
+def of_what_came_after(cells, runs):
+    def mlp(first, second, sparsity=0.98):
+        return gap(cells, "mlp-1d", first, second, sparsity)
+
+    def smaller(model, kind, sparsity, digits=1):
+        """A dense network minus SNIP."""
+        dense, pruned = cells[model, "dense", 0.0, kind], cells[model, "snip", sparsity, ""]
+        return Estimate((dense - pruned).dropna(), digits)
+
+    examples = cells["mlp-1d", "snip", 0.98, "all"] - cells["mlp-1d", "snip", 0.98, ""]
+    narrow = smaller("lenet-300-100", "first 6, second 6", 0.98)
+    return {
+        "after_answer": {
+            "force": mlp("force", "snip"),
+            "smaller": smaller("mlp-1d", "width 0.07", 0.98),
+        },
+        "after_methods": {
+            "smaller_80": smaller("mlp-1d", "width 0.385", 0.8),
+            "rewound": mlp("magnitude, rewound", "snip", 0.9),
+            "rewound_98": mlp("magnitude, rewound", "snip"),
+            "examples": Estimate(examples),
+        },
+        "after_images": {
+            "at_90": smaller("lenet-300-100", "first 32, second 32", 0.9, 2),
+            "at_98": narrow,
+        },
+        "after_crossed": {
+            "synflow_layers": mlp("synflow, shuffle", "synflow"),
+            "synflow_units": mlp("synflow, shuffle-units", "synflow"),
+            "grasp_units": mlp("grasp, shuffle-units", "grasp"),
+        },
+        "after_predictions": {
+            "grasp_units": mlp("grasp, shuffle-units", "grasp"),
+            "synflow_units": mlp("synflow, shuffle-units", "synflow"),
+            "synflow": mlp("synflow", "snip"),
+            "force": mlp("force", "synflow"),
+            "narrow": narrow,
+        },
+    }
+
+
+def of_the_replication(cells, runs):
+    lines = (ROOT / "snipkit/study/paper/others.csv").read_text().splitlines()
+    momentum, plain = {}, {}
+    for line in lines:
+        if "authors' code" in line and "100,000 steps" in line:
+            claim, error = line.partition(",")[0], line.rpartition('steps",')[2].partition(",")[0]
+            (momentum if "momentum" in line else plain)[claim.removeprefix("table1-")] = error
+    own = []
+    for path in sorted((ROOT / "results/paper").glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            run = record["run"]
+            usual = run["recipe"]["steps"] == 100_000 and run["recipe"]["momentum"] == 0.9
+            snip = (run["criterion"], run["ablation"], run["sparsity"]) == ("snip", "none", 0.95)
+            if usual and snip and run["model"] == "lenet-300-100" and run["seed"] < 3:
+                own.append([run["seed"], record["outcome"]["test_error"]])
+    own = pd.DataFrame(own, columns=["seed", "error"]).drop_duplicates("seed")
+    claims = registered.table()
+    return {
+        "replication_answer": {
+            "ours": str(Estimate(own.error, 2)),
+            "n": str(len(own)),
+            "authors": momentum["lenet-300-100-95"],
+            "claims": len(claims),
+            "judged": len(claims) - list(claims.word).count(""),
+            "done": f"{claims.done.sum():,}",
+            "planned": f"{claims.planned.sum():,}",
+        },
+        "replication_tables": {
+            "dense_momentum": momentum["lenet-300-100-0"],
+            "dense_plain": plain["lenet-300-100-0"],
+            "sparse_momentum": momentum["lenet-300-100-98"],
+            "sparse_plain": plain["lenet-300-100-98"],
+        },
+    }
+
+
+VALUES = dict(zip(TEMPLATES, (of_rq6, of_what_came_after, of_the_replication)))
+
+
+@pytest.mark.parametrize("page", TEMPLATES)
+def test_each_number_on_the_page_is_that_of_the_records(page, cells, runs):
+    texts, values = shown(page), VALUES[page](cells, runs)
+    assert len(texts) == len(TEMPLATES[page])
+    for name, text in zip(TEMPLATES[page], texts):
+        assert differences(text, name, values[name]) == []
+
+
+def test_no_measured_number_is_written_by_hand():
+    settings = {"80", "90", "95", "98", "100", "300", "400", "20", "5", "1", "1D"}
+    settings |= {"2", "3", "4", "6", "7", "8", "9"}  # of predictions
+    settings |= {"1.6", "1.7", "2.4"}  # printed in the paper's table 1
+    for names in TEMPLATES.values():
+        for name in names:
+            written = {number.strip("-,.") for number in literal_numbers(name)}
+            assert written <= settings, name
+
+
+def test_snips_layer_counts_are_worse_than_those_of_erk_at_every_sparsity(cells):
+    """And its units make that up at 98 % only: what the page and the front page say."""
+    for sparsity in (0.8, 0.9, 0.95, 0.98):
+        low = gap(cells, "mlp-1d", LAYERS, "erk", sparsity).values
+        assert low.mean() > 2 * low.std() / np.sqrt(len(low))
+    means = [gap(cells, "mlp-1d", "snip", "erk", s).values.mean() for s in (0.8, 0.9, 0.98)]
+    assert means[0] > 0 and means[1] > 0 > means[2]

@@ -1,0 +1,132 @@
+"""The numbers in the answers of RQ4 and RQ5, worked out anew from the committed records."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from answers import differences, literal_numbers, shown
+from tiny import ROOT
+
+from snipkit import study
+from snipkit.study import notebooks
+from snipkit.study.report import Estimate
+
+RQ4, RQ5 = "rq4_relevance_to_the_task", "rq5_scoring_batch"
+DIGITS = {"one": 1, "one_class": 1, "balanced": 1}  # the others have two
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return study.read(ROOT / "results" / "overnight")
+
+
+def by_seed(table, column, **fields):
+    """One number a seed of the runs with these fields; None stands for a field that is not set."""
+    for name, value in fields.items():
+        table = table[table[name].isna() if value is None else table[name] == value]
+    values = table[column]
+    if column == "train_loss":  # the last sixth: 5,000 of 30,000 steps
+        values = values.map(lambda curve: np.mean(curve[250:]))
+    return pd.Series(values.to_numpy(), index=table.seed)
+
+
+def rq4_numbers(recorded):
+    table = study.table(notebooks.grid(RQ4, "overnight"), recorded)
+    usual = {"scoring_labels": "true", "ablation": "none", "criterion": "snip"}
+    random = {"model": "lenet-5-caffe", "train_labels": "random"}
+    at_90 = usual | random | {"sparsity": 0.9}
+    snip = by_seed(table, "train_loss", **at_90)
+    dense = {"criterion": "dense", "sparsity": 0.0}
+
+    at_98 = usual | {"sparsity": 0.98, "scoring_data": None}
+    mnist = by_seed(table, "test_error", **at_98)
+    moved = {}
+    for name, changes in {
+        "fashion": {"scoring_data": "fashion-mnist"},
+        "labels": {"scoring_labels": "random"},
+        "shuffled": {"ablation": "shuffle"},
+    }.items():
+        moved[name] = by_seed(table, "test_error", **at_98 | changes) - mnist
+
+    pictures = pd.read_csv(ROOT / "figures/overnight/rq4_correlations.csv")
+    own_class = pictures[pictures["ranked by"] == "SNIP"].set_index("data")["own class"]
+    return moved | {
+        "random_labels": by_seed(table, "train_loss", **at_90 | {"scoring_labels": "random"})
+        - snip,
+        "shuffled_loss": by_seed(table, "train_loss", **at_90 | {"ablation": "shuffle"}) - snip,
+        "dense": by_seed(table, "train_loss", **usual | random | dense),
+        "pruned": by_seed(table, "train_loss", **at_90 | {"sparsity": 0.99}),
+        "mnist": own_class["MNIST"],
+        "fashion_mnist": own_class["Fashion-MNIST"],
+    }
+
+
+def rq5_numbers(recorded):
+    table = study.table(notebooks.grid(RQ5, "overnight"), recorded)
+    usual = {"criterion": "snip", "scoring_sample": "uniform", "scoring_augment": "none"}
+    usual |= {"scoring_labels": "true", "scoring_batch": 100, "sparsity": 0.98}
+
+    def against_usual(sparsity=0.98, **changes):
+        usual_errors = by_seed(table, "test_error", **usual | {"sparsity": sparsity})
+        changed = usual | {"sparsity": sparsity} | changes
+        return by_seed(table, "test_error", **changed) - usual_errors
+
+    return {
+        "one": against_usual(scoring_batch=1),
+        "gain": -against_usual(scoring_batch=10_000),
+        "gain_90": -against_usual(sparsity=0.9, scoring_batch=10_000),
+        "one_class": against_usual(scoring_sample="one-class"),
+        "balanced": against_usual(scoring_sample="balanced"),
+    }
+
+
+TEMPLATES = {
+    "rq4_answer": (RQ4, rq4_numbers, ["fashion", "random_labels"]),
+    "rq4_found": (
+        RQ4,
+        rq4_numbers,
+        "mnist fashion_mnist dense pruned shuffled_loss labels fashion shuffled".split(),
+    ),
+    "rq5_answer": (RQ5, rq5_numbers, ["one", "gain"]),
+    "rq5_found": (RQ5, rq5_numbers, ["one", "gain", "gain_90", "one_class", "balanced"]),
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_numbers_of_an_answer_are_those_of_the_records(template, recorded):
+    page, numbers, names = TEMPLATES[template]
+    values = numbers(recorded)
+    for name in names:
+        if not isinstance(values[name], str):
+            values[name] = Estimate(values[name], DIGITS.get(name, 2))
+    values = {name: values[name] for name in names}
+    text = shown(page)[list(template_order(page)).index(template)]
+    assert differences(text, template, values) == []
+
+
+def template_order(page):
+    """The templates of a page, in the order in which it shows them."""
+    return [name for name, (of_page, *_) in TEMPLATES.items() if of_page == page]
+
+
+def test_what_is_written_by_hand_is_a_setting_or_printed():
+    listed = {"1", "2", "3", "4", "5"}
+    assert set(literal_numbers("rq4_answer")) == {"98", "90"}
+    # 1 % of the weights; guessing costs ln 10; 0 is what an interval includes.
+    assert set(literal_numbers("rq4_found")) - listed == {"90", "2.30", "0"}
+    assert set(literal_numbers("rq5_answer")) == {"98", "100", "10,000"}
+    # 1.64 - 1.40, of figure 3; 0 is what cannot be told from it.
+    numbers = {number.rstrip(",") for number in literal_numbers("rq5_found")}
+    assert numbers - listed == {"98", "90", "100", "10,000", "0.24", "0"}
+
+
+def test_rq4_says_what_has_no_runs(recorded):
+    """Two curves of figure 4, and the masks and the optimiser of section 4."""
+    runs = notebooks.grid(RQ4, "overnight")
+    missing = [run for run in runs if run.id not in recorded]
+    for run in missing:
+        dense_curve = run.criterion == "dense" and (
+            run.train_labels == "true" or run.recipe.weight_decay > 0
+        )
+        other_mask = run.criterion in ("magnitude", "random")
+        assert dense_curve or other_mask or run.recipe.optimiser == "adam"
+    assert len(missing) == 51
