@@ -9,9 +9,10 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
-from snipkit.study.report import judging, registered
+from snipkit.study.report import judging, measures, registered
 from snipkit.study.report.judging import AGREES, DISAGREES, OPEN
 from snipkit.study.train import experiment, records, registration
 from snipkit.study.train.runs import Run
@@ -137,3 +138,11 @@ def test_a_complete_claim_is_judged_from_its_own_runs_and_its_pool():
     assert (line.word, line.difference) == (OPEN, "a training diverged")
     recorded.popitem()
     assert set(registered.table(recorded).word[:3]) == {""}, "a run of the pool is missing"
+
+
+def test_pictures_are_measured_as_when_they_were_registered():
+    """The code has moved since; its numbers have not."""
+    recorded = pd.read_csv(PROJECT / "results" / registration.FOLDER / registered.PICTURES)
+    for row in recorded.drop_duplicates("claim").itertuples():
+        measured = measures.MEASURES[row.claim](row.outcome.removeprefix("picture of "), row.seed)
+        assert measured == pytest.approx((row.first, row.second), abs=1e-4), row.claim

@@ -1,6 +1,6 @@
-"""Figures 2, 5 and 6 as numbers.
+"""Figures 2, 5 and 6 as numbers: correlations of the pictures that LeNet-300-100's masks draw.
 
-Correlations of the pictures that masks of LeNet-300-100 draw (no training).
+Nothing here is trained.
 """
 
 import dataclasses
@@ -16,50 +16,122 @@ from snipkit.study.sets import datasets
 from snipkit.study.train import registration
 
 PICTURED = 0.9  # sparsity of the masks of figures 2 and 5
+LIGHT, HEAVY = 0.2, 0.8  # sparsities that figure 6 compares
 IMAGES = 100  # a scoring batch, all of one class
 CLASSES = 10
 
 
-def figure2(name: str, draw: int) -> tuple[float, float]:
-    """Mean correlation of a class's mask with that class's |mean image|, and with those of the
-    other classes.
+def class_batch(name: str, label: int, draw: int, inverted: bool = False):
+    """A hundred images of one class, standardised, and their labels.
+
+    Args:
+        name: a data set, "mnist" or "fashion-mnist".
+        label: the class.
+        draw: which hundred; the same ones whether inverted or not.
+        inverted: 255 - pixel in place of each pixel.
     """
     part = _images(name)
-    pixels = part[:][0].flatten(1)  # standardised
-    mean_images = [pixels[part.labels == label].mean(0) for label in range(CLASSES)]
-    means = torch.stack(mean_images).abs().numpy()
-    pictures = [_picture(_scores(name, label, "snip", draw), PICTURED) for label in range(CLASSES)]
-    correlations = np.corrcoef(np.stack(pictures), means)[:CLASSES, CLASSES:]
-    diagonal = np.eye(CLASSES, dtype=bool)
-    return correlations[diagonal].mean(), correlations[~diagonal].mean()
+    if inverted:
+        # Standardised, 255 - pixel is the negative: its standard deviation is the same, and its
+        # mean is 1 - mean.
+        part = dataclasses.replace(part, pixels=255 - part.pixels, mean=(1 - part.mean[0],))
+    images = part.take(torch.nonzero(part.labels == label).flatten())
+    return data.sample(images, IMAGES, torch.Generator().manual_seed(1000 * draw + label))
+
+
+def class_scores(
+    name: str, label: int, criterion: str = "snip", draw: int = 0, inverted: bool = False
+) -> dict[str, torch.Tensor]:
+    """Scores of one draw of LeNet-300-100 on images of one class, by parameter name.
+
+    Args:
+        name, label, draw, inverted: see ``class_batch``.
+        criterion: a name in ``snipkit.CRITERIA``.
+        draw: of the images, and of the weights.
+    """
+    batch = class_batch(name, label, draw, inverted)
+    return snipkit.CRITERIA[criterion](_network(draw), batch)
+
+
+def class_pictures(
+    name: str,
+    criterion: str = "snip",
+    draw: int = 0,
+    sparsity: float = PICTURED,
+    inverted: bool = False,
+) -> np.ndarray:
+    """For each of the ten classes, the share of the 300 hidden units that keep each pixel.
+
+    Args:
+        name, criterion, draw, inverted: see ``class_scores``.
+        sparsity: share of the connections removed.
+
+    Returns:
+        An array of (10, 784).
+    """
+    drawn = []
+    for label in range(CLASSES):
+        drawn.append(_picture(class_scores(name, label, criterion, draw, inverted), sparsity))
+    return np.stack(drawn)
+
+
+@functools.cache
+def class_moments(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each pixel over a class's standardised training images: (10, 784)."""
+    part = _images(name)
+    pixels = part[:][0].flatten(1)
+    of_class = [pixels[part.labels == label] for label in range(CLASSES)]
+    means = torch.stack([images.mean(0) for images in of_class])
+    variances = torch.stack([images.var(0) for images in of_class])
+    return means.numpy(), variances.numpy()
+
+
+def alike(first: np.ndarray, second: np.ndarray) -> float:
+    """The correlation of two pictures of a class, the mean over the classes.
+
+    Args:
+        first, second: such as ``class_pictures`` gives, (10, 784).
+    """
+    return float(np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(first, second)]))
+
+
+def figure2(name: str, draw: int, criterion: str = "snip") -> tuple[float, float]:
+    """Mean correlation of a class's mask with |mean image|: of that class, and of the others.
+
+    The absolute value, because a score has no sign: a pixel that is always dark says as much as one
+    that is always bright.
+    """
+    means, _ = class_moments(name)
+    drawn = class_pictures(name, criterion, draw)
+    correlations = np.corrcoef(drawn, np.abs(means))[:CLASSES, CLASSES:]
+    same_class = np.eye(CLASSES, dtype=bool)
+    return correlations[same_class].mean(), correlations[~same_class].mean()
 
 
 def figure5(name: str, draw: int) -> tuple[float, float]:
-    """Correlation of the pictures before and after the images are inverted, and of two draws of the
-    weights.
+    """Correlation of pictures before and after inverting, and of those of two draws of the weights.
+
+    Images and weights of the second draw are both others.
     """
-    inverted, redrawn = [], []
+    usual = class_pictures(name, draw=draw)
+    negative = class_pictures(name, draw=draw, inverted=True)
+    other = class_pictures(name, draw=draw + 1000)
+    return alike(usual, negative), alike(usual, other)
+
+
+def consistency(name: str, draw: int, criterion: str) -> float:
+    """Correlation of a class's pictures at 20 and 80 % sparsity, the mean over the classes."""
+    correlations = []
     for label in range(CLASSES):
-        usual = _picture(_scores(name, label, "snip", draw), PICTURED)
-        negative = _picture(_scores(name, label, "snip", draw, inverted=True), PICTURED)
-        redraw = _picture(_scores(name, label, "snip", draw + 1000), PICTURED)
-        inverted.append(np.corrcoef(usual, negative)[0, 1])
-        redrawn.append(np.corrcoef(usual, redraw)[0, 1])
-    return float(np.mean(inverted)), float(np.mean(redrawn))
+        scores = class_scores(name, label, criterion, draw)
+        light, heavy = _picture(scores, LIGHT), _picture(scores, HEAVY)
+        correlations.append(np.corrcoef(light, heavy)[0, 1])
+    return float(np.mean(correlations))
 
 
 def figure6(name: str, draw: int) -> tuple[float, float]:
-    """Correlation of the pictures at 20 and 80 % sparsity, ranked by SNIP and by the signed
-    gradient.
-    """
-    means = []
-    for criterion in ("snip", "signed-gradient"):
-        alike = []
-        for label in range(CLASSES):
-            scores = _scores(name, label, criterion, draw)
-            alike.append(np.corrcoef(_picture(scores, 0.2), _picture(scores, 0.8))[0, 1])
-        means.append(float(np.mean(alike)))
-    return means[0], means[1]
+    """``consistency`` of masks ranked by SNIP, and of those ranked by the signed gradient."""
+    return consistency(name, draw, "snip"), consistency(name, draw, "signed-gradient")
 
 
 MEASURES = {
@@ -91,21 +163,6 @@ def _images(name):
 @functools.cache
 def _network(draw):
     return models.build("lenet-300-100", seed=draw)  # scoring leaves it as it is
-
-
-def _scores(name, label, criterion, draw, inverted=False):
-    """Scores of one draw of the network on images of one class.
-
-    The same images, inverted or not.
-    """
-    part = _images(name)
-    if inverted:
-        # Standardised, 255 - pixel is the negative: its standard deviation is the same, and its
-        # mean is 1 - mean.
-        part = dataclasses.replace(part, pixels=255 - part.pixels, mean=(1 - part.mean[0],))
-    images = part.take(torch.nonzero(part.labels == label).flatten())
-    batch = data.sample(images, IMAGES, torch.Generator().manual_seed(1000 * draw + label))
-    return snipkit.CRITERIA[criterion](_network(draw), batch)
 
 
 def _picture(scores, sparsity):
