@@ -182,7 +182,7 @@ def of_the_replication(cells, runs):
             "n": str(len(own)),
             "authors": momentum["lenet-300-100-95"],
             "claims": len(claims),
-            "judged": len(claims) - list(claims.word).count(""),
+            "judged": sum(word not in ("", "not run") for word in claims.word),
             "done": f"{claims.done.sum():,}",
             "planned": f"{claims.planned.sum():,}",
         },

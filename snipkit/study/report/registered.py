@@ -63,8 +63,8 @@ def table(recorded: dict[str, Record] | None = None) -> pd.DataFrame:
 def evidence(page: str) -> pd.DataFrame:
     """The claims that a page is about, as a table to show: the word, or how many runs are done.
 
-    Columns: in the paper, the paper says, printed, word, ours, difference, exploratory (what
-    earlier runs gave).
+    Columns: in the paper, the paper says, printed, word or progress, ours, difference, exploratory
+    (what earlier runs gave); those that are empty are left out.
 
     Args:
         page: the name of a notebook.
@@ -81,12 +81,21 @@ def evidence(page: str) -> pd.DataFrame:
         "in the paper",
         "the paper says",
         "printed",
-        "word",
+        "word, or progress",
         "ours",
         "difference",
         "exploratory",
     ]
-    return pd.DataFrame(lines, columns=columns)
+    claims = pd.DataFrame(lines, columns=columns)
+    return claims.loc[:, (claims != "").any()]  # without the columns that nothing stands in yet
+
+
+def show(claims: pd.DataFrame) -> None:
+    """Show a table of claims in a notebook, with whole sentences."""
+    from IPython.display import display
+
+    with pd.option_context("display.max_colwidth", None):
+        display(claims)
 
 
 def _line(settings, rows, recorded, measured):
