@@ -4,21 +4,23 @@ Multiply-adds left, and seconds as it is, compacted, and in CSR.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from snipkit._attach import bare_copy
+from snipkit._optional import optional
 from snipkit.beyond._channels import Channels
 from snipkit.beyond._reach import Reach
 from snipkit.beyond._tape import in_evaluation, record
 from snipkit.beyond.paths import compact
 from snipkit.masking import Masks, apply_
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def multiply_adds(model: nn.Module, inputs: Tensor) -> int:
@@ -204,7 +206,7 @@ def latencies(
     *,
     batch_sizes: Sequence[int] = (1, 100),
     seconds: float = 1.0,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Milliseconds of a forward pass: masked, compacted, compacted for inference, in CSR; on one
     thread.
 
@@ -225,6 +227,9 @@ def latencies(
         "CSR": in_csr(masked, masks),
     }
     rows = []
+    # Here: where a CUDA compiler is installed, this import writes a warning.
+    from torch.utils.benchmark import Timer
+
     for size in batch_sizes:
         batch, slowest = inputs[:size], None
         for name, network in networks.items():
@@ -236,6 +241,6 @@ def latencies(
             slowest = slowest or milliseconds
             count = None if name == "CSR" else multiply_adds(network, inputs)
             rows.append([size, name, count, milliseconds, slowest / milliseconds])
-    return pd.DataFrame(
+    return optional("pandas").DataFrame(
         rows, columns=["batch", "network", "multiply-adds", "milliseconds", "times as fast"]
     )
