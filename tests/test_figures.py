@@ -159,17 +159,6 @@ def test_dots_stay_beside_their_place_and_each_is_seen(scale):
     assert len(set(at)) == 5 and np.abs(offset).max() == pytest.approx(0.2)
 
 
-def test_the_axis_of_what_is_kept_starts_with_the_dense_end():
-    _, (ax,) = figures.panels([""])
-    figures.kept_axis(ax, [2, 20, 0.5, 20.0000001])  # 100 (1 - sparsity) is not exact
-    left, right = ax.get_xlim()
-    assert left > 20 > 0.5 > right and [tick.get_text() for tick in ax.get_xticklabels()] == [
-        "20",
-        "2",
-        "0.5",
-    ]
-
-
 def test_a_row_of_differences_shows_every_seed_and_the_mean():
     _, (ax,) = figures.panels([""])
     figures.differences(ax, {"shuffled": [1.0, 2.0, 6.0], "random": [4.0, 5.0]})
@@ -232,21 +221,6 @@ def test_a_table_is_written_for_programs_and_for_readers(folder):
     assert (folder / "paper/errors.csv").read_text().splitlines()[1] == "3,1.23457,"
     text = (folder / "paper/errors.md").read_text()
     assert "1.235" in text and "1.2345" not in text
-
-
-@pytest.mark.parametrize(
-    "values, text",
-    [
-        ([1.0, 1.2, 1.4], "worse by 1.2 ± 0.5 points (n = 3)"),
-        ([-1.0, -1.2, -1.4], "better by 1.2 ± 0.5 points (n = 3)"),
-        ([-1.0, 0.2, 1.4], "undecided, 0.2 ± 3.0 points (n = 3)"),
-        ([0.5], "0.5 points in one seed"),
-        ([0.5, NAN], "a run diverged (n = 2)"),
-        ([], "not on record"),
-    ],
-)
-def test_what_a_difference_shows_in_words(values, text):
-    assert statistics.phrase(statistics.row(values)) == text
 
 
 def test_every_run_is_listed_with_what_sets_it_apart(folder):

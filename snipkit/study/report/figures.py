@@ -41,14 +41,6 @@ NETWORKS = {
     "mlp-1d": "MLP, MNIST-1D", "cnn-1d": "CNN, MNIST-1D",
     "lstm-s": "LSTM-s", "lstm-b": "LSTM-b", "gru-s": "GRU-s", "gru-b": "GRU-b",
 }  # fmt: skip
-#: ``Run.method`` → its name in legends, in drawing order
-METHODS = {
-    "snip": "SNIP",
-    "magnitude": "magnitude at init",
-    "snip, shuffle": "random, SNIP's count per layer",
-    "random": "random",
-    "snip, invert": "SNIP inverted",
-}
 
 
 def use_style() -> None:
@@ -93,35 +85,6 @@ def grouped(ax, table, x, y, by, style="o-", **more) -> None:
         ax.plot(rows[x], rows[y], style, **{"ms": 3, "lw": 1.2, "label": label} | more)
 
 
-def layer_sizes(ax, layers) -> None:
-    """Typical score against size, a dot a layer, and the law C / √m.
-
-    Args:
-        layers: DataFrame with ``layer, weights, rms``.
-    """
-    ax.loglog(layers.weights, layers.rms, "o", ms=4)
-    for place, row in enumerate(layers.sort_values("rms").itertuples()):
-        # Names stand in a column, since dots can lie close together.
-        beside = 1.03, (place + 0.5) / len(layers)
-        line = dict(arrowstyle="-", lw=0.4, color="0.6")
-        ax.annotate(
-            row.layer,
-            (row.weights, row.rms),
-            beside,
-            "data",
-            "axes fraction",
-            line,
-            fontsize=7,
-            va="center",
-        )
-    constant = np.exp(np.log(layers.rms * np.sqrt(layers.weights)).mean())
-    ends = np.array([layers.weights.min(), layers.weights.max()])
-    ax.plot(ends, constant / np.sqrt(ends), "k--", lw=1, label="C / √m")
-    ax.set(xlabel="weights in the layer, m", ylabel="rms of w·∂L/∂w, nats")
-    ax.xaxis.set_minor_formatter("")  # within a decade or two these labels would overlap
-    ax.legend(loc="lower left")
-
-
 def lines(ax, summary, x, labels) -> None:
     """One line a method (method → legend text), with the band of its 95 % interval if n ≥ 3.
 
@@ -153,28 +116,6 @@ def bars(ax, summary, x, labels) -> None:
         color = f"C{list(labels).index(method)}"
         ax.plot(shifted, rows["mean"], "o", ms=3.5, color=color, label=labels[method])
         ax.vlines(shifted, rows.low, rows.high, color=color, lw=1.3)
-
-
-def kept_axis(ax, kept) -> None:
-    """A logarithmic axis of the per cent kept, most on the left, with a tick at each value."""
-    ticks = sorted({round(value, 3) for value in kept}, reverse=True)
-    ax.set(xscale="log", xlabel="% of parameters kept", xlim=(1.15 * ticks[0], 0.85 * ticks[-1]))
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
-
-
-def error_curves(ax, table, methods) -> None:
-    """Test error of one network against the per cent kept, with dense and guessing as levels."""
-    rows = table.assign(kept=100 * (1 - table.sparsity))
-    pruned, dense = rows[rows.sparsity > 0], rows[rows.sparsity == 0].test_error.mean()
-    ax.set_yscale("log")
-    lines(ax, statistics.summarise(pruned, ["method", "kept"]), "kept", methods)
-    ax.axhline(dense, color="black", lw=1, ls=":", label="dense")
-    ax.axhline(90, color="grey", lw=0.8, ls="--", label="guessing: 90 % wrong")
-    kept_axis(ax, pruned.kept)
-    ax.set_yticks([1, 2, 5, 10, 20, 50, 90], ["1", "2", "5", "10", "20", "50", "90"])
-    ax.set_ylim(0.8 * np.nanmin([dense, pruned.test_error.min(), 90]), 110)
-    ax.minorticks_off()
 
 
 def dots(ax, x, values, spread, **style) -> None:

@@ -62,33 +62,6 @@ def pooled_sd(cells) -> tuple[float, int]:
     return (float(np.sqrt(squares / freedom)) if freedom else float("nan")), freedom
 
 
-def welch(first, second, level: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of a mean minus another one, whose spreads may differ (Welch)."""
-    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
-    return float(interval.low), float(interval.high)
-
-
-def standard_error(rows) -> pd.Series:
-    """Standard errors of the means in rows of ``differences``, from the ends of their intervals."""
-    return (rows["mean"] - rows.low).clip(lower=1e-300) / stats.t.ppf(0.975, rows.n - 1)
-
-
-def p_values(rows, value=0.0) -> np.ndarray:
-    """Two-sided p-values, one a row of ``differences``, that the mean is ``value`` (t-tests)."""
-    return 2 * stats.t.sf((rows["mean"] - value).abs() / standard_error(rows), rows.n - 1)
-
-
-def holm(values) -> np.ndarray:
-    """p-values adjusted by Holm's step-down method.
-
-    Of those below 0.05 then, one or more is false in at most 5 %.
-    """
-    values = np.asarray(values, float)
-    order, adjusted = np.argsort(values), np.empty(len(values))
-    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    return adjusted.clip(max=1)
-
-
 def summarise(table, by, value="test_error") -> pd.DataFrame:
     """Mean, 95 % interval, standard deviation, best and n of ``value`` in each group.
 
@@ -185,24 +158,3 @@ def with_interval(row, digits=1) -> str:
 def cell(values, digits=1, missing="") -> str:
     """``2.4 ± 0.3`` from one number a seed; ``missing`` if there are none."""
     return with_interval(row(values), digits) if len(values) else missing
-
-
-def phrase(gap, more="worse", less="better", digits=1) -> str:
-    """What a difference shows, in words, such as "worse by 1.3 ± 0.2 points (n = 6)".
-
-    Args:
-        gap: a row of ``paired`` or ``differences``, or None.
-        more, less: the words for a positive and a negative difference.
-    """
-    if gap is None or not gap["n"]:
-        return "not on record"
-    difference = f"{with_interval(gap, digits)} points (n = {gap['n']:.0f})"
-    if np.isnan(gap["mean"]):
-        return f"a run diverged (n = {gap['n']:.0f})"
-    if gap["n"] == 1:
-        return f"{with_interval(gap, digits)} points in one seed"
-    if gap["low"] > 0:
-        return f"{more} by {difference}"
-    if gap["high"] < 0:
-        return f"{less} by {difference.replace('-', '', 1)}"
-    return f"undecided, {difference}"
