@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
@@ -153,12 +152,6 @@ def prunable_table(
     return short.reset_index().sort_values(
         ["pruned", "entries"], ascending=False, ignore_index=True
     )
-
-
-def pool(model: nn.Module, *, biases: bool = True, where: Where | None = None) -> pd.DataFrame:
-    """``prunable_table`` by its old name."""
-    warnings.warn("pool is called prunable_table now: write that", DeprecationWarning, stacklevel=2)
-    return prunable_table(model, biases=biases, where=where)
 
 
 def _survey(
