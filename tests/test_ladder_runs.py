@@ -39,6 +39,15 @@ def test_every_cell_has_the_planned_seeds_none_of_which_was_seen(part, count, se
         assert [run.seed for run in runs[: 2 * width]] == [100] * width + [101] * width
 
 
+def test_runs_with_all_biases_have_the_parameters_of_the_others():
+    runs = ladder_runs.bias_runs()
+    assert len({run.id for run in runs}) == 480 and {run.seed for run in runs} == set(
+        range(100, 120)
+    )
+    kept = {round(50_000 * (1 - run.sparsity)) + 410 for run in runs}
+    assert kept == {round(50_410 * (1 - sparsity)) for sparsity in (0.8, 0.9, 0.95, 0.98)}
+
+
 def test_half_of_the_factorial_is_balanced_and_of_resolution_four():
     runs = [run for run in ladder_runs.protocol_runs(seeds=1) if run.sparsity == 0.9]
     signs = []

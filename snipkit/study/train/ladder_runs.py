@@ -5,6 +5,7 @@ Every part is a list in the order in which it is trained. A run that is on recor
 so a part that was stopped is carried on by the same command.
 """
 
+from collections.abc import Iterable
 from itertools import product
 from typing import Annotated, Any
 
@@ -56,41 +57,58 @@ def twins(names=tuple(controls.TWINS)) -> list[dict]:
     return cells
 
 
-def each_seed(bed: dict, cells: list[dict], sparsity: float, seeds: int) -> list[Run]:
-    """All cells with the first seed, then all with the second.
+def each_seed(bed: dict, cells: list[dict], sparsities: Iterable[float], seeds: int) -> list[Run]:
+    """Sparsity by sparsity, all cells with the first seed (100), then all with the second.
 
     Stopped at any time, there are whole repetitions.
     """
     runs = []
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-        for cell in cells:
-            runs.append(Run(**bed, **cell, sparsity=sparsity, seed=seed))
+    for sparsity in sparsities:
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+            for cell in cells:
+                runs.append(Run(**bed, **cell, sparsity=sparsity, seed=seed))
     return runs
 
 
 def mlp_runs() -> list[Run]:
     """The MLP on MNIST-1D: the factorial, the twins, and random masks with ERK's densities."""
     cells = [*factorial(), *twins(), {"criterion": "erk"}]
-    runs = []
-    for sparsity in (0.98, 0.9, 0.95, 0.8):
-        runs += each_seed(MLP, cells, sparsity, seeds=20)
-    return runs
+    return each_seed(MLP, cells, (0.98, 0.9, 0.95, 0.8), seeds=20)
 
 
 def lenet_runs() -> list[Run]:
     """LeNet-300-100: the same, but from the scored draw at 98 % only."""
-    runs = each_seed(LENET, [*factorial(), *twins(), {"criterion": "erk"}], 0.98, seeds=10)
+    runs = each_seed(LENET, [*factorial(), *twins(), {"criterion": "erk"}], [0.98], seeds=10)
     from_fresh_weights = [cell for cell in twins() if not cell["same_draw"]]
     cells = [*factorial(), *from_fresh_weights, {"criterion": "erk"}]
-    for sparsity in (0.9, 0.95):
-        runs += each_seed(LENET, cells, sparsity, seeds=10)
-    return runs
+    return runs + each_seed(LENET, cells, (0.9, 0.95), seeds=10)
 
 
 def resnet_runs() -> list[Run]:
     """ResNet-20 at 98 %: six cells. Its hidden units share the stream, so nothing is misaligned."""
     cells = factorial(("own", "erk"), ("shuffle-units", "live-units", "shuffle"))
-    return each_seed(RESNET, cells, 0.98, seeds=5)
+    return each_seed(RESNET, cells, [0.98], seeds=5)
+
+
+def bias_runs() -> list[Run]:
+    """The MLP with all 410 biases kept, and as many weights fewer: SNIP alone would keep none.
+
+    The sparsities are those of ``mlp_runs`` in parameters: of the weights a little more goes.
+    """
+    cells: list[dict[str, Any]] = [
+        {"criterion": "snip"},
+        {"criterion": "snip", "ablation": "shuffle"},
+        {"criterion": "snip", "ablation": "shuffle-units"},
+        {"criterion": "snip", "ablation": "shuffle-units", "layer_counts": "erk"},
+        {"criterion": "erk"},
+        {"criterion": "random"},
+    ]
+    weights, biases = 50_000, 410
+    sparsities = []
+    for sparsity in (0.9, 0.98, 0.95, 0.8):
+        kept = round((1 - sparsity) * (weights + biases))
+        sparsities.append(round(1 - (kept - biases) / weights, 5))
+    return each_seed(MLP | {"biases": False}, cells, sparsities, seeds=20)
 
 
 def protocol_runs(seeds: int = 3) -> list[Run]:
@@ -156,6 +174,7 @@ def figure7_runs() -> list[Run]:
 #: name → (its list, the file in ``results/overnight/`` for its records)
 PARTS = {
     "mlp-1d": (mlp_runs, "ladder_mlp.jsonl"),
+    "biases": (bias_runs, "ladder_mlp.jsonl"),
     "lenet-300-100": (lenet_runs, "ladder_lenet.jsonl"),
     "resnet-20": (resnet_runs, "ladder_resnet.jsonl"),
     "protocol": (protocol_runs, "protocol.jsonl"),

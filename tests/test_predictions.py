@@ -1,0 +1,176 @@
+"""The outcomes in docs/predictions.md: each judged anew from the records, by the rule beside it."""
+
+import re
+from collections import Counter
+
+import pytest
+from tiny import ROOT
+
+import snipkit
+from snipkit import saliency, study
+from snipkit.beyond import controls
+from snipkit.study import paths, report
+from snipkit.study.report import statistics
+from snipkit.study.train import experiment, ladder_runs
+
+MARGIN = 1.5  # points, on the MLP
+ROW = re.compile(r"^\| 2026-11-30 \| (\w\d?)\. .*? \| [^|]* \| (.*) ?\|$", re.MULTILINE)
+OUTCOMES = dict(ROW.findall((ROOT / "docs/predictions.md").read_text()))  # letter → text
+ANY, LIVE, MISALIGNED, UNITS = (f"snip, {control}" for control in ladder_runs.WITHIN_LAYERS)
+
+
+@pytest.fixture(scope="module")
+def table():
+    """All runs of the MLP's part, which are on record as a whole."""
+    planned = ladder_runs.mlp_runs()
+    recorded = study.table(planned, study.read(paths.results(ladder_runs.PROFILE)))
+    assert len(recorded) == len(planned)
+    return recorded
+
+
+def cell(table, method, sparsity, counts="own", scored=False):
+    """Test errors by seed."""
+    fields = {"sparsity": sparsity, "same_draw": scored, "layer_counts": counts}
+    return report.errors(table, method=method, **fields)
+
+
+def word(low, high, holds, failed):
+    """The word for an interval, from what would make the prediction true and what false."""
+    if holds(low, high):
+        return "holds"
+    return "failed" if failed(low, high) else "open"
+
+
+def beats(first, second):
+    _, low, high = statistics.interval(first - second)
+    return word(low, high, lambda low, high: high < 0, lambda low, high: low > 0)
+
+
+def equal(difference, margin=MARGIN):
+    _, low, high = statistics.interval(difference, level=0.9)
+    inside = word(low, high, lambda low, high: -margin < low and high < margin, lambda *_: False)
+    _, low, high = statistics.interval(difference)
+    return "failed" if inside != "holds" and (low > 0 or high < 0) else inside
+
+
+def together(words):
+    words = list(words)
+    if "failed" in words:
+        return "failed"
+    return "open" if "open" in words else "holds"
+
+
+def judged(table):
+    """Prediction → the word of each of its parts, on the MLP."""
+
+    def both(sparsity):
+        return cell(table, UNITS, sparsity, "erk")
+
+    def erk(sparsity):
+        return cell(table, ANY, sparsity, "erk")
+
+    def snip(sparsity, scored=False):
+        return cell(table, "snip", sparsity, scored=scored)
+
+    def beats_both(sparsity):
+        return together(beats(both(sparsity), parent(sparsity)) for parent in (snip, erk))
+
+    def units_gain(sparsity, counts):
+        return cell(table, UNITS, sparsity, counts) - cell(table, ANY, sparsity, counts)
+
+    def share_of_live_units(sparsity):
+        gain = cell(table, LIVE, sparsity) - cell(table, ANY, sparsity)
+        return gain.mean() / units_gain(sparsity, "own").mean()
+
+    def misaligned(sparsity):
+        return cell(table, MISALIGNED, sparsity) - cell(table, UNITS, sparsity)
+
+    def twin(name, sparsity, scored=False):
+        return cell(table, name, sparsity, scored=scored) - snip(sparsity, scored)
+
+    def worse_by_about(name, sparsity, points):
+        _, low, high = statistics.interval(twin(name, sparsity, scored=True))
+        return "holds" if 0 < low < points < high else "failed"
+
+    live_units = [share_of_live_units(0.98) >= 1 / 2]
+    live_units += [share_of_live_units(sparsity) < 1 / 3 for sparsity in (0.9, 0.8)]
+    _, low, high = statistics.interval(twin("gradient-twin", 0.98))
+    return {
+        "A1": beats_both(0.98),
+        "A2": together(beats_both(sparsity) for sparsity in (0.9, 0.95)),
+        "A3": beats(both(0.8), snip(0.8)),
+        "A4": together(
+            equal(units_gain(sparsity, "erk") - units_gain(sparsity, "own"))
+            for sparsity in (0.8, 0.9, 0.95)
+        ),
+        "A5": together(
+            beats(erk(sparsity), cell(table, ANY, sparsity)) for sparsity in (0.8, 0.9, 0.95, 0.98)
+        ),
+        "B1": "holds" if all(live_units) else "failed",
+        "B2": together(
+            [equal(misaligned(sparsity)) for sparsity in (0.8, 0.9, 0.95)]
+            + ["failed" if statistics.interval(misaligned(0.98))[2] < 0 else "holds"]
+        ),
+        "E2": together(
+            [equal(twin("gradient-twin", sparsity)) for sparsity in (0.8, 0.9, 0.95)]
+            + ["holds" if low <= 0 <= high else "failed"]
+        ),
+        "E3": together(
+            [equal(twin("rank-one-twin", sparsity)) for sparsity in (0.8, 0.9)]
+            + ["holds" if statistics.interval(twin("rank-one-twin", 0.98))[0] > MARGIN else "open"]
+        ),
+        "E4": together(
+            equal(twin("noisy-rank-one-twin", sparsity)) for sparsity in (0.8, 0.9, 0.95)
+        ),
+        "E6": together(
+            beats(cell(table, "gradient-twin", sparsity), cell(table, ANY, sparsity))
+            for sparsity in (0.9, 0.95, 0.98)
+        ),
+        "E7": together(
+            worse_by_about(name, sparsity, points)
+            for name in ("gradient-twin", "rank-one-twin")
+            for sparsity, points in ((0.98, 2.1), (0.9, 1.2))
+        ),
+    }
+
+
+def test_each_outcome_is_that_of_its_rule(table):
+    for letter, outcome in judged(table).items():
+        assert OUTCOMES[letter].lower().replace("*", "").startswith(f"mlp: {outcome}"), letter
+
+
+@pytest.mark.parametrize(
+    "bed, seeds, tolerance", [(ladder_runs.MLP, 20, 0.1), (ladder_runs.LENET, 10, 0.06)]
+)
+def test_the_gradient_alone_tells_how_many_connections_each_layer_keeps(bed, seeds, tolerance):
+    """Prediction E1, which needs masks and no training: mean counts over the seeds."""
+    largest = 0.0
+    for sparsity in (0.9, 0.95, 0.98):
+        kept, expected = Counter(), Counter()
+        for run in ladder_runs.each_seed(bed, [{"criterion": "snip"}], [sparsity], seeds):
+            counts, odds = of_one_network(run)
+            kept.update(counts)
+            expected.update(odds)
+        for name, count in kept.items():
+            largest = max(largest, abs(expected[name] / count - 1))
+    assert largest < tolerance
+    assert f"{100 * largest:.1f} %" in OUTCOMES["E1"]
+
+
+def of_one_network(run):
+    """Weight → how many connections SNIP keeps, and how many the gradient makes us expect."""
+    dataset = experiment.load(run)
+    masks = experiment.find_masks(run, dataset)
+    model = experiment.build(run, run.scoring_init, run.seeds()["scoring_init"])
+    gradients = saliency.gradient(model, experiment.scoring_batches(run, dataset))
+    survival = {}
+    for name, gradient in gradients.items():
+        std = 0.0 if snipkit.is_bias(name) else gradient.shape[1] ** -0.5
+        survival[name] = controls.truncated_normal_survival(std)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    odds = controls.twin_probabilities(gradients, survival, kept)
+    weights = [name for name in masks if not snipkit.is_bias(name)]
+    return (
+        {name: int(masks[name].sum()) for name in weights},
+        {name: float(odds[name].sum()) for name in weights},
+    )
