@@ -16,10 +16,15 @@ from snipkit.study import notebooks, paths, report
 from snipkit.study.report import Estimate, registered
 
 LAYERS, UNITS, INPUTS = "snip, shuffle", "snip, shuffle-units", "snip, shuffle-inputs"
+LIVE, MISALIGNED = "snip, live-units", "snip, misaligned"
+TWINS = {
+    name: f"{name.replace('_', '-')}-twin" for name in ("gradient", "noisy_rank_one", "rank_one")
+}
 TEMPLATES = {  # page → what it renders, in order
     "rq6_what_carries_the_gain": [
-        "rq6_answer", "rq6_ladder", "rq6_gain", "rq6_erk", "rq6_survival", "rq6_width",
-        "rq6_predictions",
+        "rq6_answer", "rq6_ladder", "rq6_gain", "rq6_erk", "rq6_factorial", "rq6_biases",
+        "rq6_twins",
+        "rq6_survival", "rq6_predictions", "rq6_new_predictions",
     ],
     "what_came_after": [
         "after_answer", "after_methods", "after_images", "after_crossed", "after_predictions",
@@ -40,7 +45,8 @@ def runs():
         ", ".join(f"{name} {value:g}" for name, value in row.items()) for row in table.options
     ]
     dense = table.method == "dense"
-    table["kind"] = np.where(dense, "", kinds) + np.array(options, object)
+    kinds = np.where(dense, "", kinds) + np.array(options, object)
+    table["kind"] = np.where(table.seed < 100, kinds, "new " + table.layer_counts + kinds)
     return table
 
 
@@ -73,6 +79,8 @@ def of_rq6(cells, runs):
         "broad": mlp(LAYERS, "snip", 0.95, "width 2"),
     }
     resnet = gap(cells, "resnet-20", LAYERS, "snip", 0.98)
+    factorial, twins, biases = of_the_factorial(cells), of_the_twins(cells), of_the_biases(cells)
+    chosen = ("snip_98", "erk_98", "snip_90", "erk_90")
     return {
         "rq6_answer": {
             "layers_lenet": lenet("random", LAYERS),
@@ -94,6 +102,18 @@ def of_rq6(cells, runs):
             "snip_95": mlp("snip", "erk", 0.95),
             "snip_98": mlp("snip", "erk"),
         },
+        "rq6_factorial": {name: factorial[name] for name in chosen},
+        "rq6_biases": {
+            "gain_90": biases["biases_90"],
+            "erk_90": biases["erk_snip_90"],
+            "layers_98": biases["erk_layers_98"],
+        },
+        "rq6_twins": {
+            "gradient": twins["gradient_98"],
+            "noisy": twins["noisy_98"],
+            "rank_one": twins["rank_one_98"],
+            "scored": twins["scored_98"],
+        },
         "rq6_survival": {
             "scored": mlp(UNITS, "snip", 0.98, "scored"),
             "new": mlp(UNITS, "snip"),
@@ -101,7 +121,6 @@ def of_rq6(cells, runs):
             "guessing": len(guessing),
             "whole": int((guessing.empty_layers == 0).sum()),
         },
-        "rq6_width": widths,
         "rq6_predictions": {
             "null_mlp": mlp("snip, relabel", "snip"),
             "null_lenet": lenet("snip, relabel", "snip"),
@@ -114,7 +133,66 @@ def of_rq6(cells, runs):
             "channels": gap(cells, "cnn-1d", "snip, shuffle-channels", UNITS, 0.9),
             **widths,
         },
+        "rq6_new_predictions": factorial | twins | biases,
     }
+
+
+def of_the_factorial(cells):
+    """Errors in per cent by layer counts, control and sparsity, then differences by hand."""
+
+    def error(method, sparsity, counts="own"):
+        return cells["mlp-1d", method, sparsity, f"new {counts}"]
+
+    values = {}
+    for sparsity in (0.8, 0.9, 0.95, 0.98):
+        percent = round(100 * sparsity)
+        both = error(UNITS, sparsity, "erk")
+        erk_gain = error(LAYERS, sparsity, "erk") - both
+        own_gain = error(LAYERS, sparsity) - error(UNITS, sparsity)
+        values |= {
+            f"snip_{percent}": error("snip", sparsity) - both,
+            f"erk_{percent}": erk_gain,
+            f"extra_{percent}": erk_gain - own_gain,
+            f"units_{percent}": own_gain,
+            f"live_{percent}": error(LAYERS, sparsity) - error(LIVE, sparsity),
+            f"misaligned_{percent}": error(MISALIGNED, sparsity) - error(UNITS, sparsity),
+        }
+    unused = {"erk_80", "extra_98", "units_90", "units_95", "live_90", "live_95"}
+    return {name: Estimate(value) for name, value in values.items() if name not in unused}
+
+
+def of_the_biases(cells):
+    values = {}
+    for percent, weights in ((80, 0.80656), (90, 0.90738), (95, 0.95778), (98, 0.98804)):
+        kept = {
+            method: cells["mlp-1d", method, weights, "new own"]
+            for method in ("snip", "erk", LAYERS, UNITS)
+        }
+        ranked = cells["mlp-1d", "snip", percent / 100, "new own"]
+        values |= {
+            f"biases_{percent}": ranked - kept["snip"],
+            f"erk_layers_{percent}": kept[LAYERS] - kept["erk"],
+            f"erk_snip_{percent}": kept["erk"] - kept["snip"],
+            f"units_snip_{percent}": kept[UNITS] - kept["snip"],
+        }
+    return {name: Estimate(value) for name, value in values.items()}
+
+
+def of_the_twins(cells):
+    values = {}
+    for sparsity in (0.8, 0.9, 0.95, 0.98):
+        percent = round(100 * sparsity)
+        snip = cells["mlp-1d", "snip", sparsity, "new own"]
+        for name, method in TWINS.items():
+            name = name.removesuffix("_rank_one")
+            twin = cells["mlp-1d", method, sparsity, "new own"]
+            values[f"{name}_{percent}"] = Estimate(twin - snip)
+        scored = [
+            cells["mlp-1d", method, sparsity, "new ownscored"]
+            for method in ("gradient-twin", "snip")
+        ]
+        values[f"scored_{percent}"] = Estimate(scored[0] - scored[1])
+    return values
 
 
 def of_what_came_after(cells, runs):

@@ -87,5 +87,7 @@ def test_a_part_is_counted_and_trained_into_its_file(tmp_path, monkeypatch, caps
     assert not asked and "resnet-20: 30 runs, 30 to do, in 30 trainings" in capsys.readouterr().out
     ladder_runs.train("resnet-20", budget=5.0)
     assert asked == [(30, tmp_path / "overnight" / "ladder_resnet.jsonl", 5.0)]
-    with pytest.raises(SystemExit, match="unknown part 'resnet'; known: mlp-1d, lenet-300-100"):
+    with pytest.raises(
+        SystemExit, match="unknown part 'resnet'; known: mlp-1d, biases, lenet-300-100"
+    ):
         ladder_runs.train("resnet")

@@ -7,7 +7,7 @@ import pytest
 from tiny import ROOT
 
 import snipkit
-from snipkit import saliency, study
+from snipkit import masking, saliency, study
 from snipkit.beyond import controls
 from snipkit.study import paths, report
 from snipkit.study.report import statistics
@@ -139,38 +139,71 @@ def test_each_outcome_is_that_of_its_rule(table):
         assert OUTCOMES[letter].lower().replace("*", "").startswith(f"mlp: {outcome}"), letter
 
 
+def judged_with_biases(table, with_biases):
+    """H1 to H5, by the sparsity of all parameters, of which the runs keep all 410 biases."""
+    of_weights = {0.8: 0.80656, 0.9: 0.90738, 0.95: 0.95778, 0.98: 0.98804}
+
+    def kept(method, sparsity):
+        return cell(with_biases, method, of_weights[sparsity])
+
+    def gain(sparsity):
+        return cell(table, "snip", sparsity) - kept("snip", sparsity)
+
+    def units(sparsity):
+        return kept(UNITS, sparsity) - kept("snip", sparsity)
+
+    helps = [beats(kept("snip", s), cell(table, "snip", s)) for s in (0.8, 0.9, 0.95)]
+    return {
+        "H1": together(
+            [beats(kept("erk", sparsity), kept(ANY, sparsity)) for sparsity in (0.8, 0.9)]
+            + [equal(kept(ANY, sparsity) - kept("erk", sparsity)) for sparsity in (0.95, 0.98)]
+        ),
+        "H2": together(
+            [beats(kept("snip", sparsity), kept("erk", sparsity)) for sparsity in (0.9, 0.95, 0.98)]
+            + [beats(kept("erk", 0.8), kept("snip", 0.8))]
+        ),
+        "H3": together([*helps, "holds" if gain(0.9).mean() >= 2 else "failed"]),
+        "H4": "failed"
+        if beats(kept("snip", 0.98), cell(table, "snip", 0.98)) == "holds"
+        else "holds",
+        "H5": together(
+            [equal(units(sparsity)) for sparsity in (0.8, 0.9, 0.95)]
+            + [beats(kept(UNITS, sparsity), kept(ANY, sparsity)) for sparsity in (0.95, 0.98)]
+        ),
+    }
+
+
+def test_the_outcomes_with_all_biases_are_those_of_their_rules(table):
+    planned = ladder_runs.bias_runs()
+    with_biases = study.table(planned, study.read(paths.results(ladder_runs.PROFILE)))
+    assert len(with_biases) == len(planned)
+    for letter, outcome in judged_with_biases(table, with_biases).items():
+        assert OUTCOMES[letter].lower().startswith(outcome), letter
+
+
 @pytest.mark.parametrize(
     "bed, seeds, tolerance", [(ladder_runs.MLP, 20, 0.1), (ladder_runs.LENET, 10, 0.06)]
 )
 def test_the_gradient_alone_tells_how_many_connections_each_layer_keeps(bed, seeds, tolerance):
     """Prediction E1, which needs masks and no training: mean counts over the seeds."""
-    largest = 0.0
-    for sparsity in (0.9, 0.95, 0.98):
-        kept, expected = Counter(), Counter()
-        for run in ladder_runs.each_seed(bed, [{"criterion": "snip"}], [sparsity], seeds):
-            counts, odds = of_one_network(run)
-            kept.update(counts)
-            expected.update(odds)
-        for name, count in kept.items():
-            largest = max(largest, abs(expected[name] / count - 1))
+    kept, expected = Counter(), Counter()
+    for run in ladder_runs.each_seed(bed, [{"criterion": "snip"}], [0.9], seeds):
+        dataset = experiment.load(run)
+        model = experiment.build(run, run.scoring_init, run.seeds()["scoring_init"])
+        batches = experiment.scoring_batches(run, dataset)
+        gradients = saliency.gradient(model, batches)
+        survival = {}
+        for name, gradient in gradients.items():
+            std = 0.0 if snipkit.is_bias(name) else gradient.shape[1] ** -0.5
+            survival[name] = controls.truncated_normal_survival(std)
+        scores = saliency.snip(model, batches)
+        for sparsity in (0.9, 0.95, 0.98):
+            masks = masking.keep_top(scores, sparsity)
+            keep = sum(int(mask.sum()) for mask in masks.values())
+            odds = controls.twin_probabilities(gradients, survival, keep)
+            for name, mask in masks.items():
+                kept[sparsity, name] += int(mask.sum())
+                expected[sparsity, name] += float(odds[name].sum())
+    largest = max(abs(expected[key] / count - 1) for key, count in kept.items() if count)
     assert largest < tolerance
     assert f"{100 * largest:.1f} %" in OUTCOMES["E1"]
-
-
-def of_one_network(run):
-    """Weight → how many connections SNIP keeps, and how many the gradient makes us expect."""
-    dataset = experiment.load(run)
-    masks = experiment.find_masks(run, dataset)
-    model = experiment.build(run, run.scoring_init, run.seeds()["scoring_init"])
-    gradients = saliency.gradient(model, experiment.scoring_batches(run, dataset))
-    survival = {}
-    for name, gradient in gradients.items():
-        std = 0.0 if snipkit.is_bias(name) else gradient.shape[1] ** -0.5
-        survival[name] = controls.truncated_normal_survival(std)
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    odds = controls.twin_probabilities(gradients, survival, kept)
-    weights = [name for name in masks if not snipkit.is_bias(name)]
-    return (
-        {name: int(masks[name].sum()) for name in weights},
-        {name: float(odds[name].sum()) for name in weights},
-    )

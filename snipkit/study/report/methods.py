@@ -37,7 +37,12 @@ METHODS = {
     "snip, shuffle-units": Method("SNIP's unit counts", "#332288", "D"),
     "snip, shuffle-outputs": Method("SNIP's output counts", "#882255", ">"),
     "snip, shuffle-inputs": Method("SNIP's input counts", "#D4B000", "<"),
+    "snip, misaligned": Method("unit counts, not aligned", "#CC78BC", "v"),
+    "snip, live-units": Method("SNIP's live units", "#D4B000", "P"),
     "snip, shuffle": Method("SNIP's layer counts", "#029E73", "s"),
+    "gradient-twin": Method("gradient twin", "#661100", "d"),
+    "noisy-rank-one-twin": Method("noisy rank-one twin", "#D4B000", "H"),
+    "rank-one-twin": Method("rank-one twin", "#CC78BC", "X"),
     "erk": Method("ERK", "#999933", "H"),
     "smart-ratio": Method("smart ratio", "#882255", "<"),
     "random": Method("random", "#D55E00", "X"),
@@ -49,6 +54,10 @@ TOGETHER = {
         "dense", "snip", "snip, relabel", "snip, shuffle-channels", "snip, shuffle-units",
         "snip, shuffle-outputs", "snip, shuffle-inputs", "snip, shuffle", "erk", "random",
     ),
+    "factorial": (
+        "snip", "snip, shuffle-units", "snip, misaligned", "snip, live-units", "snip, shuffle",
+    ),
+    "twins": ("snip", "gradient-twin", "noisy-rank-one-twin", "rank-one-twin", "snip, shuffle"),
     "later methods": (
         "dense, smaller", "snip", "snip, all", "iterative-snip", "force", "grasp", "synflow",
         "magnitude, rewound", "magnitude", "erk", "smart-ratio", "random",

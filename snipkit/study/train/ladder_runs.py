@@ -24,6 +24,7 @@ LAYER_COUNTS = ("own", "erk", "uniform")
 WITHIN_LAYERS = ("shuffle", "live-units", "misaligned", "shuffle-units")
 
 MLP: dict[str, Any] = {"data": "mnist-1d", "model": "mlp-1d", "recipe": "overnight-mnist-1d"}
+MLP_WEIGHTS, MLP_BIASES = 50_000, 410
 LENET: dict[str, Any] = {
     "data": "mnist",
     "model": "lenet-300-100",
@@ -90,10 +91,13 @@ def resnet_runs() -> list[Run]:
     return each_seed(RESNET, cells, [0.98], seeds=5)
 
 
-def bias_runs() -> list[Run]:
+def bias_runs(
+    bed: dict = MLP, sparsities: Iterable[float] = (0.9, 0.98, 0.95, 0.8), seeds: int = 20
+) -> list[Run]:
     """The MLP with all 410 biases kept, and as many weights fewer: SNIP alone would keep none.
 
-    The sparsities are those of ``mlp_runs`` in parameters: of the weights a little more goes.
+    Args:
+        sparsities: of all parameters; a run's own sparsity is that of its weights, a little more.
     """
     cells: list[dict[str, Any]] = [
         {"criterion": "snip"},
@@ -103,12 +107,11 @@ def bias_runs() -> list[Run]:
         {"criterion": "erk"},
         {"criterion": "random"},
     ]
-    weights, biases = 50_000, 410
-    sparsities = []
-    for sparsity in (0.9, 0.98, 0.95, 0.8):
-        kept = round((1 - sparsity) * (weights + biases))
-        sparsities.append(round(1 - (kept - biases) / weights, 5))
-    return each_seed(MLP | {"biases": False}, cells, sparsities, seeds=20)
+    of_weights = []
+    for sparsity in sparsities:
+        kept = round((1 - sparsity) * (MLP_WEIGHTS + MLP_BIASES))
+        of_weights.append(round(1 - (kept - MLP_BIASES) / MLP_WEIGHTS, 5))
+    return each_seed(bed | {"biases": False}, cells, of_weights, seeds)
 
 
 def protocol_runs(seeds: int = 3) -> list[Run]:
