@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from snipkit._scoring.objective import at_least_float32, check_labels
-from snipkit.data import Dataset, Images, augment
+from snipkit.data import Images, Splits, augment
 from snipkit.masking import apply_, mask_gradients, matched
 from snipkit.outcomes import Checkpoint, DivergedError, Evaluation, Log, Outcome, State
 from snipkit.recipe import Recipe, augmentation_generator, batches, learning_rate, optimiser_of
@@ -27,14 +27,14 @@ class Networks(Protocol):
         parameters: name → tensor to optimise.
         tensors: ``parameters`` and buffers.
         masked: pairs of a parameter and its mask, as for ``mask_gradients``.
-        data: a ``Dataset`` for each network, all with equally many training images.
+        data: a ``Splits`` for each network, all with equally many training images.
     """
 
     template: nn.Module
     parameters: dict[str, Tensor]
     tensors: dict[str, Tensor]
     masked: list[tuple[Tensor, Tensor]]
-    data: Sequence[Dataset]
+    data: Sequence[Splits]
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """From indices (S, B): inputs (S, B, C, H, W), labels (S·B,) network after network."""
@@ -55,7 +55,7 @@ class Networks(Protocol):
 def train(
     model: nn.Module,
     masks: dict[str, Tensor],
-    data: Dataset,
+    data: Splits,
     recipe: Recipe,
     *,
     seed: int = 0,
@@ -118,7 +118,7 @@ class Alone:
     def __init__(self, model, masks, data, recipe):
         apply_(model, masks)
         self.template = model
-        self.data: Sequence[Dataset] = [data]
+        self.data: Sequence[Splits] = [data]
         self.parameters = dict(model.named_parameters())
         self.tensors = self.parameters | dict(model.named_buffers())
         self.masked: list[tuple[Tensor, Tensor]] = []

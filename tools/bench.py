@@ -346,7 +346,7 @@ def utilisation(device=None, steps=600, side=8192, **options):
     labels = torch.randint(0, 10, (len(pixels),), generator=generator)
     images = data.Images(pixels, labels, (0.5,) * 3, (0.3,) * 3)
     on_device = images.to(device)
-    made_up = data.Dataset("cifar-10", 10, on_device, on_device, on_device.take(slice(1)))
+    made_up = data.Splits("cifar-10", 10, on_device, on_device, on_device.take(slice(1)))
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     where = torch.cuda.get_device_name() if device == "cuda" else device
     print(

@@ -97,4 +97,4 @@ def _made_up(run, device):
     pixels = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, classes, (len(pixels),), generator=generator)
     images = data.Images(pixels, labels, (0.5,) * shape[0], (0.3,) * shape[0]).to(device)
-    return images, data.Dataset(run.data, classes, images, images, images.take(slice(1)))
+    return images, data.Splits(run.data, classes, images, images, images.take(slice(1)))

@@ -28,7 +28,7 @@ LENETS = ("lenet-300-100", "lenet-5-caffe")
 TINY = ("mlp-1d", "cnn-1d")
 
 
-def load(run: Run, device: str = "cpu") -> data.Dataset:
+def load(run: Run, device: str = "cpu") -> data.Splits:
     """The data set of a run, with the run's split and sizes."""
     dataset = datasets.load(
         run.data,
@@ -65,7 +65,7 @@ def build(run: Run, init: str, seed: int, device: str = "cpu") -> torch.nn.Modul
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def scoring_batches(run: Run, dataset: data.Splits) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The (inputs, targets) pairs that a run scores on: its mini-batch in pieces of
     ``SCORED_AT_ONCE`` images.
 
@@ -97,7 +97,7 @@ def scoring_batches(run: Run, dataset: data.Dataset) -> list[tuple[torch.Tensor,
     return list(zip(inputs.split(size), labels.split(size)))
 
 
-def find_masks(run: Run, dataset: data.Dataset, device: str = "cpu") -> dict[str, torch.Tensor]:
+def find_masks(run: Run, dataset: data.Splits, device: str = "cpu") -> dict[str, torch.Tensor]:
     """The masks of a run: initialise the network to be scored, score it on one batch, keep the best
     (or ablate).
 
@@ -256,7 +256,7 @@ def execute_stack(
         raise ValueError(
             "these runs differ in what the runs of one stack must share: group them with `stacks`"
         )
-    data_by_split: dict[int, data.Dataset] = {}
+    data_by_split: dict[int, data.Splits] = {}
     test = None
     for run in runs:
         if (split := run.seeds()["split"]) not in data_by_split:
