@@ -228,6 +228,16 @@ def test_a_recipe_needs_its_steps():
         Recipe(steps=10, nesterov=True)
 
 
+def test_optimizer_is_taken_for_optimiser():
+    adam = Recipe(steps=10, optimizer="adam")
+    assert adam == Recipe(10, optimiser="adam", optimizer="adam") and adam.optimizer == "adam"
+    assert "optimizer" not in dataclasses.asdict(adam)
+    with pytest.raises(ValueError, match="optimiser is 'sgd' and optimizer 'adam': .* give one"):
+        Recipe(steps=10, optimiser="sgd", optimizer="adam")
+    with pytest.raises(ValueError, match="optimiser is 'adamw'; it takes sgd, adam"):
+        Recipe(steps=10, optimizer="adamw")
+
+
 def test_equal_recipes_are_written_alike():
     """A run's id is a hash of its text, and YAML writes 1 for 1.0."""
     recipe_ = Recipe(steps=10, lr=1, momentum=0, weight_decay=0, decay_factor=1)

@@ -121,7 +121,7 @@ def _recipe(value):
     if not isinstance(value, dict):
         return value
     names = [attribute.name for attribute in fields(Recipe)]
-    unknown = [str(name) for name in value if name not in names]
+    unknown = [str(name) for name in value if name not in (*names, "optimizer")]
     if unknown:
         raise ValueError(f"no field {', '.join(unknown)}; a recipe has {', '.join(names)}")
     if "steps" not in value:
