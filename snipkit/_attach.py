@@ -6,7 +6,6 @@ masks.
 """
 
 import contextlib
-import copy
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from snipkit._copies import copied
 from snipkit._weights import storage_of
 
 # An integer type for each size of an entry in bytes.
@@ -237,10 +237,10 @@ def suspended() -> Iterator[None]:
 
 def bare_copy(model: nn.Module) -> nn.Module:
     """A deep copy without the masks that are attached to the model, to try something on."""
-    copied = copy.deepcopy(model)
-    for hook in hooks_of(copied):
+    twin = copied(model)
+    for hook in hooks_of(twin):
         hook.remove()
-    return copied
+    return twin
 
 
 # The hooks live as long as their modules do. An optimiser knows no modules, so all steps are

@@ -1,12 +1,13 @@
 """What a parameter really is: which memory it lies in, and whether its layer multiplies by it."""
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from snipkit._copies import copied
 
 # Functions by the name that torch gives them. The weight is the second argument of the first kind.
 LAYER_FUNCTIONS = (
@@ -74,7 +75,7 @@ def is_recomputed(module: nn.Module, own_name: str) -> bool:
     entries = torch.linspace(1, 2, weight.numel(), device=weight.device)
     entries[::2] = 0
     try:
-        layer = copy.deepcopy(module).eval()
+        layer = copied(module).eval()
         watch = _WeightWatch(weight)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), watch:
             getattr(layer, own_name).copy_(entries.view(weight.shape))

@@ -3,7 +3,6 @@
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
 
-import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
+from snipkit._attach import bare_copy
 from snipkit._weights import refuse_recomputed
 from snipkit.masking import Masks, named_matches
 
@@ -134,7 +134,7 @@ def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
 @torch.no_grad()
 def _called(model: nn.Module, inputs: Any) -> set[str]:
     """The names of the modules that a forward pass calls."""
-    probe = copy.deepcopy(model).eval()
+    probe = bare_copy(model).eval()
     called: set[str] = set()
     for name, module in probe.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: called.add(name))

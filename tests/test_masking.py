@@ -418,6 +418,14 @@ class Standardised(nn.Conv2d):
         return self._conv_forward(x, (self.weight - mean) / deviation, self.bias)
 
 
+class KeepingItsWeight(Standardised):
+    """It keeps a tensor with a history, which torch does not copy."""
+
+    def forward(self, x):
+        self.deviation = self.weight.std((1, 2, 3))
+        return super().forward(x)
+
+
 class StandardisedMatrix(Own):
     def forward(self, x):
         return x @ (self.weight - self.weight.mean()) + self.bias
@@ -471,6 +479,13 @@ def test_weights_that_their_layer_recomputes_are_refused_by_name():
         ):
             use(model, masks)
     assert model[1].weight.all()
+
+
+def test_a_layer_that_keeps_a_tensor_is_looked_at_all_the_same():
+    layer = KeepingItsWeight(3, 4, 3)
+    layer(torch.randn(1, 3, 5, 5))
+    with pytest.raises(ValueError, match="cannot prune: weight is not what its layer"):
+        snipkit.prunable(layer)
 
 
 def test_parameters_that_share_memory_without_being_one_are_refused_by_name():
@@ -957,3 +972,27 @@ def test_layers_that_are_never_called_are_refused_by_name(build, inputs, names):
     interop.to_torch_prune(
         model, {name: mask for name, mask in masks.items() if name not in names}, inputs
     )
+
+
+class KeepingFeatures(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        features = torch.relu(self.first(x))
+        if self.training:
+            self.features = features
+        return self.last(features)
+
+
+def test_a_model_that_keeps_an_activation_is_exported_relabelled_and_made_smaller():
+    model, inputs = KeepingFeatures(), torch.randn(5, 4)
+    model(inputs)
+    features = model.features
+    masks = masking.keep_top(saliency.magnitude(model), 0.5)
+    shuffles.relabel(model, masks, inputs, torch.Generator().manual_seed(0))
+    snipkit.compact(model, masks, inputs)
+    interop.to_torch_prune(model, masks, inputs)
+    assert torch.equal(model.first.weight_mask.bool(), masks["first.weight"])
+    assert model.features is features and model.training

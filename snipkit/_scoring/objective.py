@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from snipkit._copies import copied
 from snipkit._scoring.arguments import Closure, Loss
-from snipkit._scoring.evaluation import copied, evaluating, no_tf32, same_every_time
+from snipkit._scoring.evaluation import evaluating, no_tf32, same_every_time
 from snipkit._scoring.joined import Part
 
 IGNORED = -100  # the label that torch's cross-entropy passes over
