@@ -48,8 +48,14 @@ def score(
             f"{criterion.__name__} has no option {', '.join(unknown)}; it takes {', '.join(takes)}"
         )
     parameters = to_prune(model, biases=biases, where=where)
+    for name, parameter in parameters.items():
+        if parameter.is_meta:
+            raise ValueError(
+                f"{name} has no values to score, it is on the device meta: load the weights first"
+            )
     objective = Objective(model, parameters, batches, loss, closure, batch_norm)
-    return normalised(criterion(objective, **options), model)
+    with torch.inference_mode(False):  # derivatives are taken even where the caller needs none
+        return normalised(criterion(objective, **options), model)
 
 
 def option_names(criterion: Callable[..., Scores]) -> list[str]:

@@ -49,9 +49,12 @@ class Call(NamedTuple):
         return self.options.get(name, default)
 
 
-#: operations that torch does not mark as such, since they also change the type or the memory of a
-#: tensor
-POINTWISE = ("_to_copy", "clone", "alias", "detach", "lift_fresh", "lift_fresh_copy", "contiguous")
+#: operations that torch does not mark as such: copies, which may change the type or the memory of a
+#: tensor, and some activations
+POINTWISE = (
+    *("_to_copy", "clone", "alias", "detach", "lift_fresh", "lift_fresh_copy", "contiguous"),
+    *("hardswish", "log_sigmoid_forward", "_prelu_kernel", "rrelu_with_noise"),
+)
 
 
 class Tape(NamedTuple):
