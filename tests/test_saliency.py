@@ -1257,5 +1257,66 @@ def test_models_without_values_or_derivatives_are_refused_by_name(double):
         inference_model = copy.deepcopy(model)
     with pytest.raises(ValueError, match=r"made under torch.inference_mode \(0.weight\)"):
         saliency.snip(inference_model, batch)
-    with pytest.raises(ValueError, match="0.weight has no values to score, .* meta"):
+    with pytest.raises(ValueError, match="0.weight has no values, .* meta"):
         saliency.snip(copy.deepcopy(model).to("meta"), batch)
+    model.append(nn.LazyLinear(3))
+    with pytest.raises(ValueError, match="3.weight has no shape yet: pass one batch"):
+        saliency.snip(model, batch, where=lambda name, module: name.startswith("0"))
+    assert nn.parameter.is_lazy(model[3].weight)
+
+
+class WritesIntoItsInputs(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+def test_a_forward_pass_that_writes_into_its_inputs_does_not_change_the_batch():
+    torch.manual_seed(0)
+    model, batch = WritesIntoItsInputs(8, 3), (torch.randn(12, 8), torch.arange(12) % 3)
+    inputs = batch[0].clone()
+    scores = saliency.snip(model, batch)
+    assert torch.equal(batch[0], inputs) and equal(saliency.snip(model, batch), scores)
+
+
+class CastsItsInputs(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.bfloat16())
+
+
+def test_types_that_do_not_fit_are_told_in_a_sentence(double):
+    model, (inputs, targets) = double
+    with pytest.raises(ValueError, match="not take inputs of torch.float32 .*: convert them"):
+        saliency.snip(model, (inputs.float(), targets))
+    narrow = CastsItsInputs(8, 3).bfloat16()
+    with pytest.raises(ValueError, match="is scored in float32, so a forward pass may not cast"):
+        saliency.snip(narrow, (inputs.bfloat16(), targets))
+    model[0].weight.data[0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"not finite \(0.weight\)"):
+        saliency.magnitude(model)
+    with pytest.raises(ValueError, match="SynFlow takes sizes of weights, but 1.weight is complex"):
+        complex_layer = nn.Linear(3, 3, dtype=torch.complex64)
+        CRITERIA["synflow"](
+            nn.Sequential(nn.Linear(8, 3), complex_layer),
+            (inputs.float(), targets),
+            where=lambda name, module: name.startswith("0"),
+            sparsity=0.5,
+        )
+
+
+class Observer(nn.Linear):
+    """Its buffer is empty before the first pass, as those of quantisation-aware training are."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("largest", torch.zeros(0))
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        self.largest.resize_(outputs.shape[1]).copy_(outputs.detach().amax(0))
+        return outputs
+
+
+def test_buffers_that_grow_in_a_pass_are_put_back():
+    model = Observer(8, 3)
+    saliency.snip(model, (torch.randn(12, 8), torch.arange(12) % 3))
+    assert model.largest.shape == (0,)

@@ -65,6 +65,8 @@ def evaluating(model: nn.Module, batch_norm: str) -> Iterator[None]:
                     # A forward pass may have put another buffer in its place.
                     setattr(module, name, buffer)
                     if content is not None:
+                        if buffer.shape != content.shape:  # an observer of quantisation grows
+                            buffer.resize_(content.shape)
                         buffer.copy_(content)
 
 

@@ -182,8 +182,19 @@ class Objective:
         return self._other_losses(pairs, self.loss)
 
     def _outputs(self, inputs: Tensor, number: int) -> Any:
-        with same_every_time(inputs.device, number):
-            return self.model(at_least_float32(inputs))
+        # A copy, since a forward pass may write into its inputs.
+        inputs = at_least_float32(inputs.clone())
+        try:
+            with same_every_time(inputs.device, number):
+                return self.model(inputs)
+        except RuntimeError as error:
+            if "dtype" not in str(error) and "scalar type" not in str(error):
+                raise
+            raise ValueError(
+                f"the model does not take inputs of {inputs.dtype} ({error}): convert them. What "
+                "is narrower than float32 is scored in float32, so a forward pass may not cast to "
+                "a type of its own"
+            ) from error
 
     def _cross_entropies(self, pairs: Iterable) -> Iterator[tuple[Tensor, float]]:
         """Batches weigh by their labels that are not ignored."""
