@@ -51,7 +51,7 @@ def score(
     for name, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter):  # a scoring pass would draw it
             raise ValueError(f"{name} has no shape yet: pass one batch through the model first")
-        if parameter.is_meta:
+        if parameter.is_meta and type(parameter) is nn.Parameter:  # no FakeTensor
             raise ValueError(f"{name} has no values, it is on the device meta: load them first")
     objective = Objective(model, parameters, batches, loss, closure, batch_norm)
     with torch.inference_mode(False):  # derivatives are taken even where the caller needs none

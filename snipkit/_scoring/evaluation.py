@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from snipkit._prunable import is_norm
+from snipkit._weights import overlaps_itself
 
 
 @contextlib.contextmanager
@@ -74,7 +75,7 @@ def _can_change(buffer: Tensor) -> bool:
     """Whether a tensor can be written to: not if it is sparse, or if entries share their memory."""
     if buffer.layout != torch.strided or nn.parameter.is_lazy(buffer):
         return False
-    return not any(size > 1 and not stride for size, stride in zip(buffer.shape, buffer.stride()))
+    return not overlaps_itself(buffer)
 
 
 @contextlib.contextmanager

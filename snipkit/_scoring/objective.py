@@ -141,7 +141,7 @@ class Objective:
             derivative: ``(loss of a batch, weights) -> tensors`` of the weights' shapes.
         """
         scored = self._in_float32
-        _refuse_inference(scored.model)
+        refuse_inference(scored.model)
         parameters = list(scored.parameters.values())
         device = parameters[0].device.type
         mean: Any = None
@@ -266,11 +266,11 @@ class Objective:
             raise error from None
 
 
-def _refuse_inference(model: nn.Module) -> None:
+def refuse_inference(model: nn.Module) -> None:
     """Raise ValueError for tensors of a model that torch cannot differentiate with."""
     names = []
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_inference():
+        if not nn.parameter.is_lazy(tensor) and tensor.is_inference():
             names.append(name)
     if names:
         raise ValueError(

@@ -110,8 +110,11 @@ def record(model: nn.Module, inputs: Tensor) -> Tape:
     that it calls.
 
     Raises:
+        TypeError: inputs that are no tensor.
         ValueError: inputs that are not floating-point, or an assignment into a part of a tensor.
     """
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs is of type {type(inputs).__name__}; it is one batch, a tensor")
     if not inputs.is_floating_point():
         raise ValueError(f"paths start at floating-point inputs, but these are {inputs.dtype}")
     model = getattr(model, "_orig_mod", model)  # of torch.compile
