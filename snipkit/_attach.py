@@ -176,6 +176,8 @@ def _problem(owner: nn.Module, own_name: str, pruned: Pruned) -> str | None:
             f"it is no pruned connection: {advice}, or undo that"
         )
     parameter = getattr(owner, own_name, None)
+    if torch.is_tensor(parameter) and parameter.layout != torch.strided:
+        return f"the parameter is sparse now ({parameter.layout}): {advice} before that"
     if torch.is_tensor(parameter) and parameter.shape != pruned.entries.shape:
         shapes = f"{tuple(pruned.entries.shape)}, the parameter is now {tuple(parameter.shape)}"
         return f"it is of shape {shapes}: {advice}, and attach new masks"

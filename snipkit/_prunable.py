@@ -256,7 +256,7 @@ def kept_count(total: int, sparsity: float) -> int:
     Raises:
         ValueError: a sparsity outside [0, 1).
     """
-    if not isinstance(sparsity, Real) or not 0 <= sparsity < 1:
+    if not isinstance(sparsity, Real) or isinstance(sparsity, bool) or not 0 <= sparsity < 1:
         raise ValueError(
             f"sparsity is {sparsity!r}; it is the share of parameters removed, at least 0 and "
             "less than 1"
@@ -266,7 +266,7 @@ def kept_count(total: int, sparsity: float) -> int:
 
 def check_keep(keep: int, total: int) -> None:
     """ValueError: a number of parameters to keep that is not from 1 to ``total``."""
-    if not isinstance(keep, Integral) or not 1 <= keep <= total:
+    if not isinstance(keep, Integral) or isinstance(keep, bool) or not 1 <= keep <= total:
         raise ValueError(
             f"keep is {keep!r}; it is the number of parameters kept, from 1 to {total}"
         )

@@ -202,12 +202,15 @@ def keep_top(
         EmptyLayerWarning: names the weights of which nothing is left.
 
     Raises:
+        TypeError: scores that are no dict of tensors.
         ValueError: a sparsity or count out of range, both or none of them, an unknown layer, layers
             that overlap, or scores that are NaN.
 
     Source: SNIP, equation 4 and Algorithm 1, lines 4 and 5; the tie rule is that of the authors'
     code.
     """
+    if not isinstance(scores, Mapping) or not all(map(torch.is_tensor, scores.values())):
+        raise TypeError("scores are a dict of layer name → tensor, such as a criterion returns")
     if not scores:
         raise ValueError("no scores to rank: the model has no prunable parameter")
     if (sparsity is None) == (keep is None):
@@ -278,7 +281,16 @@ def overlap(first: Masks, second: Masks) -> tuple[float, float]:
     """The share of what the first mask set keeps that the second keeps, too; and what chance gives.
 
     By chance: if each layer kept as many as it does, but independently.
+
+    Raises:
+        ValueError: a mask that the second set has not, or of another shape, or a first set that
+            keeps nothing.
     """
+    for name, mask in first.items():
+        if name not in second or second[name].shape != mask.shape:
+            raise ValueError(f"the second mask set has no {name} of shape {tuple(mask.shape)}")
+    if not any(mask.any() for mask in first.values()):
+        raise ValueError("the first mask set keeps nothing, so there is no share of it")
     common, chance, kept = 0, 0.0, 0
     for name, mask in first.items():
         count = int(mask.sum())

@@ -639,6 +639,29 @@ def test_overlap_and_what_chance_would_give():
     ]
     share, chance = masking.overlap(*many)
     assert share == pytest.approx(chance, abs=0.01)
+    for other, message in (
+        ({"a": first["a"]}, r"the second mask set has no b of shape \(2,\)"),
+        (first | {"b": torch.ones(2, 2).bool()}, "has no b of shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            masking.overlap(first, other)
+    nothing = {"a": torch.zeros(4).bool()}
+    with pytest.raises(ValueError, match="the first mask set keeps nothing"):
+        masking.overlap(nothing, first)
+
+
+def test_numbers_and_scores_of_another_kind_are_refused():
+    scores = {"w": torch.rand(4)}
+    for arguments, error in (
+        (([torch.rand(4)], 0.5), TypeError),
+        (({"w": np.random.rand(4)}, 0.5), TypeError),
+        ((scores, True), ValueError),
+        ((scores, False), ValueError),
+    ):
+        with pytest.raises(error):
+            masking.keep_top(*arguments)
+    with pytest.raises(ValueError, match="keep is True"):
+        masking.keep_top(scores, keep=True)
 
 
 def test_layer_table():
