@@ -13,7 +13,8 @@ from tiny import QUICK, ROOT, quick
 from snipkit.beyond import controls
 from snipkit.recipe import Recipe
 from snipkit.study.train import records
-from snipkit.study.train.runs import ABLATIONS, RECIPES, STREAMS, Run, one_line, pruning, seeded
+from snipkit.study.train.recipes import RECIPES
+from snipkit.study.train.runs import ABLATIONS, STREAMS, Run, one_line, pruning, seeded
 
 COMMITTED = sorted((ROOT / "results").glob("*/*.jsonl"))
 

@@ -27,7 +27,7 @@ from snipkit.recipe import Recipe, learning_rate, optimiser_of
 from snipkit.study import paths
 from snipkit.study.sets import datasets
 from snipkit.study.sets._torchvision import load_torchvision
-from snipkit.study.train.runs import RECIPES
+from snipkit.study.train.recipes import RECIPES
 from snipkit.study.train.stacking import train_stack
 
 

@@ -9,7 +9,7 @@ import importlib
 
 _NAMES = {
     "Run": "runs",
-    "RECIPES": "runs",
+    "RECIPES": "recipes",
     "seeded": "runs",
     "pruning": "runs",
     "run_all": "scheduler",
