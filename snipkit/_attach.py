@@ -6,7 +6,6 @@ masks.
 """
 
 import contextlib
-import copy
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from snipkit._copies import copied
 from snipkit._weights import storage_of
 
 # An integer type for each size of an entry in bytes.
@@ -176,6 +176,8 @@ def _problem(owner: nn.Module, own_name: str, pruned: Pruned) -> str | None:
             f"it is no pruned connection: {advice}, or undo that"
         )
     parameter = getattr(owner, own_name, None)
+    if torch.is_tensor(parameter) and parameter.layout != torch.strided:
+        return f"the parameter is sparse now ({parameter.layout}): {advice} before that"
     if torch.is_tensor(parameter) and parameter.shape != pruned.entries.shape:
         shapes = f"{tuple(pruned.entries.shape)}, the parameter is now {tuple(parameter.shape)}"
         return f"it is of shape {shapes}: {advice}, and attach new masks"
@@ -237,10 +239,10 @@ def suspended() -> Iterator[None]:
 
 def bare_copy(model: nn.Module) -> nn.Module:
     """A deep copy without the masks that are attached to the model, to try something on."""
-    copied = copy.deepcopy(model)
-    for hook in hooks_of(copied):
+    twin = copied(model)
+    for hook in hooks_of(twin):
         hook.remove()
-    return copied
+    return twin
 
 
 # The hooks live as long as their modules do. An optimiser knows no modules, so all steps are

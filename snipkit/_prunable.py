@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from snipkit._optional import optional
-from snipkit._weights import is_recomputed, share_memory
+from snipkit._weights import is_recomputed, overlaps_itself, share_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +38,24 @@ REFUSED = {
     "in which a 0 is no pruned connection (weight standardisation): leave it out with where=",
     "same memory": "shares memory with another parameter, which would be pruned with it: tie them "
     "as one parameter (second.weight = first.weight, not .data)",
+    "expanded": "has entries that share their memory: give it its own "
+    "(nn.Parameter(weight.detach().clone()))",
     "complex": "is complex: leave it out with where=",
     "lazy": "has no shape yet: pass one batch through the model first",
 }
+
+
+def check_model(model: Any, follows: str) -> None:
+    """TypeError for what is no model.
+
+    Args:
+        follows: the arguments after it.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is of type {type(model).__name__}, not a torch.nn.Module: the model comes "
+            f"first{follows}"
+        )
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -158,6 +173,7 @@ def _survey(
     model: nn.Module, biases: bool, where: Where | None
 ) -> list[tuple[str, nn.Parameter, str, Places]]:
     """(name, parameter, role, places) of each parameter, in the order of ``named_parameters``."""
+    check_model(model, "")
     owners: dict[nn.Parameter, Places] = {}
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
@@ -199,6 +215,8 @@ def _checked_role(
     role: str, parameter: nn.Parameter, places: Places, owners: dict[nn.Parameter, Places]
 ) -> str:
     """The role, or the reason why pruning would do something else than it says."""
+    if overlaps_itself(parameter):
+        return "expanded"
     for candidate in owners:
         if candidate is not parameter and share_memory(parameter, candidate):
             return "same memory"
@@ -238,7 +256,7 @@ def kept_count(total: int, sparsity: float) -> int:
     Raises:
         ValueError: a sparsity outside [0, 1).
     """
-    if not isinstance(sparsity, Real) or not 0 <= sparsity < 1:
+    if not isinstance(sparsity, Real) or isinstance(sparsity, bool) or not 0 <= sparsity < 1:
         raise ValueError(
             f"sparsity is {sparsity!r}; it is the share of parameters removed, at least 0 and "
             "less than 1"
@@ -248,7 +266,7 @@ def kept_count(total: int, sparsity: float) -> int:
 
 def check_keep(keep: int, total: int) -> None:
     """ValueError: a number of parameters to keep that is not from 1 to ``total``."""
-    if not isinstance(keep, Integral) or not 1 <= keep <= total:
+    if not isinstance(keep, Integral) or isinstance(keep, bool) or not 1 <= keep <= total:
         raise ValueError(
             f"keep is {keep!r}; it is the number of parameters kept, from 1 to {total}"
         )

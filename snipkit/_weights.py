@@ -1,12 +1,13 @@
 """What a parameter really is: which memory it lies in, and whether its layer multiplies by it."""
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from snipkit._copies import copied
 
 # Functions by the name that torch gives them. The weight is the second argument of the first kind.
 LAYER_FUNCTIONS = (
@@ -23,7 +24,7 @@ PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "einsum
 
 def storage_of(tensor: Tensor) -> int:
     """A number for the memory that a tensor lies in: the same for all tensors in it."""
-    if tensor.layout != torch.strided:
+    if tensor.layout != torch.strided or nn.parameter.is_lazy(tensor):
         return id(tensor)
     return tensor.untyped_storage()._cdata
 
@@ -51,6 +52,13 @@ def share_memory(first: Tensor, second: Tensor) -> bool:
     return bool(torch.isin(first_places, second_places).any())
 
 
+def overlaps_itself(tensor: Tensor) -> bool:
+    """Whether entries of a tensor share their memory, as those of an expanded one do."""
+    if tensor.layout != torch.strided or nn.parameter.is_lazy(tensor):
+        return False
+    return any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride()))
+
+
 def _extent(tensor: Tensor) -> tuple[int, int]:
     """Where a tensor begins in its storage, and where it ends, in entries."""
     start = int(tensor.storage_offset())
@@ -74,7 +82,7 @@ def is_recomputed(module: nn.Module, own_name: str) -> bool:
     entries = torch.linspace(1, 2, weight.numel(), device=weight.device)
     entries[::2] = 0
     try:
-        layer = copy.deepcopy(module).eval()
+        layer = copied(module).eval()
         watch = _WeightWatch(weight)
         with torch.no_grad(), torch.random.fork_rng(devices=[]), watch:
             getattr(layer, own_name).copy_(entries.view(weight.shape))
@@ -85,10 +93,36 @@ def is_recomputed(module: nn.Module, own_name: str) -> bool:
     return any(count > weight.numel() // 2 for count in watch.nonzero_counts)
 
 
+def loses_zeros(parametrized: nn.Module, path: str) -> bool:
+    """Whether a weight that is computed from parameters (``torch.nn.utils.parametrize``) is not 0
+    where one of them is 0.
+
+    Args:
+        parametrized: the layer.
+        path: of the parameter in it, ``parametrizations.weight.original``.
+    """
+    layer = copied(parametrized)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        original: Tensor = layer.get_parameter(path)
+        entries = torch.linspace(1, 2, original.numel(), device=original.device)
+        entries[::2] = 0
+        original.copy_(entries.view(original.shape))
+        weight: Tensor = getattr(layer, path.split(".")[1])
+        if weight.shape != original.shape:
+            return False  # scales of rows, and the like
+        return bool(weight[original == 0].any())
+
+
 def refuse_recomputed(model: nn.Module, names: Iterable[str]) -> None:
     """Raise ValueError for masks of weights that their layers recompute (see ``is_recomputed``)."""
     recomputed = []
     for name in names:
+        prefix, mark, path = name.rpartition("parametrizations.")
+        if mark:
+            layer = model.get_submodule(prefix.removesuffix("."))
+            if loses_zeros(layer, mark + path):
+                recomputed.append(name)
+            continue
         prefix, _, own_name = name.rpartition(".")
         if own_name.startswith("weight") and is_recomputed(model.get_submodule(prefix), own_name):
             recomputed.append(name)
@@ -97,6 +131,24 @@ def refuse_recomputed(model: nn.Module, names: Iterable[str]) -> None:
             f"{', '.join(recomputed)}: the layer computes another weight from it, in which a 0 is "
             "no pruned connection (weight standardisation): leave it out of the masks"
         )
+
+
+def refuse_shared(model: nn.Module, masked: Iterable[tuple[str, Tensor]]) -> None:
+    """Raise ValueError for masks of parameters of which an entry is also one of another parameter.
+
+    Args:
+        masked: the parameters with a mask, by name.
+    """
+    in_storage: dict[int, list[tuple[str, Tensor]]] = {}
+    for name, parameter in model.named_parameters():
+        in_storage.setdefault(storage_of(parameter), []).append((name, parameter))
+    for name, tensor in masked:
+        for other_name, candidate in in_storage.get(storage_of(tensor), []):
+            if candidate is not tensor and share_memory(tensor, candidate):
+                raise ValueError(
+                    f"{name} shares memory with {other_name}, whose entries would be pruned with "
+                    "it: tie them as one parameter (second.weight = first.weight, not .data)"
+                )
 
 
 def _inputs_for(module: nn.Module, weight: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ They fit into memory (Tiny-ImageNet: 1.4 GB), so no loader is needed: a batch is
 """
 
 import functools
+import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,7 +131,7 @@ def _in_pixels(values, device):
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Splits:
     """The training, validation and test images of one data set."""
 
     name: str
@@ -244,3 +246,10 @@ def augment(images: Tensor, kind: str, generator: torch.Generator | None) -> Ten
     padded = torch.nn.functional.pad(images, (across, across, down, down))
     # The channels come last in memory, as convolutions want them.
     return padded[examples, :, rows, columns].permute(0, 3, 1, 2)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Dataset":
+        raise AttributeError(f"module 'snipkit.data' has no attribute {name!r}")
+    warnings.warn("data.Dataset: write data.Splits", DeprecationWarning, stacklevel=2)
+    return Splits

@@ -3,8 +3,11 @@
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
 
-import copy
+import contextlib
+import errno
 import math
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
+from snipkit._attach import bare_copy
 from snipkit._weights import refuse_recomputed
 from snipkit.masking import Masks, named_matches
 
@@ -29,9 +33,16 @@ def save(masks: Masks, path: str | Path) -> None:
     It is in numpy's ``.npz`` format, one bit an entry, whatever the suffix; but in that of
     safetensors, one byte an entry, if the suffix is ``.safetensors`` (which needs that package).
 
+    A file that was there is replaced when the new one is whole.
+
     Raises:
+        TypeError: no dict of masks.
         ValueError: a mask that is no tensor of bool type.
+        OSError: the file cannot be written; then what was there still is.
     """
+    if not isinstance(masks, Mapping):
+        kind = type(masks).__name__
+        raise TypeError(f"masks is of type {kind}: the dict of masks comes first, then the path")
     for name, mask in masks.items():
         if not torch.is_tensor(mask) or mask.dtype != torch.bool:
             kind = getattr(mask, "dtype", type(mask).__name__)
@@ -41,14 +52,33 @@ def save(masks: Masks, path: str | Path) -> None:
 
         # It refuses tensors that share memory, as the parts of one tensor do.
         separate = {name: mask.detach().cpu().clone().contiguous() for name, mask in masks.items()}
-        save_file(separate, path)
+        with _replacing(path) as unfinished:
+            save_file(separate, unfinished)
         return
     packed: dict[str, Any] = {}
     for name, mask in masks.items():
         sizes = "x".join(map(str, mask.shape))
         packed[f"{name}:{sizes}"] = np.packbits(mask.cpu().numpy().reshape(-1))
-    with open(path, "wb") as stream:  # numpy would add a suffix to a name without one
-        np.savez_compressed(stream, **packed)
+    with _replacing(path) as unfinished:
+        with open(unfinished, "wb") as stream:  # numpy would add a suffix to a name without one
+            np.savez_compressed(stream, **packed)
+
+
+@contextlib.contextmanager
+def _replacing(path: str | Path) -> Iterator[Path]:
+    """A file to write to, which takes the place of ``path`` when all went well."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
+    path = path.resolve()  # a link stays a link
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    unfinished = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> Masks:
@@ -105,13 +135,14 @@ def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
             would not compute those anew, so use ``attach`` there); weights in which a 0 is no
             pruned connection (see ``prunable``). Nothing is changed then.
     """
+    located = named_matches(model, masks)
     owners: dict[int, list[tuple[str, nn.Module, str]]] = {}
     for prefix, module in model.named_modules():
         for own_name, parameter in module.named_parameters(recurse=False):
             full_name = f"{prefix}.{own_name}".removeprefix(".")
             owners.setdefault(id(parameter), []).append((full_name, module, own_name))
     places = []
-    for _, parameter, mask in named_matches(model, masks):
+    for _, parameter, mask in located:
         for full_name, module, own_name in owners[id(parameter)]:
             places.append((full_name, module, own_name, mask))
     called = None if inputs is None else _called(model, inputs)
@@ -134,7 +165,7 @@ def to_torch_prune(model: nn.Module, masks: Masks, inputs: Any = None) -> None:
 @torch.no_grad()
 def _called(model: nn.Module, inputs: Any) -> set[str]:
     """The names of the modules that a forward pass calls."""
-    probe = copy.deepcopy(model).eval()
+    probe = bare_copy(model).eval()
     called: set[str] = set()
     for name, module in probe.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: called.add(name))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from snipkit._attach import Attachment, Pruned, distributed, hooks_for, hooks_of
 from snipkit._optional import optional
-from snipkit._prunable import check_keep, is_bias, kept_count
-from snipkit._weights import refuse_recomputed
+from snipkit._prunable import check_keep, check_model, is_bias, kept_count
+from snipkit._weights import overlaps_itself, refuse_recomputed, refuse_shared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,14 +42,20 @@ def matched(model: nn.Module, masks: Masks) -> list[tuple[nn.Parameter, Tensor]]
     ``torch.compile`` (``_orig_mod.``) and of data-parallel wrappers (``module.``).
 
     Raises:
+        TypeError: no model, or no dict of masks.
         ValueError: a mask for a parameter that the model does not have, of another shape, or not of
-            bool type.
+            bool type; a parameter whose entries share their memory.
     """
     return [(parameter, mask) for _, parameter, mask in named_matches(model, masks)]
 
 
 def named_matches(model: nn.Module, masks: Masks) -> list[tuple[str, nn.Parameter, Tensor]]:
     """(the model's own name, parameter, mask) for every mask; see ``matched``."""
+    check_model(model, ", then the masks")
+    if not isinstance(masks, Mapping):
+        raise TypeError(
+            f"masks is of type {type(masks).__name__}; it is a dict of parameter name → bool tensor"
+        )
     parameters = dict(model.named_parameters(remove_duplicate=False))
     model_names = {plain_name(name): name for name in parameters}
     model_names |= {name: name for name in parameters}
@@ -69,6 +75,11 @@ def named_matches(model: nn.Module, masks: Masks) -> list[tuple[str, nn.Paramete
             raise ValueError(
                 f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
                 f"the parameter needs torch.bool of shape {tuple(parameter.shape)}"
+            )
+        if overlaps_itself(parameter):
+            raise ValueError(
+                f"entries of {name} share their memory, so that they cannot be masked one by one: "
+                "give it its own (nn.Parameter(weight.detach().clone()))"
             )
         located.append((model_name, parameter, mask))
     if unmatched:
@@ -103,6 +114,15 @@ def apply_(model: nn.Module, masks: Masks) -> None:
         parameter.masked_fill_(~mask.to(parameter.device), 0)
 
 
+def check_maskable(model: nn.Module, masks: Masks) -> None:
+    """ValueError for masks that would not do what they say: of weights that a layer recomputes, or
+    that share memory with others.
+    """
+    located = named_matches(model, masks)
+    refuse_recomputed(model, [name for name, _, _ in located])
+    refuse_shared(model, [(name, parameter) for name, parameter, _ in located])
+
+
 def attach(model: nn.Module, masks: Masks) -> Attachment:
     """Apply masks, and keep the pruned entries at exactly 0 in a training loop of your own.
 
@@ -130,9 +150,9 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
         a handle; its ``remove()`` takes the hooks off.
 
     Raises:
-        ValueError: masks that do not fit the model, or weights in which a 0 is no pruned connection
-            (see ``prunable``); nothing is changed then. Later on, when a masked parameter is read
-            that has got another shape or a parametrization since.
+        TypeError, ValueError: masks that do not fit the model, or weights in which a 0 is no pruned
+            connection (see ``prunable``); nothing is changed then. Later on, when a masked
+            parameter is read that has got another shape or a parametrization since.
     """
     located = named_matches(model, masks)
     for name, parameter, _ in located:
@@ -149,7 +169,7 @@ def attach(model: nn.Module, masks: Masks) -> Attachment:
         if names[0] in pruned_by_name:  # two masks for one parameter, by two of its names
             entries |= pruned_by_name[names[0]].entries.to(entries.device)
         pruned_by_name |= dict.fromkeys(names, Pruned(entries))
-    refuse_recomputed(model, pruned_by_name)
+    check_maskable(model, masks)
     apply_(model, masks)
     hooks = hooks_for(model, pruned_by_name)
     for hook in hooks:
@@ -182,12 +202,15 @@ def keep_top(
         EmptyLayerWarning: names the weights of which nothing is left.
 
     Raises:
+        TypeError: scores that are no dict of tensors.
         ValueError: a sparsity or count out of range, both or none of them, an unknown layer, layers
             that overlap, or scores that are NaN.
 
     Source: SNIP, equation 4 and Algorithm 1, lines 4 and 5; the tie rule is that of the authors'
     code.
     """
+    if not isinstance(scores, Mapping) or not all(map(torch.is_tensor, scores.values())):
+        raise TypeError("scores are a dict of layer name → tensor, such as a criterion returns")
     if not scores:
         raise ValueError("no scores to rank: the model has no prunable parameter")
     if (sparsity is None) == (keep is None):
@@ -258,7 +281,16 @@ def overlap(first: Masks, second: Masks) -> tuple[float, float]:
     """The share of what the first mask set keeps that the second keeps, too; and what chance gives.
 
     By chance: if each layer kept as many as it does, but independently.
+
+    Raises:
+        ValueError: a mask that the second set has not, or of another shape, or a first set that
+            keeps nothing.
     """
+    for name, mask in first.items():
+        if name not in second or second[name].shape != mask.shape:
+            raise ValueError(f"the second mask set has no {name} of shape {tuple(mask.shape)}")
+    if not any(mask.any() for mask in first.values()):
+        raise ValueError("the first mask set keeps nothing, so there is no share of it")
     common, chance, kept = 0, 0.0, 0
     for name, mask in first.items():
         count = int(mask.sum())

@@ -3,10 +3,11 @@
 That is the optimiser, the learning rates, and the order of the examples.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,29 @@ CHOICES = {
 }
 
 
+def _with_optimizer(recipe_class: Any) -> Any:
+    """Decorator: ``optimizer=`` sets the field ``optimiser``. It is no field of its own, for fields
+    are what records and ids are made of.
+    """
+    initialise = recipe_class.__init__
+
+    @functools.wraps(initialise)
+    def __init__(self: Any, *values: Any, **fields: Any) -> None:
+        if "optimizer" in fields:
+            optimizer = fields.pop("optimizer")
+            optimiser = fields.setdefault("optimiser", optimizer)
+            if optimiser != optimizer:
+                raise ValueError(
+                    f"optimiser is {optimiser!r} and optimizer {optimizer!r}: they are two "
+                    "spellings of one field, give one of them"
+                )
+        initialise(self, *values, **fields)
+
+    recipe_class.__init__ = __init__
+    return recipe_class
+
+
+@_with_optimizer
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained, as a value. Its fields are checked when it is made.
@@ -36,7 +60,7 @@ class Recipe:
         steps: number of optimiser steps.
         batch_size: examples a step. An epoch's last examples are left out if they do not fill a
             batch.
-        optimiser: "sgd" or "adam".
+        optimiser: "sgd" or "adam". It can be given and read as ``optimizer``, too.
         lr: learning rate at the start; with "onecycle" the highest.
         momentum: of SGD, in [0, 1).
         weight_decay: this times the weight is added to its gradient (L2), except in normalisation
@@ -64,6 +88,10 @@ class Recipe:
     decay_factor: float = 0.1
     augment: str = "none"
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def optimizer(self) -> str:
+        return self.optimiser
 
     def __post_init__(self):
         for name in COUNTS:

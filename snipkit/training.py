@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from snipkit._scoring.objective import at_least_float32, check_labels
-from snipkit.data import Dataset, Images, augment
-from snipkit.masking import apply_, mask_gradients, matched
+from snipkit._scoring.objective import at_least_float32, check_labels, refuse_inference
+from snipkit.data import Images, Splits, augment
+from snipkit.masking import apply_, check_maskable, mask_gradients, matched
 from snipkit.outcomes import Checkpoint, DivergedError, Evaluation, Log, Outcome, State
 from snipkit.recipe import Recipe, augmentation_generator, batches, learning_rate, optimiser_of
 
@@ -27,14 +27,14 @@ class Networks(Protocol):
         parameters: name → tensor to optimise.
         tensors: ``parameters`` and buffers.
         masked: pairs of a parameter and its mask, as for ``mask_gradients``.
-        data: a ``Dataset`` for each network, all with equally many training images.
+        data: a ``Splits`` for each network, all with equally many training images.
     """
 
     template: nn.Module
     parameters: dict[str, Tensor]
     tensors: dict[str, Tensor]
     masked: list[tuple[Tensor, Tensor]]
-    data: Sequence[Dataset]
+    data: Sequence[Splits]
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """From indices (S, B): inputs (S, B, C, H, W), labels (S·B,) network after network."""
@@ -55,7 +55,7 @@ class Networks(Protocol):
 def train(
     model: nn.Module,
     masks: dict[str, Tensor],
-    data: Dataset,
+    data: Splits,
     recipe: Recipe,
     *,
     seed: int = 0,
@@ -83,17 +83,40 @@ def train(
             bit.
 
     Raises:
-        ValueError: masks that do not fit, labels out of range, a batch larger than the training
-            set, no test images.
+        TypeError: an argument of another kind.
+        ValueError: masks that do not fit or would not hold (see ``attach``), weights in half
+            precision, none that can be trained, outputs that are no tensor, labels out of range, a
+            batch larger than the training set, no test images.
         DivergedError: a loss that is not finite. The message has the step, and what to change.
 
     Source: SNIP Algorithm 1, lines 6 and 7, and section 5.
     """
-    with training_kernels(model):
+    _check_arguments(model, masks, data, recipe)
+    with training_kernels(model), torch.inference_mode(False), torch.enable_grad():
         (result,) = fit(Alone(model, masks, data, recipe), recipe, [seed], checkpoint)
     if isinstance(result, DivergedError):
         raise result
     return result
+
+
+def _check_arguments(model: Any, masks: Any, data: Any, recipe: Any) -> None:
+    """TypeError or ValueError, naming the argument, for what ``train`` cannot work with."""
+    check_maskable(model, masks)
+    if not isinstance(data, Splits):
+        kind = type(data).__name__
+        raise TypeError(f"data is of type {kind}; it is a snipkit.data.Splits of images")
+    if not isinstance(recipe, Recipe):
+        kind = type(recipe).__name__
+        raise TypeError(f"recipe is of type {kind}; it is a snipkit.recipe.Recipe: Recipe(steps=…)")
+    refuse_inference(model)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and at_least_float32(parameter) is not parameter:
+            raise ValueError(
+                f"{name} is {parameter.dtype}: a training moves float32 weights, so write "
+                'model.float(); Recipe(precision="bfloat16") computes the passes in half'
+            )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("no parameter of the model has requires_grad, so nothing can be trained")
 
 
 @contextlib.contextmanager
@@ -118,7 +141,7 @@ class Alone:
     def __init__(self, model, masks, data, recipe):
         apply_(model, masks)
         self.template = model
-        self.data: Sequence[Dataset] = [data]
+        self.data: Sequence[Splits] = [data]
         self.parameters = dict(model.named_parameters())
         self.tensors = self.parameters | dict(model.named_buffers())
         self.masked: list[tuple[Tensor, Tensor]] = []
@@ -191,7 +214,7 @@ def fit(
         optimiser.zero_grad()
         with autocast:
             outputs = networks(inputs)
-        outputs = at_least_float32(outputs)
+        outputs = _logits(outputs)
         if step == done + 1:
             _check_all_labels(networks.data, outputs)
         losses = cross_entropy(outputs, labels, reduction="none")
@@ -228,6 +251,15 @@ def _check_all_labels(data, outputs):
     for dataset in data:
         check_labels(dataset.train.labels, outputs)
         check_labels(dataset.test.labels, outputs)
+
+
+def _logits(outputs: Any) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        kind = type(outputs).__name__
+        raise ValueError(
+            f"the model returns a {kind}; a training takes one tensor of logits, (B, classes)"
+        )
+    return at_least_float32(outputs)
 
 
 def _augmented(inputs, recipe, generators):
@@ -286,7 +318,7 @@ def evaluate_all(
     errors = loss = torch.zeros(1, device=images.labels.device)
     for start in range(0, len(images), batch_size):
         inputs, labels = images[start : start + batch_size]
-        outputs = at_least_float32(forward(inputs))
+        outputs = _logits(forward(inputs))
         check_labels(labels, outputs)
         size, labels = len(labels), labels.repeat(len(outputs) // len(labels))
         errors = errors + (outputs.argmax(1) != labels).view(-1, size).sum(1)

@@ -71,7 +71,7 @@ def blobs():
         torch.uint8
     )
     images = data.Images(pixels, labels, (0.5,), (0.3,))
-    return data.Dataset(
+    return data.Splits(
         "blobs", 5, images.take(slice(120)), images.take(slice(0)), images.take(slice(120, None))
     )
 

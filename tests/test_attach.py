@@ -417,3 +417,14 @@ def test_a_tensor_in_the_place_of_a_parameter_is_masked_too():
     layer.weight = torch.ones(2, 3)
     outputs = layer(torch.ones(1, 3))
     assert outputs.tolist() == [[2.0, 2.0]]
+
+
+def test_a_parameter_made_sparse_is_refused_by_name():
+    model, masks = build()
+    handle = masking.attach(model, masks)
+    dense = model[0].weight.detach()
+    model[0].weight = nn.Parameter(dense.to_sparse(), requires_grad=False)
+    with pytest.raises(ValueError, match="0.weight .* is sparse now .*: call remove"):
+        model(INPUTS)
+    handle.remove()
+    assert torch.equal(model[0].weight.to_dense(), dense)

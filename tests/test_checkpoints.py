@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from snipkit import masking, models, outcomes, training
 from snipkit.models import recurrent
 from snipkit.recipe import Recipe
-from snipkit.study.train import checkpoints, experiment
+from snipkit.study.train import checkpoints, experiment, prepare
 from snipkit.study.train.checkpoints import Checkpoint, CheckpointError, Interrupted
 from snipkit.study.train.stacking import train_stack
 
@@ -314,7 +314,7 @@ def test_masks_are_carried_to_a_device_that_would_find_others(path, monkeypatch,
     expected = execute()
     with pytest.raises(Interrupted):
         execute(Checkpoint(path, deadline=0.0))
-    find_masks, build = experiment.find_masks, experiment.build
+    find_masks, build = prepare.find_masks, prepare.build
 
     def other_weights(*arguments):
         model = build(*arguments)
@@ -322,8 +322,8 @@ def test_masks_are_carried_to_a_device_that_would_find_others(path, monkeypatch,
             next(model.parameters()).mul_(1 + 1e-6)
         return model
 
-    monkeypatch.setattr(experiment, "find_masks", lambda *arguments: swap(find_masks(*arguments)))
-    monkeypatch.setattr(experiment, "build", other_weights)
+    monkeypatch.setattr(prepare, "find_masks", lambda *arguments: swap(find_masks(*arguments)))
+    monkeypatch.setattr(prepare, "build", other_weights)
     with (
         pytest.warns(
             UserWarning, match=f"masks that differ by {count} connections from those found"
@@ -354,8 +354,8 @@ def test_masks_are_not_carried_to_another_run(path, monkeypatch):
     with pytest.raises(Interrupted):
         smaller = quick(criterion="snip", sparsity=0.98)
         experiment.execute(smaller, "cpu", Checkpoint(path.with_name("smaller.pt"), deadline=0.0))
-    find_masks = experiment.find_masks
-    monkeypatch.setattr(experiment, "find_masks", lambda *arguments: swap(find_masks(*arguments)))
+    find_masks = prepare.find_masks
+    monkeypatch.setattr(prepare, "find_masks", lambda *arguments: swap(find_masks(*arguments)))
     with pytest.raises(CheckpointError, match="the state of another training"):
         experiment.execute(smaller, "cpu", Checkpoint(path.with_name("smaller.pt")))
     assert path.read_bytes() == content

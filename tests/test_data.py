@@ -312,3 +312,11 @@ def test_the_random_numbers_of_committed_records():
     picture = torch.arange(1.0, 257.0).view(1, 1, 16, 16).repeat(8, 1, 1, 1)
     changed = data.augment(picture, "flip-shift", seeded())
     assert changed[:, 0, 8, 8].tolist() == [135, 154, 122, 121, 119, 171, 151, 123]
+
+
+def test_the_old_name_of_splits_says_what_to_write():
+    with pytest.warns(DeprecationWarning, match="write data.Splits") as caught:
+        assert data.Dataset is data.Splits
+    assert caught[0].filename == __file__
+    with pytest.raises(AttributeError, match="no attribute 'Datasets'"):
+        data.Datasets  # noqa: B018

@@ -77,7 +77,7 @@ def dataset(shape=(1, 28, 28), test=10):
     pixels, labels = torch.zeros(50, *shape, dtype=torch.uint8), torch.zeros(50, dtype=torch.int64)
     images = data.Images(pixels, labels, (0.5,) * shape[0], (0.3,) * shape[0]).to(DEVICE)
     parts = images.take(slice(30)), images.take(slice(0)), images.take(slice(50 - test, None))
-    return data.Dataset("pretended", 10, *parts)
+    return data.Splits("pretended", 10, *parts)
 
 
 def devices(tensors):

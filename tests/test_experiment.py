@@ -14,7 +14,7 @@ import snipkit
 from snipkit import data, masking, outcomes, saliency, training
 from snipkit.beyond import controls, densities, shuffles
 from snipkit.recipe import Recipe
-from snipkit.study.train import checkpoints, experiment, records
+from snipkit.study.train import checkpoints, experiment, prepare, records
 from snipkit.study.train.runs import LABELS, Run, pruning
 
 SNIP = {"criterion": "snip", "sparsity": 0.9}
@@ -60,7 +60,7 @@ VARIATIONS = {
 
 def observed(run):
     record = experiment.execute(run)
-    masks = experiment.find_masks(run, experiment.load(run))
+    masks = prepare.find_masks(run, prepare.load(run))
     assert record.kept == {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
     assert record.run == run and record.diverged is None
     outcome = record.outcome
@@ -144,7 +144,7 @@ def test_runs_of_one_seed_share_all_that_is_not_compared(seen):
     first, paired = seen(), ("trained", "images", "labels", "test", "order", "recipe")
     run = quick()
     for name, own in (("scored", "scoring_init"), ("trained", "training_init")):
-        fresh = dict(experiment.build(run, "lecun", run.seeds()[own]).named_parameters())
+        fresh = dict(prepare.build(run, "lecun", run.seeds()[own]).named_parameters())
         assert equal(first[name], fresh) and fresh.keys() == first[name].keys()
     assert first["order"] == run.seeds()["order"] and not equal(first["scored"], first["trained"])
     scored = (
@@ -198,7 +198,7 @@ def test_random_labels_are_the_true_ones_permuted(seen):
     assert not torch.equal(true["labels"], random["labels"])
     assert equal(true["labels"].bincount(), random["labels"].bincount())
     run = quick(train_labels="random", **SNIP)
-    dataset = experiment.load(run)
+    dataset = prepare.load(run)
     shuffled = data.shuffle_labels(
         dataset.train, torch.Generator().manual_seed(run.seeds()["labels"])
     )
@@ -209,7 +209,7 @@ def test_random_labels_are_the_true_ones_permuted(seen):
 
 def test_ablations_change_what_they_should():
     def masks(ablation):
-        return experiment.find_masks(quick(ablation=ablation, **SNIP), experiment.load(quick()))
+        return prepare.find_masks(quick(ablation=ablation, **SNIP), prepare.load(quick()))
 
     none, shuffled, inverted = masks("none"), masks("shuffle"), masks("invert")
     counts = [[int(mask.sum()) for mask in found.values()] for found in (none, shuffled, inverted)]
@@ -222,44 +222,42 @@ def test_ablations_change_what_they_should():
 def test_the_rungs_of_the_ladder_are_those_of_masking(criterion):
     """Each is made from the same mask with the run's own generator."""
     run = quick(model="lenet-5-caffe", criterion=criterion, sparsity=0.95, seed=2)
-    dataset = experiment.load(run)
-    masks, seed = experiment.find_masks(run, dataset), run.seeds()["ablation"]
+    dataset = prepare.load(run)
+    masks, seed = prepare.find_masks(run, dataset), run.seeds()["ablation"]
     for ablation, keep in {
         "": "layers",
         "-inputs": "inputs",
         "-outputs": "outputs",
         "-units": "units",
     }.items():
-        found = experiment.find_masks(
-            dataclasses.replace(run, ablation=f"shuffle{ablation}"), dataset
-        )
+        found = prepare.find_masks(dataclasses.replace(run, ablation=f"shuffle{ablation}"), dataset)
         assert equal(found, shuffles.shuffle(masks, torch.Generator().manual_seed(seed), keep)), (
             ablation
         )
-    found = experiment.find_masks(dataclasses.replace(run, ablation="shuffle-channels"), dataset)
+    found = prepare.find_masks(dataclasses.replace(run, ablation="shuffle-channels"), dataset)
     assert equal(
         found,
         shuffles.shuffle(masks, torch.Generator().manual_seed(seed), "units", positions=False),
     )
-    found = experiment.find_masks(dataclasses.replace(run, ablation="relabel"), dataset)
-    model, generator = experiment.build(run, "lecun", 0), torch.Generator().manual_seed(seed)
+    found = prepare.find_masks(dataclasses.replace(run, ablation="relabel"), dataset)
+    model, generator = prepare.build(run, "lecun", 0), torch.Generator().manual_seed(seed)
     assert equal(found, shuffles.relabel(model, masks, torch.zeros(1, 1, 28, 28), generator))
 
 
 @pytest.mark.parametrize("layer_counts", ["own", "uniform", "erk"])
 def test_the_controls_are_made_from_the_mask_of_the_layer_counts(layer_counts):
     run = quick(criterion="snip", sparsity=0.9, seed=2, layer_counts=layer_counts)
-    dataset = experiment.load(run)
-    model = experiment.build(run, "lecun", run.seeds()["scoring_init"])
-    scores = saliency.snip(model, experiment.scoring_batches(run, dataset))
+    dataset = prepare.load(run)
+    model = prepare.build(run, "lecun", run.seeds()["scoring_init"])
+    scores = saliency.snip(model, prepare.scoring_batches(run, dataset))
     shares = 0.9 if layer_counts == "own" else densities.DENSITIES[layer_counts](model, 0.9)
     masks = masking.keep_top(scores, shares)
-    assert equal(experiment.find_masks(run, dataset), masks)
+    assert equal(prepare.find_masks(run, dataset), masks)
     for ablation, control in {
         "live-units": controls.keep_live_units,
         "misaligned": controls.misalign,
     }.items():
-        controlled = experiment.find_masks(dataclasses.replace(run, ablation=ablation), dataset)
+        controlled = prepare.find_masks(dataclasses.replace(run, ablation=ablation), dataset)
         assert equal(
             controlled, control(masks, torch.Generator().manual_seed(run.seeds()["ablation"]))
         ), ablation
@@ -268,27 +266,27 @@ def test_the_controls_are_made_from_the_mask_of_the_layer_counts(layer_counts):
 @pytest.mark.parametrize("criterion", controls.TWINS)
 def test_twins_have_the_gradient_of_the_scored_network_and_the_weights_of_another(criterion):
     run = quick(criterion=criterion, sparsity=0.9, seed=2, same_draw=True, layer_counts="uniform")
-    dataset, seeds = experiment.load(run), run.seeds()
+    dataset, seeds = prepare.load(run), run.seeds()
     gradients = saliency.gradient(
-        experiment.build(run, "lecun", seeds["training_init"]),
-        experiment.scoring_batches(run, dataset),
+        prepare.build(run, "lecun", seeds["training_init"]),
+        prepare.scoring_batches(run, dataset),
     )
-    fresh = experiment.build(run, "lecun", seeds["criterion"])
+    fresh = prepare.build(run, "lecun", seeds["criterion"])
     generator = torch.Generator().manual_seed(seeds["criterion"])
     scores = controls.TWINS[criterion](gradients, dict(fresh.named_parameters()), generator)
     expected = masking.keep_top(scores, densities.uniform(fresh, 0.9))
-    assert equal(experiment.find_masks(run, dataset), expected)
+    assert equal(prepare.find_masks(run, dataset), expected)
 
 
 @pytest.mark.parametrize("criterion", densities.COUNTS)
 def test_layerwise_random_masks_come_from_the_runs_own_stream(criterion):
     run = quick(criterion=criterion, sparsity=0.9, seed=3, biases=False)
     model, generator = (
-        experiment.build(run, "lecun", 0),
+        prepare.build(run, "lecun", 0),
         torch.Generator().manual_seed(run.seeds()["criterion"]),
     )
     expected = densities.random_masks(criterion, model, 0.9, generator, biases=False)
-    found = experiment.find_masks(run, experiment.load(run))
+    found = prepare.find_masks(run, prepare.load(run))
     assert found.keys() == expected.keys() and equal(found, expected)
 
 
@@ -308,7 +306,7 @@ def test_a_pretrained_run_ranks_trained_weights_and_trains_the_initial_ones(monk
         trained.append((initial, model, masks, outcome))
         return outcome
 
-    experiment._trained.cache_clear()
+    prepare._trained.cache_clear()
     monkeypatch.setattr(training, "train", spy)
     monkeypatch.setattr(experiment, "LENETS", ())
     experiment.execute(run)
@@ -320,7 +318,7 @@ def test_a_pretrained_run_ranks_trained_weights_and_trains_the_initial_ones(monk
     )
     assert equal(masks, masking.keep_top(saliency.magnitude(dense), 0.9))
     untrained = masking.keep_top(
-        saliency.magnitude(experiment.build(run, "lecun", run.seeds()["training_init"])), 0.9
+        saliency.magnitude(prepare.build(run, "lecun", run.seeds()["training_init"])), 0.9
     )
     assert masking.overlap(masks, untrained)[0] < 0.99
     experiment.execute(dataclasses.replace(run, sparsity=0.5, ablation="shuffle"))
@@ -330,12 +328,12 @@ def test_a_pretrained_run_ranks_trained_weights_and_trains_the_initial_ones(monk
 def test_what_a_run_scores_on():
     def batches(**changes):
         run = quick(**SNIP | changes)
-        pairs = experiment.scoring_batches(run, experiment.load(run))
+        pairs = prepare.scoring_batches(run, prepare.load(run))
         return [torch.cat(part) for part in zip(*pairs)], [len(labels) for _, labels in pairs]
 
     (inputs, labels), _ = batches()
     # Drawn, not the first.
-    assert len(labels) == 100 and not equal(inputs, experiment.load(quick()).train[:100][0])
+    assert len(labels) == 100 and not equal(inputs, prepare.load(quick()).train[:100][0])
     assert batches(scoring_batch=None, train_size=2500)[1] == [1000, 1000, 500]
     assert batches(scoring_batch=None, train_size=2500, batch_norm="train")[1] == [2500]
     (shifted, unmoved), _ = batches(scoring_augment="flip-shift")
@@ -352,7 +350,7 @@ def test_what_a_run_scores_on():
         (unit, _), _ = batches(pixels="unit", scoring_data=other)
         assert unit.min() == 0 and unit.max() == 1
     (garments, _), sizes = batches(scoring_data="fashion-mnist")
-    first = experiment.load(quick(data="fashion-mnist")).train
+    first = prepare.load(quick(data="fashion-mnist")).train
     assert (
         sizes == [100]
         and (first[:][0][:, None] == garments[None, :5]).flatten(2).all(2).any(0).all()
@@ -362,12 +360,12 @@ def test_what_a_run_scores_on():
 def test_scores_in_pieces_are_those_of_the_whole_batch():
     """Law 4 at work: 2,500 images go through in three pieces."""
     run = quick(criterion="snip", sparsity=0.95, scoring_batch=2500, train_size=3000)
-    dataset, seeds = experiment.load(run), run.seeds()
+    dataset, seeds = prepare.load(run), run.seeds()
     batch = data.sample(dataset.train, 2500, torch.Generator().manual_seed(seeds["batch"]))
     whole = masking.keep_top(
-        saliency.snip(experiment.build(run, "lecun", seeds["scoring_init"]), batch), 0.95
+        saliency.snip(prepare.build(run, "lecun", seeds["scoring_init"]), batch), 0.95
     )
-    pieces = experiment.find_masks(run, dataset)
+    pieces = prepare.find_masks(run, dataset)
     # A tie in the last digits may fall the other way.
     assert masking.overlap(pieces, whole)[0] > 0.9995
 
@@ -375,11 +373,11 @@ def test_scores_in_pieces_are_those_of_the_whole_batch():
 def test_random_masks_come_from_the_runs_own_stream():
     run = quick(criterion="random", sparsity=0.9, seed=3)
     model, generator = (
-        experiment.build(run, "lecun", 0),
+        prepare.build(run, "lecun", 0),
         torch.Generator().manual_seed(run.seeds()["criterion"]),
     )
     expected = masking.keep_top(saliency.random(model, generator=generator), 0.9)
-    assert equal(experiment.find_masks(run, experiment.load(run)), expected)
+    assert equal(prepare.find_masks(run, prepare.load(run)), expected)
 
 
 def test_random_labels_are_learnt_by_heart_and_of_no_use():
@@ -398,8 +396,8 @@ def test_a_record_says_what_was_kept_and_where_it_was_made():
         267,
         266_610,
     ) and 0 < record.effective <= kept
-    masks = experiment.find_masks(record.run, experiment.load(record.run))
-    model = experiment.build(record.run, "lecun", 0)
+    masks = prepare.find_masks(record.run, prepare.load(record.run))
+    model = prepare.build(record.run, "lecun", 0)
     paths = snipkit.effective(model, masks, torch.zeros(1, 1, 28, 28))
     assert record.effective == sum(int(mask.sum()) for mask in paths.values()) < kept
     assert set(record.provenance) == {

@@ -418,6 +418,14 @@ class Standardised(nn.Conv2d):
         return self._conv_forward(x, (self.weight - mean) / deviation, self.bias)
 
 
+class KeepingItsWeight(Standardised):
+    """It keeps a tensor with a history, which torch does not copy."""
+
+    def forward(self, x):
+        self.deviation = self.weight.std((1, 2, 3))
+        return super().forward(x)
+
+
 class StandardisedMatrix(Own):
     def forward(self, x):
         return x @ (self.weight - self.weight.mean()) + self.bias
@@ -471,6 +479,13 @@ def test_weights_that_their_layer_recomputes_are_refused_by_name():
         ):
             use(model, masks)
     assert model[1].weight.all()
+
+
+def test_a_layer_that_keeps_a_tensor_is_looked_at_all_the_same():
+    layer = KeepingItsWeight(3, 4, 3)
+    layer(torch.randn(1, 3, 5, 5))
+    with pytest.raises(ValueError, match="cannot prune: weight is not what its layer"):
+        snipkit.prunable(layer)
 
 
 def test_parameters_that_share_memory_without_being_one_are_refused_by_name():
@@ -624,6 +639,29 @@ def test_overlap_and_what_chance_would_give():
     ]
     share, chance = masking.overlap(*many)
     assert share == pytest.approx(chance, abs=0.01)
+    for other, message in (
+        ({"a": first["a"]}, r"the second mask set has no b of shape \(2,\)"),
+        (first | {"b": torch.ones(2, 2).bool()}, "has no b of shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            masking.overlap(first, other)
+    nothing = {"a": torch.zeros(4).bool()}
+    with pytest.raises(ValueError, match="the first mask set keeps nothing"):
+        masking.overlap(nothing, first)
+
+
+def test_numbers_and_scores_of_another_kind_are_refused():
+    scores = {"w": torch.rand(4)}
+    for arguments, error in (
+        (([torch.rand(4)], 0.5), TypeError),
+        (({"w": np.random.rand(4)}, 0.5), TypeError),
+        ((scores, True), ValueError),
+        ((scores, False), ValueError),
+    ):
+        with pytest.raises(error):
+            masking.keep_top(*arguments)
+    with pytest.raises(ValueError, match="keep is True"):
+        masking.keep_top(scores, keep=True)
 
 
 def test_layer_table():
@@ -957,3 +995,108 @@ def test_layers_that_are_never_called_are_refused_by_name(build, inputs, names):
     interop.to_torch_prune(
         model, {name: mask for name, mask in masks.items() if name not in names}, inputs
     )
+
+
+class KeepingFeatures(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        features = torch.relu(self.first(x))
+        if self.training:
+            self.features = features
+        return self.last(features)
+
+
+def test_a_model_that_keeps_an_activation_is_exported_relabelled_and_made_smaller():
+    model, inputs = KeepingFeatures(), torch.randn(5, 4)
+    model(inputs)
+    features = model.features
+    masks = masking.keep_top(saliency.magnitude(model), 0.5)
+    shuffles.relabel(model, masks, inputs, torch.Generator().manual_seed(0))
+    snipkit.compact(model, masks, inputs)
+    interop.to_torch_prune(model, masks, inputs)
+    assert torch.equal(model.first.weight_mask.bool(), masks["first.weight"])
+    assert model.features is features and model.training
+
+
+def orthogonal_layer():
+    return parametrizations.orthogonal(nn.Linear(4, 4))
+
+
+def test_masks_of_what_a_weight_is_computed_from_hold_or_are_refused():
+    """A 0 in weight norm's directions is one in the weight; in an orthogonal map's it is not."""
+    name = "parametrizations.weight.original"
+    with pytest.raises(ValueError, match=f"{name}: the layer computes another weight from it"):
+        masking.attach(orthogonal_layer(), {name: torch.eye(4, dtype=torch.bool)})
+    layer = parametrizations.weight_norm(nn.Linear(4, 4))
+    masks = {f"{name}0": torch.ones(4, 1).bool(), f"{name}1": torch.eye(4, dtype=torch.bool)}
+    masking.attach(layer, masks)
+    layer(torch.ones(1, 4))
+    assert torch.equal(layer.weight != 0, masks[f"{name}1"])
+
+
+def test_masks_of_parameters_that_share_memory_are_refused_wherever_they_come_from():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    masks = {"1.weight": torch.eye(4, dtype=torch.bool)}
+    masking.attach(model, masks).remove()
+    model[1].weight.data = model[0].weight.data
+    with pytest.raises(ValueError, match="1.weight shares memory with 0.weight"):
+        masking.attach(model, masks)
+
+
+def test_a_parameter_whose_entries_share_their_memory_is_refused():
+    """Masking one entry would mask all that lie in its place."""
+    layer = nn.Linear(8, 32)
+    layer.weight = nn.Parameter(torch.ones(1, 8).expand(32, 8))
+    masks = {"weight": torch.ones(32, 8, dtype=torch.bool)}
+    for use in (masking.apply_, masking.attach):
+        with pytest.raises(ValueError, match="entries of weight share their memory"):
+            use(layer, masks)
+    assert snipkit.prunable_table(layer).role["weight"] == "expanded"
+    with pytest.raises(ValueError, match="weight has entries that share their memory"):
+        snipkit.prunable(layer)
+
+
+def test_arguments_in_the_wrong_order_or_of_another_kind_are_told_so(tmp_path):
+    model, generator = nn.Linear(4, 2), torch.Generator()
+    masks = {"weight": torch.ones(2, 4, dtype=torch.bool)}
+    for call, message in (
+        (lambda: masking.attach(masks, model), "model is of type dict, .* then the masks"),
+        (lambda: masking.apply_(model, None), "masks is of type NoneType; it is a dict"),
+        (lambda: interop.to_torch_prune(masks, model), "model is of type dict"),
+        (lambda: interop.save(tmp_path / "m", masks), "the dict of masks comes first"),
+        (lambda: snipkit.prunable(model.parameters()), "model is of type generator"),
+        (lambda: snipkit.effective(model, masks, (1, 4)), "inputs is of type tuple"),
+        (lambda: shuffles.shuffle(masks, 0), "generator is 0: pass torch.Generator"),
+        (lambda: shuffles.relabel(model, masks, torch.ones(1, 4), 0), "generator is 0"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    shuffles.shuffle(masks, generator)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_file_of_masks_is_whole_whatever_happens(tmp_path, monkeypatch, suffix):
+    path, link = tmp_path / f"masks ü.{suffix}", tmp_path / f"link.{suffix}"
+    masks = {"weight": torch.ones(2, 4, dtype=torch.bool)}
+    interop.save(masks, path)
+    link.symlink_to(path)
+    other_masks = {"weight": torch.zeros(2, 4, dtype=torch.bool)}
+    interop.save(other_masks, link)
+    assert link.is_symlink() and not interop.load(path)["weight"].any()
+
+    def full(source, *rest, **options):
+        raise OSError(28, "No space left on device")
+
+    if suffix == "npz":
+        monkeypatch.setattr("numpy.savez_compressed", full)
+    else:
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        interop.save(masks, path)
+    assert not interop.load(path)["weight"].any()
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, link.name])
+    with pytest.raises(FileNotFoundError, match="there is no such folder: '.*missing'"):
+        interop.save(masks, tmp_path / "missing" / "masks.npz")

@@ -206,3 +206,14 @@ def test_the_regression_can_fail(tmp_path):
     assert re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", output, re.MULTILINE) == [
         ("PASSED", "right"), ("FAILED", "number"), ("FAILED", "stripped"), ("FAILED", "text")
     ], output  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"", b"<<<<<<< HEAD\n{}", b'{"worksheets": []}'])
+def test_a_damaged_page_is_named(toy, content):
+    page = toy / "notebooks/toy.ipynb"
+    whole = page.read_bytes()
+    page.write_bytes(content)
+    with pytest.raises(ValueError, match="toy.ipynb is no notebook, or is damaged"):
+        notebooks.grid("toy", "laptop")
+    page.write_bytes(b"\xef\xbb\xbf" + whole)
+    assert notebooks.grid("toy", "laptop")

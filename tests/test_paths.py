@@ -645,3 +645,26 @@ def test_what_cannot_be_made_smaller_is_refused(model, shape, message):
     masks = without_biases(masks)
     with pytest.raises(ValueError, match=message):
         paths.compact(model, masks, torch.zeros(1, *shape))
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.Hardswish(), nn.LogSigmoid(), nn.PReLU(), nn.PReLU(4), nn.RReLU(), nn.GLU(1)]
+)
+def test_paths_lead_through_activations_that_torch_does_not_call_pointwise(activation):
+    """They lead where those through a ReLU lead; a gated unit has two ways in."""
+    torch.manual_seed(0)
+    gated = isinstance(activation, nn.GLU)
+    layers = [nn.Conv2d(1, 8 if gated else 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3), nn.Flatten()]
+    model, inputs = nn.Sequential(*layers), torch.randn(4, 1, 6, 6)
+    model[1] = activation
+    masks = {name: torch.rand(p.shape) < 0.4 for name, p in snipkit.prunable(model).items()}
+    masks["0.weight"][1::4] = False
+    effective = snipkit.effective(model, masks, inputs)
+    unit_is_read = masks["2.weight"].flatten(2).any(2).any(0)
+    first = masks["0.weight"] & unit_is_read.repeat(2 if gated else 1)[:, None, None, None]
+    alive = masks["0.weight"].flatten(1).any(1).unflatten(0, (-1, 4)).any(0)
+    assert torch.equal(effective["0.weight"], first) and first.any()
+    assert torch.equal(effective["2.weight"], masks["2.weight"] & alive[:, None, None])
+    assert not alive[1]
+    if not gated:
+        snipkit.compact(model, masks, inputs)

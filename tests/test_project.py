@@ -163,7 +163,7 @@ model = nn.Sequential(nn.Flatten(), nn.Linear(16, 50), nn.ReLU(), nn.Linear(50, 
 pixels = torch.randint(0, 256, (60, 1, 4, 4), dtype=torch.uint8)
 images = snipkit.data.Images(pixels, torch.arange(60) % 3, *snipkit.data.channel_statistics(pixels))
 masks = snipkit.prune(model, images[:], sparsity=0.9)
-dataset = snipkit.data.Dataset("noise", 3, images, images, images)
+dataset = snipkit.data.Splits("noise", 3, images, images, images)
 snipkit.training.train(model, masks, dataset, Recipe(steps=5, batch_size=20))
 print(sum(int(mask.sum()) for mask in masks.values()), int((model[1].weight != 0).sum()) <= 100)
 print(snipkit.__file__)

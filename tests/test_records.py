@@ -264,3 +264,14 @@ def test_the_table_has_a_row_for_each_run_on_record():
         and "recipe" not in table
     )
     assert Record.from_line(made[0].to_line()) == made[0]
+
+
+def test_marks_and_hidden_files_of_editors_and_systems_are_passed_over(tmp_path):
+    """A byte order mark, Windows' line ends, macOS's ._ files, Emacs's locks."""
+    lines = "".join(f"{record(quick(seed=seed)).to_line()}\r\n" for seed in range(2))
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    (tmp_path / "._a.jsonl").write_bytes(b"\0\5\x16\7Mac OS X")
+    (tmp_path / ".#a.jsonl").symlink_to("somebody@somewhere.123")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(records.read(tmp_path)) == 2

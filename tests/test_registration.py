@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,3 +147,29 @@ def test_pictures_are_measured_as_when_they_were_registered():
     for row in recorded.drop_duplicates("claim").itertuples():
         measured = measures.MEASURES[row.claim](row.outcome.removeprefix("picture of "), row.seed)
         assert measured == pytest.approx((row.first, row.second), abs=1e-4), row.claim
+
+
+def test_a_copy_of_a_clone_and_a_damaged_name_get_a_file_of_their_own(tmp_path, monkeypatch):
+    files = []
+    (tmp_path / "first").mkdir()
+    for folder in ("first", "copy"):
+        monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path / folder))
+        files.append(registration.records_file())
+        assert registration.records_file() == files[-1]
+        if folder == "first":
+            shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    assert files[0].name != files[1].name
+    clone = tmp_path / "copy/results/registered/.clone"
+    for text, kept in (("", False), ("../../x", False), ("0123abcd\n", True)):
+        clone.write_text(text)
+        name = registration.records_file().stem
+        assert len(name) == 8 and (name == text.strip()) == kept
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace(",", ";"), lambda text: text[:5000]])
+def test_a_damaged_registration_is_named(tmp_path, monkeypatch, change):
+    table = (PROJECT / "registration.csv").read_text(encoding="utf-8")
+    (tmp_path / "registration.csv").write_text(change(table), encoding="utf-8")
+    monkeypatch.setenv("SNIPKIT_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"registration.csv is not the registered table"):
+        registration.settings()

@@ -13,7 +13,8 @@ from tiny import QUICK, ROOT, quick
 from snipkit.beyond import controls
 from snipkit.recipe import Recipe
 from snipkit.study.train import records
-from snipkit.study.train.runs import ABLATIONS, RECIPES, STREAMS, Run, one_line, pruning, seeded
+from snipkit.study.train.recipes import RECIPES
+from snipkit.study.train.runs import ABLATIONS, STREAMS, Run, one_line, pruning, seeded
 
 COMMITTED = sorted((ROOT / "results").glob("*/*.jsonl"))
 
@@ -45,6 +46,8 @@ def test_an_id_is_the_same_on_every_machine_and_day():
         quick(recipe={"steps": 5, "momentum": 0}).id
         == quick(recipe=Recipe(steps=5, momentum=0.0)).id
     )
+    adam = quick(recipe={"steps": 5, "optimizer": "adam"})
+    assert adam.id == quick(recipe=Recipe(steps=5, optimiser="adam")).id
     assert quick(recipe="paper-mnist").id == quick(recipe=RECIPES["paper-mnist"]).id
     defaults = {"layer_counts": "own", "scoring_biases": "zero", "pixels": "standardised"}
     assert quick(**defaults).id == quick().id  # fields that came later, at what was done before
@@ -196,6 +199,10 @@ SNIP = {"criterion": "snip", "sparsity": 0.5}
             "recipe: lr is inf; it takes a finite number",
         ),
         ({"recipe": {"setps": 5}}, "recipe: no field setps; a recipe has steps, batch_size"),
+        (
+            {"recipe": {"steps": 5, "optimiser": "sgd", "optimizer": "adam"}},
+            "recipe: optimiser is 'sgd' and optimizer 'adam'",
+        ),
         ({"recipe": {"lr": 0.1}}, "recipe: a recipe needs its number of steps"),
         ({"recipe": None}, "recipe: Input should be an instance of Recipe"),
         ({"options": {"width": 2}}, "lenet-300-100 does not take these options"),

@@ -5,6 +5,7 @@ import inspect
 import math
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -1119,3 +1120,203 @@ def test_names_of_earlier_versions_say_what_to_write(small):
             assert moved("force") is CRITERIA["force"]
     with pytest.raises(AttributeError, match="no attribute 'forze'"):
         saliency.forze  # noqa: B018
+
+
+# --- losses and batches that are no plain mean over examples
+# ------------------------------------------------------------------------------------------
+
+
+def penalised(model, reduction):
+    def loss(outputs, targets):
+        penalty = sum(parameter.square().sum() for parameter in model.parameters())
+        return cross_entropy(outputs, targets, reduction=reduction) + 0.1 * penalty
+
+    return loss
+
+
+def uneven_batches(batch):
+    return list(zip(batch[0].split((5, 4, 3)), batch[1].split((5, 4, 3))))
+
+
+@pytest.fixture
+def double():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    return model, (torch.randn(12, 8).double(), torch.arange(12) % 3)
+
+
+def test_a_penalty_of_the_weights_in_a_mean_counts_once(double):
+    model, batch = double
+    loss = penalised(model, "mean")
+    scores = saliency.snip(model, uneven_batches(batch), loss)
+    expected = saliency.snip(model, batch, loss)
+    assert all(torch.allclose(scores[name], expected[name], rtol=1e-9) for name in expected)
+
+
+class Auxiliary(nn.Module):
+    """Its outputs have one number for the whole batch, as those of a mixture of experts have."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        outputs = self.model(x)
+        return outputs, outputs.square().mean()
+
+
+class Opaque(Auxiliary):
+    """What it returns says nothing of the tensors in it."""
+
+    def forward(self, x):
+        return SimpleNamespace(logits=self.model(x))
+
+
+def test_losses_of_several_batches_that_cannot_be_joined_are_refused(double):
+    model, batch = double
+    calls = []
+
+    def rising(outputs, targets):
+        calls.append(1)
+        return len(calls) * cross_entropy(outputs, targets)
+
+    auxiliary, opaque = Auxiliary(model), Opaque(model)
+    for network, loss, reason in (
+        (model, penalised(model, "sum"), "a penalty of the weights would count once a batch"),
+        (model, rising, "the loss is another function in each call"),
+        (auxiliary, lambda o, t: cross_entropy(o[0], t) + o[1], "one number for the whole batch"),
+        (opaque, lambda o, t: cross_entropy(o.logits, t), "SimpleNamespace cannot be joined"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            saliency.snip(network, uneven_batches(batch), loss)
+        saliency.snip(network, batch, loss)
+    unused = saliency.snip(auxiliary, uneven_batches(batch), lambda o, t: cross_entropy(o[0], t))
+    expected = saliency.snip(model, batch)
+    assert torch.allclose(unused["model.0.weight"], expected["0.weight"], rtol=1e-9)
+
+
+def test_batches_of_soft_labels_weigh_by_their_places():
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 1).double()
+    batches, inputs, targets = [], [], []
+    for side in (2, 6):
+        images = torch.randn(2, 3, side, side).double()
+        labels = torch.randn(2, 4, side, side).double().softmax(1)
+        batches.append((images, labels))
+        inputs.append(images.movedim(1, 3).reshape(-1, 3, 1, 1))
+        targets.append(labels.movedim(1, 3).reshape(-1, 4, 1, 1))
+    scores = saliency.snip(model, batches)
+    expected = saliency.snip(model, (torch.cat(inputs), torch.cat(targets)))
+    assert all(torch.allclose(scores[name], expected[name], rtol=1e-9) for name in expected)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_targets_of_floats_that_are_no_probabilities_are_not_taken_for_them(outputs):
+    """A regression, or several labels an example, would be scored by cross-entropy."""
+    model = nn.Sequential(nn.Linear(8, outputs), nn.Flatten(0 if outputs == 1 else 1))
+    targets = torch.ones(6) if outputs == 1 else torch.ones(6, 3)
+    with pytest.raises(ValueError, match="for another loss pass loss="):
+        saliency.snip(model, (torch.randn(6, 8), targets))
+
+
+def test_a_closure_says_what_it_may_give(double):
+    model, batch = double
+
+    def backward(network, pair):
+        loss = cross_entropy(network(pair[0]), pair[1])
+        loss.backward()
+        return loss
+
+    with pytest.raises(ValueError, match="return it without calling backward"):
+        saliency.snip(model, [batch], closure=backward)
+    for weight in (math.nan, math.inf, torch.tensor(3)):
+        with pytest.raises(ValueError, match="a number of at least 0"):
+            saliency.snip(
+                model,
+                [batch],
+                closure=lambda m, b: (cross_entropy(m(b[0]), b[1]), weight),
+            )
+
+
+# --- models and batches without values, or without derivatives
+# ------------------------------------------------------------------------------------------
+
+
+def test_scoring_works_under_inference_mode_and_with_its_inputs(double):
+    model, batch = double
+    expected = saliency.snip(model, batch)
+    with torch.inference_mode():
+        copies = batch[0].clone(), batch[1].clone()
+        assert equal(saliency.snip(model, copies), expected)
+    assert equal(saliency.snip(model, copies), expected)
+
+
+def test_models_without_values_or_derivatives_are_refused_by_name(double):
+    model, batch = double
+    with torch.inference_mode():
+        inference_model = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=r"made under torch.inference_mode \(0.weight\)"):
+        saliency.snip(inference_model, batch)
+    with pytest.raises(ValueError, match="0.weight has no values, .* meta"):
+        saliency.snip(copy.deepcopy(model).to("meta"), batch)
+    model.append(nn.LazyLinear(3))
+    with pytest.raises(ValueError, match="3.weight has no shape yet: pass one batch"):
+        saliency.snip(model, batch, where=lambda name, module: name.startswith("0"))
+    assert nn.parameter.is_lazy(model[3].weight)
+
+
+class WritesIntoItsInputs(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+def test_a_forward_pass_that_writes_into_its_inputs_does_not_change_the_batch():
+    torch.manual_seed(0)
+    model, batch = WritesIntoItsInputs(8, 3), (torch.randn(12, 8), torch.arange(12) % 3)
+    inputs = batch[0].clone()
+    scores = saliency.snip(model, batch)
+    assert torch.equal(batch[0], inputs) and equal(saliency.snip(model, batch), scores)
+
+
+class CastsItsInputs(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.bfloat16())
+
+
+def test_types_that_do_not_fit_are_told_in_a_sentence(double):
+    model, (inputs, targets) = double
+    with pytest.raises(ValueError, match="not take inputs of torch.float32 .*: convert them"):
+        saliency.snip(model, (inputs.float(), targets))
+    narrow = CastsItsInputs(8, 3).bfloat16()
+    with pytest.raises(ValueError, match="is scored in float32, so a forward pass may not cast"):
+        saliency.snip(narrow, (inputs.bfloat16(), targets))
+    model[0].weight.data[0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"not finite \(0.weight\)"):
+        saliency.magnitude(model)
+    with pytest.raises(ValueError, match="SynFlow takes sizes of weights, but 1.weight is complex"):
+        complex_layer = nn.Linear(3, 3, dtype=torch.complex64)
+        CRITERIA["synflow"](
+            nn.Sequential(nn.Linear(8, 3), complex_layer),
+            (inputs.float(), targets),
+            where=lambda name, module: name.startswith("0"),
+            sparsity=0.5,
+        )
+
+
+class Observer(nn.Linear):
+    """Its buffer is empty before the first pass, as those of quantisation-aware training are."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("largest", torch.zeros(0))
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        self.largest.resize_(outputs.shape[1]).copy_(outputs.detach().amax(0))
+        return outputs
+
+
+def test_buffers_that_grow_in_a_pass_are_put_back():
+    model = Observer(8, 3)
+    saliency.snip(model, (torch.randn(12, 8), torch.arange(12) % 3))
+    assert model.largest.shape == (0,)

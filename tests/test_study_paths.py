@@ -188,3 +188,31 @@ def test_figures_go_through_the_same_door(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         figures.save_table(frame * 2, "table", "lesson")
     assert (tmp_path / "figures/lesson/table.csv").read_bytes() == before
+
+
+def test_a_blank_variable_is_none(project, monkeypatch):
+    monkeypatch.setenv(paths.HOME_VARIABLE, "  ")
+    assert paths.home() == paths.project() == project
+
+
+def test_another_clones_code_is_told(project):
+    """As where Jupyter's environment has the package of one clone, and shows a page of another."""
+    module = project / "snipkit/study/paths.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    with pytest.warns(UserWarning, match=f"the project is {project}, but .* {ROOT}") as caught:
+        paths.home()
+        paths.home()
+    assert len(caught) == 1
+
+
+def test_the_projects_own_code_is_not_told(monkeypatch, recwarn):
+    monkeypatch.chdir(ROOT)
+    assert paths.home() == ROOT and not recwarn
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path):
+    (tmp_path / "real.md").write_text("old")
+    (tmp_path / "link.md").symlink_to(tmp_path / "real.md")
+    paths.write_text(tmp_path / "link.md", "new")
+    assert (tmp_path / "link.md").is_symlink() and (tmp_path / "real.md").read_text() == "new"

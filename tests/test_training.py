@@ -1,5 +1,6 @@
 """Law 6, the recipe, and what a training reports."""
 
+import contextlib
 import copy
 import dataclasses
 import re
@@ -228,6 +229,16 @@ def test_a_recipe_needs_its_steps():
         Recipe(steps=10, nesterov=True)
 
 
+def test_optimizer_is_taken_for_optimiser():
+    adam = Recipe(steps=10, optimizer="adam")
+    assert adam == Recipe(10, optimiser="adam", optimizer="adam") and adam.optimizer == "adam"
+    assert "optimizer" not in dataclasses.asdict(adam)
+    with pytest.raises(ValueError, match="optimiser is 'sgd' and optimizer 'adam': .* give one"):
+        Recipe(steps=10, optimiser="sgd", optimizer="adam")
+    with pytest.raises(ValueError, match="optimiser is 'adamw'; it takes sgd, adam"):
+        Recipe(steps=10, optimizer="adamw")
+
+
 def test_equal_recipes_are_written_alike():
     """A run's id is a hash of its text, and YAML writes 1 for 1.0."""
     recipe_ = Recipe(steps=10, lr=1, momentum=0, weight_decay=0, decay_factor=1)
@@ -447,3 +458,49 @@ def test_when_a_long_training_is_tested_and_logged():
     # As the authors keep checkpoints.
     assert outcomes._test_steps(100_000) == range(96_000, 100_001, 1_000)
     assert outcomes.log_interval(100_000) == 100 and outcomes.log_interval(300) == 10
+
+
+class Standardised(nn.Linear):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean(1, keepdim=True)
+        return nn.functional.linear(x.flatten(1), weight, self.bias)
+
+
+class AsDict(nn.Linear):
+    def forward(self, x):
+        return {"logits": super().forward(x.flatten(1))}
+
+
+def test_what_cannot_be_trained_is_told_in_a_sentence(blobs):
+    size = blobs.train[:1][0].numel()
+
+    def build(kind=nn.Linear):
+        return nn.Sequential(nn.Flatten(), kind(size, blobs.num_classes))
+
+    masks = {"1.weight": torch.ones(blobs.num_classes, size, dtype=torch.bool)}
+    tied = build().append(nn.Linear(blobs.num_classes, blobs.num_classes))
+    tied.append(nn.Linear(blobs.num_classes, blobs.num_classes))
+    tied[3].weight.data = tied[2].weight.data
+    tied_masks = {"2.weight": torch.ones_like(tied[2].weight, dtype=torch.bool)}
+    loader = [blobs.train[:10]]
+    for model, model_masks, data_, recipe_, message in (
+        (build(), {}, loader, SHORT, "data is of type list; it is a snipkit.data.Splits"),
+        (build(), {}, blobs, {"steps": 3}, "recipe is of type dict; it is a snipkit.recipe"),
+        (build(), None, blobs, SHORT, "masks is of type NoneType; it is a dict"),
+        (build().half(), {}, blobs, SHORT, r"1.weight is torch.float16: .* model.float\(\)"),
+        (build().requires_grad_(False), {}, blobs, SHORT, "no parameter .* has requires_grad"),
+        (build(AsDict), {}, blobs, SHORT, "returns a dict; a training takes one tensor"),
+        (build(Standardised), masks, blobs, SHORT, "1.weight: the layer computes another weight"),
+        (tied, tied_masks, blobs, SHORT, "2.weight shares memory with 3.weight"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            training.train(model, model_masks, data_, recipe_)
+
+
+def test_a_training_takes_derivatives_where_its_caller_takes_none(blobs, small_networks):
+    outcomes_ = []
+    for around in (contextlib.nullcontext, torch.no_grad, torch.inference_mode):
+        model = small_networks.mlp()
+        with around():
+            outcomes_.append(training.train(model, {}, blobs, SHORT))
+    assert outcomes_[0] == outcomes_[1] == outcomes_[2]

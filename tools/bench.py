@@ -27,7 +27,7 @@ from snipkit.recipe import Recipe, learning_rate, optimiser_of
 from snipkit.study import paths
 from snipkit.study.sets import datasets
 from snipkit.study.sets._torchvision import load_torchvision
-from snipkit.study.train.runs import RECIPES
+from snipkit.study.train.recipes import RECIPES
 from snipkit.study.train.stacking import train_stack
 
 
@@ -346,7 +346,7 @@ def utilisation(device=None, steps=600, side=8192, **options):
     labels = torch.randint(0, 10, (len(pixels),), generator=generator)
     images = data.Images(pixels, labels, (0.5,) * 3, (0.3,) * 3)
     on_device = images.to(device)
-    made_up = data.Dataset("cifar-10", 10, on_device, on_device, on_device.take(slice(1)))
+    made_up = data.Splits("cifar-10", 10, on_device, on_device, on_device.take(slice(1)))
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     where = torch.cuda.get_device_name() if device == "cuda" else device
     print(

@@ -44,7 +44,7 @@ def made_up(device, count=2000):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
     images = data.Images(pixels, torch.arange(count) % 10, (0.5,) * 3, (0.3,) * 3).to(device)
-    return data.Dataset("made-up", 10, images, images.take(slice(0)), images.take(slice(100)))
+    return data.Splits("made-up", 10, images, images.take(slice(0)), images.take(slice(100)))
 
 
 def largest_difference(first, second):

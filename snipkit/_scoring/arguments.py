@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snipkit._prunable import Where
+from snipkit._prunable import Where, check_model
 
 BATCH_NORM_MODES = ("eval", "train")
 
@@ -23,11 +23,7 @@ def check_arguments(
     batch_norm: str,
 ) -> None:
     """Raise TypeError or ValueError, naming the argument, for what every criterion is given."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model is of type {type(model).__name__}, not a torch.nn.Module: the model comes "
-            "first, then the batches"
-        )
+    check_model(model, ", then the batches")
     if batch_norm not in BATCH_NORM_MODES:
         modes = ", ".join(BATCH_NORM_MODES)
         raise ValueError(f"unknown batch_norm mode {batch_norm!r}; known: {modes}")

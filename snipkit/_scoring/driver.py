@@ -48,8 +48,14 @@ def score(
             f"{criterion.__name__} has no option {', '.join(unknown)}; it takes {', '.join(takes)}"
         )
     parameters = to_prune(model, biases=biases, where=where)
+    for name, parameter in model.named_parameters():
+        if nn.parameter.is_lazy(parameter):  # a scoring pass would draw it
+            raise ValueError(f"{name} has no shape yet: pass one batch through the model first")
+        if parameter.is_meta and type(parameter) is nn.Parameter:  # no FakeTensor
+            raise ValueError(f"{name} has no values, it is on the device meta: load them first")
     objective = Objective(model, parameters, batches, loss, closure, batch_norm)
-    return normalised(criterion(objective, **options), model)
+    with torch.inference_mode(False):  # derivatives are taken even where the caller needs none
+        return normalised(criterion(objective, **options), model)
 
 
 def option_names(criterion: Callable[..., Scores]) -> list[str]:
@@ -111,8 +117,10 @@ def normalised(scores: Scores, model: nn.Module) -> Scores:
     """
     total = sum(score.abs().sum().item() for score in scores.values())
     if not math.isfinite(total):
+        names = [name for name, score in scores.items() if not score.isfinite().all()]
         raise FloatingPointError(
-            "some scores are not finite: check the loss, the inputs and the initialisation"
+            f"some scores are not finite ({', '.join(names)}): check the loss, the inputs and the "
+            "initialisation"
         )
     if total == 0:
         zero = []

@@ -1,7 +1,6 @@
-"""A model as it is scored: its modes, without dropout, hooks and chance; and copies of it."""
+"""A model as it is scored: its modes, without dropout, hooks and chance."""
 
 import contextlib
-import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -13,46 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from snipkit._prunable import is_norm
-
-
-class _Detaching(TorchFunctionMode):
-    """``copy.deepcopy`` of a tensor with a history, which torch refuses, copies its values."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is Tensor.__deepcopy__ and not args[0].is_leaf:
-            tensor, memo = args
-            return memo.setdefault(id(tensor), tensor.detach().clone())
-        return function(*args, **(kwargs or {}))
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of a model, which may hold activations of its last pass.
-
-    Raises:
-        ValueError: names the attribute that cannot be copied.
-    """
-    with _Detaching():
-        try:
-            return copy.deepcopy(model)
-        except (TypeError, RuntimeError, copy.Error) as error:
-            culprit = _not_copied(model)
-            raise ValueError(
-                f"the model cannot be copied, which this needs: {culprit} ({error}); "
-                "set it to None first"
-            ) from error
-
-
-def _not_copied(model: nn.Module) -> str:
-    """The attribute of a model that ``copy.deepcopy`` cannot copy."""
-    for name, module in model.named_modules():
-        for attribute, value in vars(module).items():
-            if attribute == "_modules":
-                continue
-            try:
-                copy.deepcopy(value)
-            except Exception:
-                return f"attribute {attribute} of {name or 'the model'}, a {type(value).__name__}"
-    return type(model).__name__
+from snipkit._weights import overlaps_itself
 
 
 @contextlib.contextmanager
@@ -106,6 +66,8 @@ def evaluating(model: nn.Module, batch_norm: str) -> Iterator[None]:
                     # A forward pass may have put another buffer in its place.
                     setattr(module, name, buffer)
                     if content is not None:
+                        if buffer.shape != content.shape:  # an observer of quantisation grows
+                            buffer.resize_(content.shape)
                         buffer.copy_(content)
 
 
@@ -113,7 +75,7 @@ def _can_change(buffer: Tensor) -> bool:
     """Whether a tensor can be written to: not if it is sparse, or if entries share their memory."""
     if buffer.layout != torch.strided or nn.parameter.is_lazy(buffer):
         return False
-    return not any(size > 1 and not stride for size, stride in zip(buffer.shape, buffer.stride()))
+    return not overlaps_itself(buffer)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree
 
 from snipkit._scoring.arguments import Loss
@@ -11,19 +11,26 @@ from snipkit._scoring.evaluation import same_every_time
 
 
 class Part:
-    """Outputs and targets of one batch under a loss, to compare with other batches."""
+    """Outputs and targets of one batch under a loss, to compare with other batches.
 
-    def __init__(self, outputs: Any, targets: Tensor, loss: Loss):
+    Args:
+        weights: the model's. A loss may depend on them past the outputs, by a penalty.
+    """
+
+    def __init__(self, outputs: Any, targets: Tensor, loss: Loss, weights: list[nn.Parameter]):
         self.outputs = _pytree.tree_map_only(Tensor, Tensor.detach, outputs)
-        self.targets, self.loss = targets, loss
+        self.targets, self.loss, self.weights = targets, loss, weights
 
     def joined(self, second: "Part") -> "Part":
         """Both batches as one."""
         outputs = _pytree.tree_map(_join, self.outputs, second.outputs)
-        return Part(outputs, torch.cat([self.targets, second.targets]), self.loss)
+        targets = torch.cat([self.targets, second.targets])
+        return Part(outputs, targets, self.loss, self.weights)
 
-    def slopes(self) -> list[Tensor]:
-        """∂L/∂outputs, for each tensor of the outputs that can have a derivative."""
+    def slopes(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        """∂L/∂outputs, for each tensor of the outputs that can have a derivative; and ∂L/∂weights
+        past the outputs, None where there is no such way.
+        """
         leaves, structure = _pytree.tree_flatten(self.outputs)
         differentiable = []
         for place, leaf in enumerate(leaves):
@@ -33,14 +40,20 @@ class Part:
         outputs = _pytree.tree_unflatten(leaves, structure)
         with same_every_time(self.targets.device, 0):
             value = self.loss(outputs, self.targets)
-        if not value.requires_grad:
-            return [torch.zeros_like(leaf) for leaf in differentiable]
-        return list(
-            torch.autograd.grad(value, differentiable, allow_unused=True, materialize_grads=True)
-        )
+        if not differentiable:
+            raise _no_mean(f"outputs of type {type(self.outputs).__name__} cannot be joined")
+        slopes: list[Tensor | None] = [None] * (len(differentiable) + len(self.weights))
+        if value.requires_grad:
+            variables = [*differentiable, *self.weights]
+            slopes = list(torch.autograd.grad(value, variables, allow_unused=True))
+        of_outputs = []
+        for leaf, slope in zip(differentiable, slopes):
+            of_outputs.append(torch.zeros_like(leaf) if slope is None else slope)
+        return of_outputs, slopes[len(differentiable) :]
 
     def has_slope(self) -> bool:
-        return any(bool(slope.any()) for slope in self.slopes())
+        of_outputs, _ = self.slopes()
+        return any(bool(slope.any()) for slope in of_outputs)
 
     def weight_of(self, second: "Part") -> float:
         """How much the other batch weighs in the loss of both joined, where this one weighs 1.
@@ -53,11 +66,23 @@ class Part:
             ValueError: the slopes are no such multiples.
         """
         try:
-            together = self.joined(second).slopes()
-            first_slopes = [slope[: len(part)] for slope, part in zip(together, self.slopes())]
-            second_slopes = [slope[len(part) :] for slope, part in zip(together, first_slopes)]
-            first_factor = _multiple(first_slopes, self.slopes())
-            second_factor = _multiple(second_slopes, second.slopes())
+            alone, penalty = self.slopes()
+            of_second, second_penalty = second.slopes()
+            together, joined_penalty = self.joined(second).slopes()
+            once_more, _ = self.slopes()
+            if not all(map(_nearly, alone, once_more)):
+                raise ValueError("the loss is another function in each call")
+            first_pairs, second_pairs = [], []
+            for slope, first, other in zip(together, alone, of_second):
+                if slope.dim():
+                    first_pairs.append((slope[: len(first)], first))
+                    second_pairs.append((slope[len(first) :], other))
+                elif slope.any():
+                    raise ValueError("an output is one number for the whole batch")
+            first_factor = _multiple(first_pairs)
+            second_factor = _multiple(second_pairs)
+            for penalties in zip(joined_penalty, penalty, second_penalty):
+                _check_penalty(*penalties, first_factor, second_factor)
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise _no_mean(str(error).splitlines()[0]) from error
         return second_factor / first_factor
@@ -73,14 +98,32 @@ def _join(first: Any, second: Any) -> Any:
     return torch.cat([first, second]) if torch.is_tensor(first) and first.dim() else first
 
 
-def _multiple(slopes: list[Tensor], reference: list[Tensor]) -> float:
-    """The number that the reference has to be multiplied by. ValueError: there is none."""
-    square = sum((part * part).sum().item() for part in reference)
-    if not square and not any(slope.any() for slope in slopes):
+def _nearly(first: Tensor, second: Tensor) -> bool:
+    return torch.allclose(first, second, rtol=1e-3)
+
+
+def _check_penalty(
+    joined: Tensor | None, first: Tensor | None, second: Tensor | None, *factors: float
+) -> None:
+    """ValueError where a penalty of a weight is another in the weighted mean of two batches."""
+    if joined is None or first is None or second is None:
+        return
+    first_factor, second_factor = factors
+    if not _nearly(joined, first_factor * first + second_factor * second):
+        raise ValueError("a penalty of the weights would count once a batch")
+
+
+def _multiple(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """The number that the second of each pair has to be multiplied by to give the first.
+
+    Raises:
+        ValueError: there is none.
+    """
+    square = sum((part * part).sum().item() for _, part in pairs)
+    if not square and not any(slope.any() for slope, _ in pairs):
         return 1.0  # a batch without slopes adds nothing, whatever it weighs
     factor = deviation = 0.0
     if square:
-        pairs = list(zip(slopes, reference))
         factor = sum((slope * part).sum().item() for slope, part in pairs) / square
         deviation = sum((slope - factor * part).square().sum().item() for slope, part in pairs)
     if factor <= 0 or deviation > 1e-6 * factor**2 * square:

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from snipkit._copies import copied
 from snipkit._scoring.arguments import Closure, Loss
-from snipkit._scoring.evaluation import copied, evaluating, no_tf32, same_every_time
+from snipkit._scoring.evaluation import evaluating, no_tf32, same_every_time
 from snipkit._scoring.joined import Part
 
 IGNORED = -100  # the label that torch's cross-entropy passes over
+
+USED_UP = (
+    "the derivatives of the loss have been taken already: return it without calling backward()"
+)
 
 Scores = dict[str, Tensor]
 Weights = dict[str, nn.Parameter]
@@ -28,8 +33,14 @@ def check_labels(targets: Tensor, outputs: Tensor) -> None:
     if not torch.is_tensor(outputs):
         kind = type(outputs).__name__
         raise ValueError(f"cross-entropy of {kind}, not of a tensor: pass loss= or closure=")
-    if targets.is_floating_point() and targets.shape == outputs.shape:
-        return  # probabilities of the classes
+    if targets.is_floating_point() and targets.shape == outputs.shape and outputs.dim() >= 2:
+        sums = targets.sum(1)
+        if (targets < 0).any() or not torch.allclose(sums, torch.ones_like(sums), atol=0.01):
+            raise ValueError(
+                "targets of floats that are no probabilities of classes, which are at least 0 and "
+                "sum to 1: cross-entropy is the default, for another loss pass loss="
+            )
+        return
     dtype = str(targets.dtype).removeprefix("torch.")
     one_each = outputs.dim() < 2 or targets.dim() == outputs.dim() - 1
     if targets.dtype not in (torch.long, torch.uint8) or not one_each:
@@ -130,6 +141,7 @@ class Objective:
             derivative: ``(loss of a batch, weights) -> tensors`` of the weights' shapes.
         """
         scored = self._in_float32
+        refuse_inference(scored.model)
         parameters = list(scored.parameters.values())
         device = parameters[0].device.type
         mean: Any = None
@@ -142,14 +154,20 @@ class Objective:
         ):
             for value, size in scored._losses():
                 _check_value(value, scored.parameters)
-                slopes = derivative(value, parameters)
+                try:
+                    slopes = derivative(value, parameters)
+                except RuntimeError as error:
+                    if "backward through the graph a second time" in str(error):
+                        raise ValueError(USED_UP) from error
+                    raise
                 total += size
                 # Not in place: autograd may hand out one tensor for two parameters.
                 mean = slopes if mean is None else torch._foreach_lerp(mean, slopes, size / total)
         if mean is None:
             raise ValueError(
                 "no batch to score on: pass one (inputs, targets) pair, or an iterable of such "
-                f"pairs; not all labels may be {IGNORED}"
+                "pairs (a generator can be gone through once); not all labels may be "
+                f"{IGNORED}, nor all weights 0"
             )
         return dict(zip(scored.parameters, mean))
 
@@ -164,8 +182,19 @@ class Objective:
         return self._other_losses(pairs, self.loss)
 
     def _outputs(self, inputs: Tensor, number: int) -> Any:
-        with same_every_time(inputs.device, number):
-            return self.model(at_least_float32(inputs))
+        # A copy, since a forward pass may write into its inputs.
+        inputs = at_least_float32(inputs.clone())
+        try:
+            with same_every_time(inputs.device, number):
+                return self.model(inputs)
+        except RuntimeError as error:
+            if "dtype" not in str(error) and "scalar type" not in str(error):
+                raise
+            raise ValueError(
+                f"the model does not take inputs of {inputs.dtype} ({error}): convert them. What "
+                "is narrower than float32 is scored in float32, so a forward pass may not cast to "
+                "a type of its own"
+            ) from error
 
     def _cross_entropies(self, pairs: Iterable) -> Iterator[tuple[Tensor, float]]:
         """Batches weigh by their labels that are not ignored."""
@@ -174,8 +203,9 @@ class Objective:
             if self.temperature != 1 and torch.is_tensor(outputs):
                 outputs = outputs / self.temperature
             check_labels(targets, outputs)
-            size = len(targets)
-            if not targets.is_floating_point():
+            if targets.is_floating_point():  # probabilities of the classes, the second dimension
+                size = targets[:, 0].numel()
+            else:
                 size = int((targets != IGNORED).sum())
             if size:  # or the mean is 0 / 0
                 yield cross_entropy(outputs, targets), size
@@ -189,7 +219,7 @@ class Objective:
             outputs = self._outputs(inputs, number)
             with same_every_time(inputs.device, number):
                 value = loss(outputs, targets)
-            part = Part(outputs, targets, loss)
+            part = Part(outputs, targets, loss, list(self.parameters.values()))
             if torch.is_tensor(value) and value.numel() == 1 and value.isnan():
                 undefined.append(part)  # 0 / 0, if it has no label that counts
             elif first is None or not first.has_slope():
@@ -214,11 +244,12 @@ class Objective:
                     result = self._in_training_mode(closure, batch, error)
             weighted = isinstance(result, tuple) and len(result) == 2
             value, weight = result if weighted else (result, 1)
-            if not isinstance(weight, Real) or weight < 0:
+            if not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
                 kind = type(weight).__name__ if not isinstance(weight, Real) else repr(weight)
                 raise ValueError(
                     f"the closure returned a pair whose second part is {kind}: it is the weight of "
-                    "the batch, a number of at least 0; without one return the loss alone"
+                    "the batch, a number of at least 0 (of a tensor, its item()); without one "
+                    "return the loss alone"
                 )
             if weight:
                 yield value, float(weight) if weighted else 1
@@ -235,6 +266,19 @@ class Objective:
             raise error from None
 
 
+def refuse_inference(model: nn.Module) -> None:
+    """Raise ValueError for tensors of a model that torch cannot differentiate with."""
+    names = []
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if not nn.parameter.is_lazy(tensor) and tensor.is_inference():
+            names.append(name)
+    if names:
+        raise ValueError(
+            f"the model was made under torch.inference_mode ({names[0]}), so that torch takes no "
+            "derivatives with it: build it, or load its weights, outside"
+        )
+
+
 def _check_value(value: Any, weights: Weights) -> None:
     """Raise ValueError or FloatingPointError for a loss that is no differentiable number."""
     if not torch.is_tensor(value) or value.numel() != 1:
@@ -243,7 +287,9 @@ def _check_value(value: Any, weights: Weights) -> None:
         )
     if not math.isfinite(value.item()):
         broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
-        advice = "standardise the inputs, or use a smaller initialisation"
+        advice = (
+            "standardise the inputs, or use a smaller initialisation (a mean over no label is nan)"
+        )
         if broken:
             advice = f"weights that are not finite: {', '.join(broken)}"
         raise FloatingPointError(f"the loss on the scoring batch is {value.item()}: {advice}")
@@ -276,4 +322,5 @@ def _checked(batch: Any) -> Any:
             "a scoring batch is a pair of tensors (inputs, targets) of the same length, with at "
             "least one example; for batches of another kind pass closure="
         )
-    return batch
+    # torch takes no derivatives with tensors that were made under torch.inference_mode.
+    return tuple(part.clone() if part.is_inference() else part for part in batch)

@@ -112,6 +112,8 @@ class Reach:
             value, groups = self.of(source), call.arguments[6]
             grouped = value.reshape(value.shape[0], groups, -1)
             return self._normalised((grouped + grouped.sum(2, keepdim=True)).view_as(value))
+        if name == "glu":
+            return sum(self.of(source).chunk(2, call.argument(1, "dim", -1)))
         if name in REDUCTIONS:
             return self._reduction(call)
         if name in MAX_POOLS:

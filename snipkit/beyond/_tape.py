@@ -49,9 +49,12 @@ class Call(NamedTuple):
         return self.options.get(name, default)
 
 
-#: operations that torch does not mark as such, since they also change the type or the memory of a
-#: tensor
-POINTWISE = ("_to_copy", "clone", "alias", "detach", "lift_fresh", "lift_fresh_copy", "contiguous")
+#: operations that torch does not mark as such: copies, which may change the type or the memory of a
+#: tensor, and some activations
+POINTWISE = (
+    *("_to_copy", "clone", "alias", "detach", "lift_fresh", "lift_fresh_copy", "contiguous"),
+    *("hardswish", "log_sigmoid_forward", "_prelu_kernel", "rrelu_with_noise"),
+)
 
 
 class Tape(NamedTuple):
@@ -107,8 +110,11 @@ def record(model: nn.Module, inputs: Tensor) -> Tape:
     that it calls.
 
     Raises:
+        TypeError: inputs that are no tensor.
         ValueError: inputs that are not floating-point, or an assignment into a part of a tensor.
     """
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs is of type {type(inputs).__name__}; it is one batch, a tensor")
     if not inputs.is_floating_point():
         raise ValueError(f"paths start at floating-point inputs, but these are {inputs.dtype}")
     model = getattr(model, "_orig_mod", model)  # of torch.compile

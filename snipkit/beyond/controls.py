@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from snipkit._prunable import is_bias
+from snipkit._scoring.arguments import cpu_generator
 from snipkit.beyond.shuffles import shuffle
 from snipkit.masking import Masks
 
@@ -43,6 +44,7 @@ def keep_live_units(masks: Masks, generator: torch.Generator) -> Masks:
     Returns:
         masks of the same shapes, on the same devices, with the same count in each tensor.
     """
+    generator = cpu_generator(generator)
     return {name: _among_live_units(mask, generator) for name, mask in masks.items()}
 
 

@@ -102,7 +102,9 @@ def synflow(
     ones = _ones(objective.batches)
     probe = objective.copy(torch.float64)
     with torch.no_grad():
-        for parameter in probe.model.parameters():
+        for name, parameter in probe.model.named_parameters():
+            if parameter.is_complex():
+                raise ValueError(f"SynFlow takes sizes of weights, but {name} is complex")
             parameter.abs_()
     for module in probe.model.modules():
         if is_norm(module):  # in its place, since others may look at its attributes

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from snipkit._attach import bare_copy
+from snipkit._scoring.arguments import cpu_generator
 from snipkit.masking import Masks
 
 KEPT = ("layers", "inputs", "outputs", "units")
@@ -58,6 +59,7 @@ def shuffle(
     """
     if keep not in KEPT:
         raise ValueError(f"unknown keep {keep!r}; known: {', '.join(KEPT)}")
+    generator = cpu_generator(generator)
     return {name: _shuffled(mask, generator, keep, positions) for name, mask in masks.items()}
 
 
@@ -140,6 +142,7 @@ def relabel(model: nn.Module, masks: Masks, inputs: Tensor, generator: torch.Gen
         ValueError: layers of other kinds, or layers that are no chain (tried on the model's own
             weights).
     """
+    generator = cpu_generator(generator)
     layers: list[tuple[str, Any]] = []
     unsupported = []
     for name, module in model.named_modules():

@@ -65,7 +65,9 @@ def parameters(name: str, profile: str) -> dict:
     pages = names()
     file = _profile_file(profile)
     by_page = _read_profile(file)
-    for page in by_page.keys() | {name}:
+    if name not in pages:
+        raise ValueError(f"no notebook is called {name}; known: {', '.join(pages)}")
+    for page in by_page:
         if page not in pages:
             raise ValueError(f"{file}: no notebook is called {page}; known: {', '.join(pages)}")
     defaults = _defaults(name)
@@ -141,11 +143,15 @@ def _defaults(name):
 
 def _sources(name, tag):
     """The sources of a page's code cells with a tag."""
-    content = json.loads((folder() / f"{name}.ipynb").read_text(encoding="utf-8"))
+    file = folder() / f"{name}.ipynb"
     sources = []
-    for cell in content["cells"]:
-        if cell["cell_type"] == "code" and tag in cell["metadata"].get("tags", []):
-            sources.append("".join(cell["source"]))
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        for cell in content["cells"]:
+            if cell["cell_type"] == "code" and tag in cell["metadata"].get("tags", []):
+                sources.append("".join(cell["source"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is no notebook, or is damaged ({error}): restore it") from error
     return sources
 
 

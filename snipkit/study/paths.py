@@ -1,10 +1,12 @@
 """Where the study keeps its files, and how they are written."""
 
 import contextlib
+import functools
 import os
 import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def home() -> Path:
     Raises:
         ValueError: ``$SNIPKIT_HOME`` is not a folder.
     """
-    if os.environ.get(HOME_VARIABLE):
+    if os.environ.get(HOME_VARIABLE, "").strip():
         return _chosen_home()
     return _project() or Path.cwd()
 
@@ -38,7 +40,7 @@ def project() -> Path:
     Raises:
         ValueError: there is none; the message says which folders were searched.
     """
-    if os.environ.get(HOME_VARIABLE):
+    if os.environ.get(HOME_VARIABLE, "").strip():
         return _chosen_home()
     folder = _project()
     if folder is None:
@@ -60,11 +62,25 @@ def _project():
     working_directory = Path.cwd()
     for folder in (working_directory, *working_directory.parents):
         if _is_project(folder):
+            _warn_of_other_code(folder)
             return folder
     # A page that Jupyter or papermill runs from anywhere belongs to the checkout whose code it
     # imports. (For an installed wheel this is a folder of packages.)
     checkout = Path(__file__).absolute().parents[2]
     return checkout if _is_project(checkout) else None
+
+
+@functools.cache
+def _warn_of_other_code(project):
+    """Say so where the project's pages are run by the code of another clone."""
+    code = Path(__file__).resolve()
+    place = code.relative_to(code.parents[2])
+    if (project / place).exists() and (project / place).resolve() != code:
+        warnings.warn(
+            f"the project is {project}, but the code that runs is that of {code.parents[2]}: "
+            f"install the project's own (pip install -e {project}), or set ${HOME_VARIABLE}",
+            stacklevel=2,
+        )
 
 
 def _is_project(folder):
@@ -143,8 +159,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a file to write to, which takes the place of ``path`` when all went well.
 
     So a file is there whole, old or new, whatever happens in between. The name has the same
-    suffix, by which some writers choose a format.
+    suffix, by which some writers choose a format. A link stays a link.
     """
+    path = path.resolve()
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield unfinished

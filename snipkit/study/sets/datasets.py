@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from snipkit.data import Dataset, Images, channel_statistics, split
+from snipkit.data import Images, Splits, channel_statistics, split
 from snipkit.study import paths
 from snipkit.study.sets import official, sources
 
@@ -36,7 +36,7 @@ def load(
     test_size: int | None = None,
     root: str | Path | None = None,
     device: str | torch.device = "cpu",
-) -> Dataset:
+) -> Splits:
     """Load a data set; fetch it if it is not there.
 
     Ten per cent of the training images are held out as ``val``, chosen by ``split_seed``.
@@ -66,7 +66,7 @@ def load(
     if test_size is not None:
         order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
         test = test.take(order[:test_size].to(test.labels.device))
-    return Dataset(name, SHAPES[name][1], train, val, test)
+    return Splits(name, SHAPES[name][1], train, val, test)
 
 
 @functools.lru_cache(maxsize=2)  # so that all splits share their pixels

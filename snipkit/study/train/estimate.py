@@ -10,7 +10,7 @@ import torch
 
 from snipkit import data, outcomes, training
 from snipkit.study.sets.datasets import SHAPES
-from snipkit.study.train import executors, experiment, provenance
+from snipkit.study.train import executors, prepare, provenance
 from snipkit.study.train.records import Record
 from snipkit.study.train.runs import Run
 
@@ -69,7 +69,7 @@ def _measure(run):
     """Seconds of one run, extrapolated from a few steps on made-up images."""
     device = executors.device()
     images, dataset = _made_up(run, device)
-    model = experiment.build(run, run.training_init, 0, device)
+    model = prepare.build(run, run.training_init, 0, device)
     with executors.one_thread():
         one_step = dataclasses.replace(run.recipe, steps=1)  # it is slower than the others
         training.train(model, {}, dataset, one_step)
@@ -97,4 +97,4 @@ def _made_up(run, device):
     pixels = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, classes, (len(pixels),), generator=generator)
     images = data.Images(pixels, labels, (0.5,) * shape[0], (0.3,) * shape[0]).to(device)
-    return images, data.Dataset(run.data, classes, images, images, images.take(slice(1)))
+    return images, data.Splits(run.data, classes, images, images, images.take(slice(1)))

@@ -6,6 +6,7 @@ than a database: two machines' records are merged by ``cat``, and a new record i
 diff.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import errno
@@ -187,7 +188,8 @@ def readable_errors(path: Path) -> Iterator[None]:
 def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
     """All records in the ``.jsonl`` files of a folder, by run id.
 
-    The first of several records of one run counts.
+    The first of several records of one run counts. Hidden files, as editors and file systems make
+    them beside a file, are left out.
 
     Args:
         seen: a dict in which a call keeps how far it read; the next call with it reads only what
@@ -201,6 +203,8 @@ def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
     conflicts = []
     seen = {} if seen is None else seen
     for path in sorted(paths.expanded(folder).glob("*.jsonl")):
+        if path.name.startswith("."):
+            continue
         number, lines = _new_lines(path, seen)
         for line in lines:
             record = _parsed(line, path, number)
@@ -238,6 +242,7 @@ def _new_lines(path, seen):
 
 def _parsed(line, path, number):
     """The record in a line; None, with a warning, if there is none in it."""
+    line = line.removeprefix(codecs.BOM_UTF8)  # some editors put it before the first line
     if not line.strip():
         return None
     try:

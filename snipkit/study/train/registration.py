@@ -6,6 +6,7 @@ started.
 """
 
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,15 @@ def settings() -> list[Setting]:
     """
     if not file().exists():
         raise ValueError(f"no {file().name} in {paths.home()}: go to the project's folder")
-    table = pd.read_csv(file(), dtype=str, keep_default_na=False)
-    return [_setting(row) for row in table.to_dict("records")]
+    try:
+        table = pd.read_csv(file(), dtype=str, keep_default_na=False)
+        return [_setting(row) for row in table.to_dict("records")]
+    except (KeyError, ValueError) as error:
+        kind = type(error).__name__
+        raise ValueError(
+            f"{file()} is not the registered table ({kind}: {error}): it has a line for each "
+            "setting, with commas; git has the registered one"
+        ) from error
 
 
 def _setting(row):
@@ -150,10 +158,15 @@ def folder() -> Path:
 def records_file() -> Path:
     """The file that this clone of the repository appends to.
 
-    No two clones share one, so merging never conflicts.
+    No two clones share one, so merging never conflicts. A copy of a clone is another clone.
     """
-    name = folder() / ".clone"
-    if not name.exists():
-        name.parent.mkdir(parents=True, exist_ok=True)
-        name.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
-    return folder() / f"{name.read_text(encoding='utf-8').strip()}.jsonl"
+    clone = folder() / ".clone"
+    here = str(folder().resolve())
+    text = clone.read_text(encoding="utf-8", errors="replace") if clone.exists() else ""
+    name, _, place = text.strip().partition(" ")
+    # Earlier versions wrote no place.
+    if not re.fullmatch("[0-9a-f]{8}", name) or place not in ("", here):
+        name = uuid.uuid4().hex[:8]
+        clone.parent.mkdir(parents=True, exist_ok=True)
+        paths.write_text(clone, f"{name} {here}\n")
+    return folder() / f"{name}.jsonl"

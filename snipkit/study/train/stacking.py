@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from snipkit.data import Dataset
+from snipkit.data import Splits
 from snipkit.masking import apply_
 from snipkit.outcomes import Checkpoint, DivergedError, Outcome
 from snipkit.recipe import Recipe
@@ -20,7 +20,7 @@ TEST_BATCH = 200  # images that all networks of a stack are tested on at once
 def train_stack(
     models: Sequence[nn.Module],
     masks: Sequence[dict[str, Tensor]],
-    data: Sequence[Dataset],
+    data: Sequence[Splits],
     recipe: Recipe,
     *,
     seeds: Sequence[int],
@@ -36,7 +36,7 @@ def train_stack(
     Args:
         models: S modules of the same architecture, trained in place.
         masks: S mask sets as for ``train``. They may be of different parameters.
-        data: S ``Dataset``s with equally many training images and the same standardisation. If all
+        data: S ``Splits`` with equally many training images and the same standardisation. If all
             have the same ``test`` object, all networks are tested at once.
         recipe, checkpoint: as for ``train``.
         seeds: S seeds, as for ``train``.
