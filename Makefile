@@ -83,7 +83,7 @@ test: data lint  ## unit tests; every notebook against its stored outputs, and t
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
 	$(PY) tools/bench.py
 
-gpu-check: data  ## to be run first on a GPU: masks as on the CPU, recurrent scores, stacks, step times, compiling (3 minutes)
+gpu-check: data  ## to be run first on a GPU: masks as on the CPU, recurrent networks, stacks, compiling, step times (5 minutes)
 	$(PY) tools/gpu_check.py
 
 mutants: setup  ## put mistakes into a copy of the code, one at a time, and count those that the unit tests notice (half an hour)

@@ -19,7 +19,7 @@ from snipkit.study.train import executors, experiment
 from snipkit.study.train.runs import Run
 
 FILE = Path(__file__).with_name("step_times.csv")
-GPU, CPU = "NVIDIA H100", "AMD EPYC"  # the devices of that file
+GPU, CPU = "NVIDIA H100 80GB HBM3", "AMD EPYC"  # as records name them
 #: Seconds until the first step on an H100: six networks that compiled at once were ready after 50,
 #: stacks, which do not compile, after 13.
 COMPILING, STARTING = 50, 13
