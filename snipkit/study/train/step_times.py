@@ -101,9 +101,8 @@ def _times(device):
         raise ValueError(f"no step times of {device!r} are on record, only of {devices}")
     times: dict[tuple, dict] = {}
     for row in table[table.device == device].itertuples():
-        times.setdefault((row.data, row.model, row.batch), {})[row.stack, row.compiled == "yes"] = (
-            row
-        )
+        of_network = times.setdefault((row.data, row.model, row.batch), {})
+        of_network[row.stack, row.compiled == "yes"] = row
     return times
 
 
