@@ -1,13 +1,14 @@
 # Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
 .DELETE_ON_ERROR:
-.PHONY: help setup data paper train registered figures notebooks test lint mutants bench gpu-check lab labs site site-check clean
+.PHONY: help setup data paper train estimate registered figures notebooks test lint mutants bench gpu-check lab labs site site-check clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
-# The largest profile that makes sense here: the paper's protocol needs a GPU, and a torch that can use it. It is asked
-# for at the first use, in a recipe: by then the environment is there (and without a driver torch need not be asked).
+# The profile that fits an evening: on a GPU (with a torch that can use it) another than without. It is asked for at the
+# first use, in a recipe: by then the environment is there (and without a driver torch need not be asked). The paper's
+# protocol takes days of a GPU: PROFILE=paper.
 ON_GPU := nvidia-smi -L >/dev/null 2>&1 && $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null
-PROFILE ?= $(eval PROFILE := $(shell $(ON_GPU) && echo paper || echo laptop))$(PROFILE)
+PROFILE ?= $(eval PROFILE := $(shell $(ON_GPU) && echo evening || echo laptop))$(PROFILE)
 # Minutes after which no run is started (the next call carries on), and the Dask scheduler of other machines: docs/machines.md.
 BUDGET ?=
 EXECUTOR ?=
@@ -21,7 +22,7 @@ NOTEBOOKS := $(sort $(shell sed -n 's/^\([A-Za-z0-9_-]*\):.*/\1/p' notebooks/pro
 CODE := $(shell find snipkit -name '*.py' -o -name '*.csv')
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=lesson|laptop|overnight|paper] [BUDGET=minutes] [EXECUTOR=tcp://host:port]   (profile here: $(PROFILE))"; echo
+	@echo "make TARGET [PROFILE=lesson|laptop|overnight|evening|paper] [BUDGET=minutes] [EXECUTOR=tcp://host:port]   (profile here: $(PROFILE))"; echo
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
@@ -39,7 +40,10 @@ data: setup  ## fetch and verify the data sets, once (under a minute)
 train: data  ## the training of `make paper` alone, without notebooks
 	$(PY) -m snipkit.study train --profile $(PROFILE) $(BUDGET:%=--budget %) $(EXECUTOR:%=--executor %)
 
-paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 10, paper: GPU days; resumable)
+estimate: setup  ## how long a profile will take, by step times on record; trains nothing (seconds)
+	$(PY) -m snipkit.study estimate --profile $(PROFILE)
+
+paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 10, evening: 5 hours of a GPU, paper: GPU days; resumable)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
 	$(PY) -m snipkit.study report
@@ -79,7 +83,7 @@ test: data lint  ## unit tests; every notebook against its stored outputs, and t
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
 	$(PY) tools/bench.py
 
-gpu-check: data  ## to be run first on a GPU: masks as on the CPU, recurrent scores, stacks, step times, compiling (3 minutes)
+gpu-check: data  ## to be run first on a GPU: masks as on the CPU, recurrent networks, stacks, compiling, step times (5 minutes)
 	$(PY) tools/gpu_check.py
 
 mutants: setup  ## put mistakes into a copy of the code, one at a time, and count those that the unit tests notice (half an hour)

@@ -18,7 +18,14 @@ from tiny import ENVIRONMENT, ROOT, record, write_notebook
 import snipkit
 from snipkit.study import __main__, notebooks, paths
 from snipkit.study.sets import sources
-from snipkit.study.train import estimate, executors, experiment, records, scheduler
+from snipkit.study.train import (
+    estimate,
+    executors,
+    experiment,
+    provenance,
+    records,
+    scheduler,
+)
 from snipkit.study.train.runs import Run
 
 
@@ -141,6 +148,47 @@ def test_one_seed_of_everything_comes_before_the_second_of_anything(
     assert [(run.seed, run.recipe.steps) for run in done] == [(0, 5), (0, 900), (1, 5), (1, 900)]
 
 
+LEFT_OUT = "toy: {seeds: 2, recipe: {steps: 6000}}\nleft out:\n  the moon: {model: vgg-d}\n"
+
+
+def test_an_estimate_needs_no_gpu_and_no_data(toy, command, monkeypatch):
+    monkeypatch.setenv("SNIPKIT_DATA", str(toy / "none"))
+    (toy / "notebooks/profiles/evening.yml").write_text(LEFT_OUT)
+    code, out, err = command("estimate")
+    assert code == 0, err
+    assert "profile evening: 0 of 2 on record\nby step times of an NVIDIA H100" in out
+    assert re.search(r"lenet-300-100 +mnist +6000 +\[1\] +2 +3.3 +1 +0.3\n", out), out
+    assert "total by step times: 0 minutes" in out and out.endswith("left out: the moon\n")
+    code, out, _ = command("estimate", "--cpu")
+    assert code == 0 and re.search(r"6000 +\[1\] +2 +2.3 +2 +0.5\n", out) and "AMD EPYC" in out
+    run, other = notebooks.grid("toy", "evening")
+    records.append(paths.results("evening") / "toy.jsonl", record(run))
+    assert "profile evening: 1 of 2 on record" in command("estimate")[1]
+    records.append(paths.results("evening") / "toy.jsonl", record(other))
+    assert "minutes" not in command("estimate")[1]
+
+
+def test_a_gpu_is_told_by_step_times_how_long_it_takes(toy, command, instead, monkeypatch):
+    """Ten steps of one network, measured there, say nothing of a stack."""
+    (toy / "notebooks/profiles/evening.yml").write_text(LEFT_OUT)
+    write_notebook(toy, "big", parameters="profile = ''\nseeds = 1\nrecipe = {'steps': 9000}")
+    write_notebook(
+        toy, "odd", parameters="profile = ''\nseeds = 1\nrecipe = {'steps': 8, 'batch_size': 7}"
+    )
+    monkeypatch.setattr(executors, "on_gpu", lambda: True)
+    monkeypatch.setattr(executors, "_gpu_memory", lambda: 80.0)
+    monkeypatch.setattr(provenance, "name", lambda device: device)
+    measured, ordered = [], []
+    monkeypatch.setattr(estimate, "_measure", lambda run: measured.append(run) or 1.0)
+    monkeypatch.setattr(scheduler, "execute_all", lambda files, *_: ordered.extend(files) or {})
+    code, out, err = command("train", "--profile", "evening")
+    assert code == 0, err
+    assert "by step times of an NVIDIA H100" in out and "left out: the moon\n" in out
+    assert [run.recipe.batch_size for run in measured] == [7]
+    assert [run.recipe.steps for run in ordered] == [8, 6000, 9000, 6000]
+    assert out.index("by step times") < out.index("profile evening: 0 runs on record")
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -156,7 +204,7 @@ def test_one_seed_of_everything_comes_before_the_second_of_anything(
         (["train", "--executor", "tcp://host:port"], "is not the address"),
         (
             ["train", "--profile", "nope"],
-            "unknown profile 'nope'; known: lesson, laptop, overnight, paper",
+            "unknown profile 'nope'; known: lesson, laptop, overnight, evening, paper",
         ),
         (["figures", "--profile", "nope"], "unknown profile 'nope'"),
         (["execute", "toy", "out.ipynb", "--profile", "nope"], "unknown profile 'nope'"),
@@ -396,17 +444,18 @@ def test_figures_are_drawn_from_the_records_alone(toy, command, instead, monkeyp
     assert ROOT != paths.home() == toy
 
 
-def test_a_driver_alone_makes_no_gpu(tmp_path):
-    """The default of `make paper` asks torch, too.
+@pytest.mark.parametrize("sees_gpu, profile", [(False, "laptop"), (True, "evening")])
+def test_the_default_of_make_paper_asks_torch_too(tmp_path, sees_gpu, profile):
+    """With a driver and a CPU-only build, a GPU's scale would take weeks.
 
-    A CPU-only build would need weeks for `paper`.
+    "paper" takes days, so it is asked for by name.
     """
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho GPU 0\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
+    for name, line in (("nvidia-smi", "echo GPU 0"), ("python", f"exit {int(not sees_gpu)}")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
     environment = ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     for name in ("PROFILE", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of a `make` around the tests
         environment.pop(name, None)
-    command = ["make", "help", f"PY={sys.executable}"]
+    command = ["make", "help", f"PY={tmp_path}/python"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    profile = "paper" if executors.on_gpu() else "laptop"
     assert f"(profile here: {profile})" in done.stdout, done

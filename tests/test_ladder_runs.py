@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from snipkit.study import paths
+from snipkit.study import paths, report
 from snipkit.study.train import ladder_runs, records, scheduler
 
 LADDER = ("mlp-1d", "lenet-300-100", "resnet-20")
@@ -72,6 +72,17 @@ def test_the_references_of_the_protocol_are_on_record():
     assert (
         len(ladder_runs.figure7_runs()) == len({run.id for run in ladder_runs.figure7_runs()}) == 8
     )
+
+
+def test_the_first_look_at_tiny_imagenet_is_what_the_page_would_plan():
+    """So RQ2 shows the records as soon as its parameter has this network."""
+    recipe = {"steps": 7030, "batch_size": 128, "schedule": "onecycle"}
+    recipe |= {"augment": "flip-shift", "precision": "bfloat16"}
+    common = {"data": "tiny-imagenet", "model": "alexnet-s", "recipe": recipe}
+    planned = report.planned(common | {"scoring_batch": 128, "seeds": 3}, ["dense", "snip"], 0.9)
+    runs = ladder_runs.tiny_imagenet_runs()
+    assert len(runs) == 6 and {run.id for run in runs} == {run.id for run in planned}
+    assert [run.seed for run in runs] == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_part_is_counted_and_trained_into_its_file(tmp_path, monkeypatch, capsys):

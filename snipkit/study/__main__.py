@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
 app = typer.Typer(
     help="The commands behind the Makefile.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-Profile = Annotated[str, typer.Option(help="lesson, laptop, overnight or paper")]
+Profile = Annotated[str, typer.Option(help="lesson, laptop, overnight, evening or paper")]
 Names = Annotated[
     list[str] | None, typer.Argument(help="data sets; by default all but tiny-imagenet")
 ]
@@ -133,9 +133,16 @@ def _planned(profile, results, recorded):
 def _announced(profile, todo, recorded, results, pool):
     """Say how long the runs will take, and return the seconds of each."""
     from snipkit.study import notebooks
-    from snipkit.study.train import estimate, executors
+    from snipkit.study.train import estimate, executors, step_times
 
-    seconds = estimate.seconds(todo, recorded)
+    seconds = {}
+    if not pool and executors.on_gpu():
+        # Stacks and compiled trainings cannot be measured by a few steps of one network.
+        forecast = step_times.forecast(todo)
+        print(f"{step_times.text(forecast)}\n", flush=True)
+        seconds = forecast.seconds
+    seconds |= estimate.seconds([run for run in todo if run not in seconds], recorded)
+    _say_left_out(profile)
     capacity = max(1, executors.capacity(pool))
     place = f"with {capacity} workers as fast as this machine" if pool else "here"
     if not pool and executors.on_gpu():
@@ -150,6 +157,40 @@ def _announced(profile, todo, recorded, results, pool):
         text += f"; shorter: make paper PROFILE={shorter[-1]}"
     print(text, flush=True)
     return seconds
+
+
+def _say_left_out(profile):
+    """Name what a profile has no runs of."""
+    from snipkit.study import notebooks
+
+    for words in notebooks.left_out(profile):
+        print(f"left out: {words}")
+
+
+@app.command()
+def estimate(
+    profile: Profile = "evening",
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--cpu", help="by default a GPU for evening and paper")
+    ] = None,
+):
+    """Say how long a profile's training will take, by step times on record; train nothing.
+
+    It needs neither a GPU nor data.
+    """
+    from snipkit.study import notebooks, paths
+    from snipkit.study.train import records, step_times
+
+    results = paths.results(notebooks.checked_profile(profile))
+    recorded = records.read(results)
+    files = _planned(profile, results, recorded)
+    todo = [run for run in files if run.id not in recorded]
+    print(f"profile {profile}: {len(files) - len(todo)} of {len(files)} on record")
+    if todo:
+        on_gpu = profile in notebooks.ON_GPU if gpu is None else gpu
+        forecast = step_times.forecast(todo, step_times.GPU if on_gpu else step_times.CPU)
+        print(step_times.text(forecast))
+    _say_left_out(profile)
 
 
 @app.command("registered")

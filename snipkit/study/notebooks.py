@@ -25,8 +25,10 @@ from snipkit.study.train.runs import one_line
 if TYPE_CHECKING:
     from traitlets.config import Config
 
-PROFILES = ("lesson", "laptop", "overnight", "paper")
+PROFILES = ("lesson", "laptop", "overnight", "evening", "paper")
+ON_GPU = ("evening", "paper")  # profiles that take days or weeks without one
 WRITTEN = "overnight"  # the profile whose parameters and outputs the committed pages show
+LEFT_OUT = "left out"  # the key in a profile that is no page
 SOCKET_PATH = 100  # bytes that the path of a socket may have: 107 on Linux, 103 on macOS
 #: put between the grid and the figures of a page that is drawn from the records alone
 READ_RECORDS = """import snipkit.study
@@ -46,7 +48,7 @@ def names() -> list[str]:
     """
     listed = set()
     for file in sorted((folder() / "profiles").glob("*.yml")):
-        listed |= _read_profile(file).keys()
+        listed |= _pages_of(file).keys()
     pages = [str(name) for name in listed if (folder() / f"{name}.ipynb").exists()]
     if not pages:
         raise ValueError(
@@ -64,7 +66,7 @@ def parameters(name: str, profile: str) -> dict:
     """
     pages = names()
     file = _profile_file(profile)
-    by_page = _read_profile(file)
+    by_page = _pages_of(file)
     if name not in pages:
         raise ValueError(f"no notebook is called {name}; known: {', '.join(pages)}")
     for page in by_page:
@@ -90,8 +92,28 @@ def _fits(value, default):
     return type(value) is type(default)
 
 
-def _read_profile(file):
+def left_out(profile: str) -> dict[str, dict]:
+    """What a profile leaves out by name.
+
+    Returns:
+        In words → fields of ``Run`` or ``Recipe``, with a value or a list of values. No run of the
+        profile has all of them.
+
+    Raises:
+        ValueError: an unknown or a damaged profile.
+    """
+    return _read_profile(_profile_file(profile)).get(LEFT_OUT) or {}
+
+
+def _pages_of(file):
     """Page → its parameters, or None."""
+    content = _read_profile(file)
+    content.pop(LEFT_OUT, None)
+    return content
+
+
+def _read_profile(file):
+    """Page → its parameters, or None; and under ``LEFT_OUT``, what ``left_out`` gives."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
