@@ -1,6 +1,6 @@
 # Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
 .DELETE_ON_ERROR:
-.PHONY: help setup data paper train registered figures notebooks test lint mutants bench gpu-check lab labs site site-check clean
+.PHONY: help setup data paper train registered figures notebooks test lint mutants bench gpu-check lab labs grade bundle site site-check clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -64,6 +64,10 @@ notebooks: data  ## run the committed notebooks again in place, from the committ
 
 labs: data  ## the twins of the labs, for students and with solutions, from notebooks/labs/source (seconds)
 	$(PY) notebooks/labs/build.py
+
+grade: setup  ## points a part for filled-in labs: LAB=path.ipynb, or a folder (JSON and Markdown beside each, grades.csv; seconds each)
+	@test -n "$(LAB)" || { echo "make grade LAB=path.ipynb, or LAB=folder"; exit 1; }
+	$(PY) notebooks/labs/grade.py "$(LAB)" $(TIMEOUT:%=--timeout %)
 
 lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/ruff check
