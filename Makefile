@@ -39,6 +39,9 @@ data: setup  ## fetch and verify the data sets, once (under a minute)
 train: data  ## the training of `make paper` alone, without notebooks
 	$(PY) -m snipkit.study train --profile $(PROFILE) $(BUDGET:%=--budget %) $(EXECUTOR:%=--executor %)
 
+bundle: data  ## the data sets in one zip file for a class without a network, build/data-bundle.zip (a minute)
+	$(PY) -m snipkit.study bundle
+
 paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 10, paper: GPU days; resumable)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
