@@ -48,6 +48,9 @@ def _twin(source, edited):
         notebook.cells = [
             cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])
         ]
+    else:  # two entries of one name would stand in a list of pages
+        title = notebook.cells[0]
+        title.source = re.sub(r"^# (Lab \d+):", r"# \1, solution:", title.source)
     for number, cell in enumerate(notebook.cells):
         # What nbval must know of an executed cell: that it trains, or that no two machines agree.
         tags = [tag for tag in cell.metadata.get("tags", []) if tag != "solution"]
