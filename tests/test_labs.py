@@ -64,10 +64,11 @@ def test_marks_become_blanks():
 
 def code_cells(source):
     """The code of a student's twin and of the solution twin, cell by cell."""
-    return [
-        [cell.source for cell in twin.cells if cell.cell_type == "code"]
-        for twin in build.twins(source).values()
-    ]
+    sources = []
+    for twin in build.twins(source).values():
+        code = [cell for cell in twin.cells if cell.cell_type == "code"]
+        sources.append([c.source for c in code if "colab" not in c.metadata.get("tags", [])])
+    return sources
 
 
 def short(steps, **fields):

@@ -8,12 +8,16 @@ is executed. (nbgrader has such marks, too, but with them a web server and a dat
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[1] / "docs"))
+import address  # noqa: E402
+
 SOURCES = sorted((FOLDER / "source").glob("*.py"))
 BLOCK = re.compile(r"^( *)# BEGIN SOLUTION\n(.*?)^ *# END SOLUTION$", re.MULTILINE | re.DOTALL)
 VALUE = re.compile(r"^(\w+) = .*?(  #.*)?  # SOLUTION$", re.MULTILINE)
@@ -57,7 +61,8 @@ def _twin(source, edited):
         cell.id = f"cell-{number:02d}"
         cell.metadata = {"tags": tags} if tags else {}
         cell.source = edited(cell.source)
-    return notebook
+    with_cell = address.with_colab_cell(notebook, address.repository(), "notebooks/labs")
+    return nbformat.from_dict(with_cell)
 
 
 def main() -> None:
