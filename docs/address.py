@@ -1,8 +1,8 @@
 """The project's public address, and what is made from it: badges, links, the cell for Colab.
 
 It stands in one place, `[project.urls]` of pyproject.toml. While it is not known, nothing is made.
-`python docs/address.py` puts badges on the front page and a first cell for Colab into every page, or
-takes them off; `make labs` does so for the labs.
+`python docs/address.py` puts badges on the front page and a first cell for Colab into every page,
+or takes them off; `make labs` does so for the labs.
 """
 
 import json
@@ -96,7 +96,7 @@ def with_colab_cell(notebook: dict, address: str, folder: str = "notebooks") -> 
 
 
 def main() -> None:
-    """Badges on the front page and the cell in every page, or neither; the labs have `make labs`."""
+    """Badges on the front page and the cell in every page, or neither."""
     known = repository()
     text = README.read_text(encoding="utf-8")
     README.write_text(with_badges(text, known), encoding="utf-8")
