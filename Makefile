@@ -1,6 +1,6 @@
 # Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
 .DELETE_ON_ERROR:
-.PHONY: help setup data paper train registered figures notebooks test lint mutants bench gpu-check lab labs grade bundle site site-check clean
+.PHONY: help setup data paper train registered figures notebooks test lint mutants bench gpu-check lab labs grade bundle site site-check slides clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -110,6 +110,9 @@ build/mathjax/tex-svg-full.js:
 	mkdir -p $(@D)
 	cd $(@D) && npm pack --silent --ignore-scripts mathjax@3.2.2 && tar -xzf mathjax-3.2.2.tgz --strip-components=2 package/es5/$(@F)
 	rm $(@D)/*.tgz && touch $@
+
+slides: site  ## the slides as build/slides.pdf, and with notes as build/slides-notes.pdf, by headless Chromium (seconds)
+	$(PY) docs/slides_pdf.py
 
 site-check: site  ## the site in headless Chromium: no request to other hosts, no error, the slider, the folds, a phone (a minute)
 	$(PY) docs/check_site.py
