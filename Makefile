@@ -1,6 +1,6 @@
 # Everything starts here: `make help`. Needs git, GNU make and Python >= 3.11; the rest is set up in .venv.
 .DELETE_ON_ERROR:
-.PHONY: help setup data paper train estimate registered figures notebooks test lint mutants bench gpu-check lab labs site site-check clean
+.PHONY: help setup data paper train estimate registered figures notebooks test lint mutants bench gpu-check lab labs grade bundle site site-check slides clean
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -43,6 +43,9 @@ train: data  ## the training of `make paper` alone, without notebooks
 estimate: setup  ## how long a profile will take, by step times on record; trains nothing (seconds)
 	$(PY) -m snipkit.study estimate --profile $(PROFILE)
 
+bundle: data  ## the data sets in one zip file for a class without a network, build/data-bundle.zip (a minute)
+	$(PY) -m snipkit.study bundle
+
 paper: train  ## all training, figures, tables and REPLICATION.md (lesson: 6 minutes, laptop: 10, evening: 5 hours of a GPU, paper: GPU days; resumable)
 	$(MAKE) --no-print-directory PROFILE=$(PROFILE) $(NOTEBOOKS:%=build/$(PROFILE)/%.ipynb)
 	@echo "figures and tables: figures/$(PROFILE)/   notebooks: build/$(PROFILE)/"
@@ -68,6 +71,10 @@ notebooks: data  ## run the committed notebooks again in place, from the committ
 
 labs: data  ## the twins of the labs, for students and with solutions, from notebooks/labs/source (seconds)
 	$(PY) notebooks/labs/build.py
+
+grade: setup  ## points a part for filled-in labs: LAB=path.ipynb, or a folder (JSON and Markdown beside each, grades.csv; seconds each)
+	@test -n "$(LAB)" || { echo "make grade LAB=path.ipynb, or LAB=folder"; exit 1; }
+	$(PY) notebooks/labs/grade.py "$(LAB)" $(TIMEOUT:%=--timeout %)
 
 lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/ruff check
@@ -107,6 +114,9 @@ build/mathjax/tex-svg-full.js:
 	mkdir -p $(@D)
 	cd $(@D) && npm pack --silent --ignore-scripts mathjax@3.2.2 && tar -xzf mathjax-3.2.2.tgz --strip-components=2 package/es5/$(@F)
 	rm $(@D)/*.tgz && touch $@
+
+slides: site  ## the slides as build/slides.pdf, and with notes as build/slides-notes.pdf, by headless Chromium (seconds)
+	$(PY) docs/slides_pdf.py
 
 site-check: site  ## the site in headless Chromium: no request to other hosts, no error, the slider, the folds, a phone (a minute)
 	$(PY) docs/check_site.py

@@ -21,11 +21,15 @@ import address  # noqa: E402
 REPOSITORY = address.repository()
 
 SOLUTIONS = DOCS / "solutions"
+# `make site SOLUTIONS=no` is for students: no solutions of exercises, homework and labs.
+WITH_SOLUTIONS = os.environ.get("SOLUTIONS") != "no"
 TARGET = ROOT / "build" / "site-source"
 BROKEN: list[str] = []  # links
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted(
     (ROOT / "notebooks" / "labs").glob("*.ipynb")
 )
+if not WITH_SOLUTIONS:
+    NOTEBOOKS = [path for path in NOTEBOOKS if not path.stem.endswith("_solution")]
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md", ROOT / "REGISTRATION.md"]
 
 
@@ -43,6 +47,11 @@ def place(source: Path) -> Path | None:
         if source in PAGES
         else None
     )
+
+
+def is_solution(file: Path) -> bool:
+    """Whether a file answers exercises, homework or labs."""
+    return SOLUTIONS in (file, file.parent) or file.stem.endswith("_solution")
 
 
 def relinked(text: str, source: Path, page: Path) -> str:
@@ -69,6 +78,8 @@ def relinked(text: str, source: Path, page: Path) -> str:
             (TARGET / copy).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, TARGET / copy)
             return f"![{label}]({os.path.relpath(copy, page.parent)})"
+        if not WITH_SOLUTIONS and is_solution(file):
+            return label
         if (on_site := place(file)) is not None:
             return f"[{label}]({os.path.relpath(on_site, page.parent)}{anchor})"
         if not REPOSITORY:
@@ -160,7 +171,7 @@ def page(source: Path) -> str:
 def solutions(source: Path) -> str:
     """The folded solutions of a page's exercises, if there are any."""
     answers = SOLUTIONS / f"{source.stem}.md"
-    if not answers.exists():
+    if not (WITH_SOLUTIONS and answers.exists()):
         return ""
     text = folded(answers.read_text(encoding="utf-8"))
     return f"## Solutions\n\n{linked(text, answers, place(source))}"

@@ -48,6 +48,7 @@ html_context = {
     "repository": REPOSITORY,
     "on_github": address.on_github(REPOSITORY),
     "install": address.colab_cell(REPOSITORY),
+    "install_lab": address.colab_cell(REPOSITORY, "notebooks/labs"),
 }
 copybutton_exclude = ".linenos, .gp, .go"
 togglebutton_hint, togglebutton_hint_hide = "Show", "Hide"

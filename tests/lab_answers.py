@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import stats
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "labs"))
 
-from checks import lab1, lab2  # noqa: E402  the students' import
+from checks import lab1, lab2, lab3  # noqa: E402  the students' import
 from checks.common import Wrong  # noqa: E402
 
-# --- (a) ------------------------------------------------------------------------------------------
-# -----------------
+# --- (a) ---
 
 RIGHT = dict(d1=[[0, 0], [24, -12]], d2=[0, 12], s1=[[0, 0], [0.5, 0.25]], s2=[0, 0.25])
 
@@ -29,8 +29,7 @@ def by_hand(**changes):
     lab1.by_hand(x, W1, w2, 1.0, *(RIGHT | changes).values())
 
 
-# --- (b) ------------------------------------------------------------------------------------------
-# -----------------
+# --- (b) ---
 
 
 def product(w, g):
@@ -61,8 +60,7 @@ def half_done(model, loss, inputs, targets):
     return dict(zip(names, torch.autograd.grad(loss(inputs), weights)))
 
 
-# --- (c) ------------------------------------------------------------------------------------------
-# -----------------
+# --- (c) ---
 
 
 def keep_from(choose):
@@ -128,8 +126,7 @@ def per_layer(scores, sparsity):
     }
 
 
-# --- (d) ------------------------------------------------------------------------------------------
-# -----------------
+# --- (d) ---
 
 
 def train_from(
@@ -176,8 +173,7 @@ def in_place_with_graph(model, masks, batches, optimiser):
         weight *= masks[name]
 
 
-# --- (e) and (f) ----------------------------------------------------------------------------------
-# -----------------
+# --- (e) and (f) ---
 
 
 def switches_from(product):
@@ -212,6 +208,134 @@ def rescale_from(*, bias=True, out=lambda factor: 1 / factor, column=True):
             (model[2].weight[:, unit] if column else model[2].weight[unit])[:] *= out(factor)
 
     return rescale
+
+
+# --- (g) ---
+
+
+def shuffle_from(order):
+    """A ``shuffle`` that gives each flat mask the order ``order(count, generator)``."""
+
+    def shuffle(masks, generator):
+        return {
+            name: mask.flatten()[order(mask.numel(), generator)].view_as(mask)
+            for name, mask in masks.items()
+        }
+
+    return shuffle
+
+
+def shuffle_each(change):
+    """A ``shuffle`` that makes each mask anew by ``change(mask, generator)``."""
+
+    def shuffle(masks, generator):
+        return {name: change(mask, generator) for name, mask in masks.items()}
+
+    return shuffle
+
+
+def across_layers(masks, generator):
+    flat = torch.cat([mask.flatten() for mask in masks.values()])
+    parts = flat[permutation(len(flat), generator)].split([m.numel() for m in masks.values()])
+    return {name: part.view_as(masks[name]) for name, part in zip(masks, parts)}
+
+
+def in_place(masks, generator):
+    for mask in masks.values():
+        mask[...] = mask.flatten()[permutation(mask.numel(), generator)].view_as(mask)
+    return masks
+
+
+def order_for_each_size(masks, generator):
+    orders = {n: permutation(n, generator) for n in {m.numel() for m in masks.values()}}
+    return {n: m.flatten()[orders[m.numel()]].view_as(m) for n, m in masks.items()}
+
+
+def permutation(count, generator):
+    return torch.randperm(count, generator=generator)
+
+
+def rolled(mask, generator):
+    by = int(torch.randint(mask.numel(), (), generator=generator))
+    return mask.flatten().roll(by).view_as(mask)
+
+
+def in_twos(mask, generator):
+    """Blocks of two change places, but each block stays together."""
+    blocks = mask.flatten()[: mask.numel() // 2 * 2].view(-1, 2)
+    moved = mask.flatten().clone()
+    moved[: blocks.numel()] = blocks[permutation(len(blocks), generator)].flatten()
+    return moved.view_as(mask)
+
+
+# --- (h) ---
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def pair_from(
+    *,
+    scored=lambda seed: seed,
+    permuted=seeded,
+    trained=lambda seed: (seed, seed),
+    given=lambda snip, control: (snip, control),
+    result=lambda snip, control: (snip, control),
+):
+    """A ``pair`` with a slip in what is seeded, in which masks are trained, or in the result."""
+
+    def pair(seed, masks_of, shuffle, error_of):
+        masks = masks_of(scored(seed))
+        chosen = given(masks, shuffle(masks, permuted(seed)))
+        errors = [error_of(mask, number) for mask, number in zip(chosen, trained(seed))]
+        return result(*errors)
+
+    return pair
+
+
+def no_control(seed, masks_of, shuffle, error_of):
+    return error_of(masks_of(seed), seed), error_of(masks_of(seed), seed)
+
+
+# --- (i) and (j) ---
+
+
+def interval_from(
+    *, ddof=1, factor=lambda n: stats.t.ppf(0.975, n - 1), root=np.sqrt, fewest=2, center=np.mean
+):
+    """An ``interval`` with a slip in one of its four ingredients."""
+
+    def interval(differences):
+        if len(differences) < fewest:
+            raise ValueError("too few")
+        mean, count = center(differences), len(differences)
+        half = factor(count) * np.std(differences, ddof=ddof) / root(count)
+        return mean, mean - half, mean + half
+
+    return interval
+
+
+READ = {
+    "worse": dict(A="shown", B="open", C="shown", D="open"),
+    "equal": dict(A="refuted", B="open", C="shown", D="shown"),
+}
+
+
+def reading(worse=(), equal=()):
+    lab3.reading(READ["worse"] | dict(worse), READ["equal"] | dict(equal))
+
+
+def seeds_from(factor=lambda n: stats.t.ppf(0.975, n - 1), width=1.0, extra=0):
+    """A ``seeds_for`` with another factor of the spread, another width, or some seeds more."""
+
+    def seeds_for(half_width, spread):
+        count = 2
+        while factor(count) * spread / np.sqrt(count) > width * half_width:
+            count += 1
+        return count + extra
+
+    return seeds_for
 
 
 def your_function(*_): ...  # your code
@@ -327,6 +451,106 @@ ANSWERS = [
     ("(f)", "the gradient grows, too", lambda: lab2.factors(1, 10, 10), "a step of the same size"),
     ("(f)", "the score grows", lambda: lab2.factors(10, 10, 0.1),
      "a product of one factor that grows"),
+    ("(g)", "blank", lambda: lab3.shuffle(your_function), "is not filled in yet"),
+    ("(g)", "the generator not used",
+     lambda: lab3.shuffle(shuffle_from(lambda n, g: torch.randperm(n))),
+     "Hand the generator on"),
+    ("(g)", "a seed inside",
+     lambda: lab3.shuffle(shuffle_from(lambda n, g: permutation(n, seeded(0)))),
+     "Do not seed anything inside"),
+    ("(g)", "another random mask of the same density",
+     lambda: lab3.shuffle(shuffle_each(
+         lambda m, g: torch.rand(m.shape, generator=g) < m.float().mean())),
+     "changes two things at once"),
+    ("(g)", "drawn with replacement",
+     lambda: lab3.shuffle(shuffle_from(lambda n, g: torch.randint(n, (n,), generator=g))),
+     "each exactly once"),
+    ("(g)", "shuffled across the layers", lambda: lab3.shuffle(across_layers),
+     "permute within each tensor, not across"),
+    ("(g)", "in place", lambda: lab3.shuffle(in_place), "changed the masks that it was given"),
+    ("(g)", "whole rows", lambda: lab3.shuffle(shuffle_each(
+        lambda m, g: m[permutation(len(m), g)])), "whole rows or columns have moved"),
+    ("(g)", "within rows", lambda: lab3.shuffle(shuffle_each(
+        lambda m, g: m.gather(-1, torch.rand(m.shape, generator=g).argsort(-1)))),
+     "or entries within them"),
+    ("(g)", "nothing moved", lambda: lab3.shuffle(shuffle_each(lambda m, g: m.clone())),
+     "nothing has moved"),
+    ("(g)", "the shape lost", lambda: lab3.shuffle(shuffle_each(
+        lambda m, g: m.flatten()[permutation(m.numel(), g)])), "must be a tensor of shape"),
+    ("(g)", "one order for all of a size", lambda: lab3.shuffle(order_for_each_size),
+     "Draw a new permutation for each"),
+    ("(g)", "two entries at a time", lambda: lab3.shuffle(shuffle_each(in_twos)),
+     "every choice must be possible"),
+    ("(g)", "a shift", lambda: lab3.shuffle(shuffle_each(rolled)), "Permute single entries"),
+    ("(h)", "blank", lambda: lab3.pair(your_function), "is not filled in yet"),
+    ("(h)", "no control", lambda: lab3.pair(no_control), "shuffle is never called"),
+    ("(h)", "another draw for the control",
+     lambda: lab3.pair(pair_from(trained=lambda seed: (seed, seed + 1))),
+     "trained with seeds 3 and 4.*Hand the same seed to both"),
+    ("(h)", "one draw for all pairs", lambda: lab3.pair(pair_from(trained=lambda seed: (0, 0))),
+     "would be no repetitions"),
+    ("(h)", "one mask for all pairs", lambda: lab3.pair(pair_from(scored=lambda seed: 0)),
+     "SNIP's masks come from seed 0"),
+    ("(h)", "one permutation for all pairs",
+     lambda: lab3.pair(pair_from(permuted=lambda _: seeded(0))),
+     "one draw of the control"),
+    ("(h)", "a generator without a seed",
+     lambda: lab3.pair(pair_from(permuted=lambda _: torch.Generator())), "one draw of the control"),
+    ("(h)", "the seed in place of a generator",
+     lambda: lab3.pair(pair_from(permuted=lambda seed: seed)), "shuffle takes a generator"),
+    ("(h)", "a copy shuffled, the original trained",
+     lambda: lab3.pair(pair_from(given=lambda snip, control: (snip, snip))),
+     "the control was shuffled but never trained"),
+    ("(h)", "the difference alone", lambda: lab3.pair(pair_from(result=lambda a, b: b - a)),
+     "must return both errors"),
+    ("(h)", "the wrong order", lambda: lab3.pair(pair_from(result=lambda a, b: (b, a))),
+     "SNIP's comes first"),
+    ("(i)", "blank", lambda: lab3.interval(your_function), "is not filled in yet"),
+    ("(i)", "1.96 for three seeds", lambda: lab3.interval(interval_from(factor=lambda n: 1.96)),
+     "Student's factor is 4.30"),
+    ("(i)", "np.std as it is", lambda: lab3.interval(interval_from(ddof=0)), "Take ddof=1"),
+    ("(i)", "both", lambda: lab3.interval(interval_from(ddof=0, factor=lambda n: 1.96)),
+     "1.96 is for many seeds, and np.std"),
+    ("(i)", "n degrees of freedom",
+     lambda: lab3.interval(interval_from(factor=lambda n: stats.t.ppf(0.975, n))), "n − 1 degrees"),
+    ("(i)", "5 % on one side",
+     lambda: lab3.interval(interval_from(factor=lambda n: stats.t.ppf(0.95, n - 1))),
+     "2.5 % on each"),
+    ("(i)", "the lower quantile",
+     lambda: lab3.interval(interval_from(factor=lambda n: stats.t.ppf(0.025, n - 1))),
+     "t.ppf\\(0.025\\) is negative"),
+    ("(i)", "no root of n", lambda: lab3.interval(interval_from(root=lambda n: 1)),
+     "divide by √n"),
+    ("(i)", "divided by n", lambda: lab3.interval(interval_from(root=lambda n: n)),
+     "by √n, not by n"),
+    ("(i)", "one standard error", lambda: lab3.interval(interval_from(factor=lambda n: 1)),
+     "one standard error"),
+    ("(i)", "the median", lambda: lab3.interval(interval_from(center=np.median)), "the mean of 3"),
+    ("(i)", "an interval from one seed", lambda: lab3.interval(interval_from(fewest=0)),
+     "One seed has no spread"),
+    ("(i)", "readings blank", lambda: lab3.reading(..., ...), "worse is not filled in yet"),
+    ("(i)", "no difference found, so none there", lambda: reading(worse=dict(B="refuted")),
+     "study B, worse: 0 lies in the interval, but so does 2.7"),
+    ("(i)", "equal, since 0 is inside", lambda: reading(equal=dict(B="shown")),
+     "beyond the margin"),
+    ("(i)", "small taken for nothing", lambda: reading(worse=dict(C="open")),
+     "even the lower end, 0.1, is above 0"),
+    ("(i)", "not 0, so not equal", lambda: reading(equal=dict(C="refuted")),
+     "not whether it is 0"),
+    ("(i)", "everything open", lambda: reading(equal=dict(D="open")), "All, none or some"),
+    ("(i)", "another word", lambda: reading(worse=dict(A="yes")), "must be one of shown, refuted"),
+    ("(j)", "blank", lambda: lab3.seeds_for(your_function), "is not filled in yet"),
+    ("(j)", "1.96", lambda: lab3.seeds_for(seeds_from(factor=lambda n: 1.96)),
+     "That is \\(1.96 s / w\\)²"),
+    ("(j)", "a formula without rounding", lambda: lab3.seeds_for(lambda w, s: (1.96 * s / w) ** 2),
+     "Round up, not off"),
+    ("(j)", "the whole width", lambda: lab3.seeds_for(seeds_from(width=0.5)), "whole\\* width"),
+    ("(j)", "twice the half", lambda: lab3.seeds_for(seeds_from(width=2)), "half of the width"),
+    ("(j)", "n degrees of freedom",
+     lambda: lab3.seeds_for(seeds_from(factor=lambda n: stats.t.ppf(0.975, n))),
+     "n − 1 degrees of freedom"),
+    ("(j)", "one too few", lambda: lab3.seeds_for(seeds_from(extra=-1)), "one too few"),
+    ("(j)", "one too many", lambda: lab3.seeds_for(seeds_from(extra=1)), "Fewer would do"),
 ]  # fmt: skip
 
 

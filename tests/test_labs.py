@@ -1,5 +1,7 @@
 """The labs: twins from one source, solutions that pass, and checks that help."""
 
+import contextlib
+import importlib
 import importlib.util
 import re
 
@@ -9,6 +11,7 @@ import nbformat
 import pytest
 from tiny import ROOT
 
+from snipkit import training
 from snipkit.study import notebooks
 
 LABS = ROOT / "notebooks" / "labs"
@@ -59,24 +62,62 @@ def test_marks_become_blanks():
     assert build.solution(code) == "def f(x):\n    y = x\n    return y\n\na = 3  # of x"
 
 
+def code_cells(source):
+    """The code of a student's twin and of the solution twin, cell by cell."""
+    sources = []
+    for twin in build.twins(source).values():
+        code = [cell for cell in twin.cells if cell.cell_type == "code"]
+        sources.append([c.source for c in code if "colab" not in c.metadata.get("tags", [])])
+    return sources
+
+
+def short(steps, **fields):
+    return RECIPE(steps=min(steps, 2), **fields)
+
+
+RECIPE = training.Recipe
+
+
 @pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
-def test_solutions_pass_all_checks_and_blanks_fail_the_first(source, capsys):
+def test_solutions_pass_all_checks(source, capsys, monkeypatch):
     matplotlib.use("agg")
-    student, solution = (
-        [cell.source for cell in twin.cells if cell.cell_type == "code"]
-        for twin in build.twins(source).values()
-    )
+    monkeypatch.setattr(training, "Recipe", short)
+    _, solution = code_cells(source)
     space = {}
     for cell in solution:
         exec(cell, space)
     assert capsys.readouterr().out.count("✓") == sum(cell.startswith("check.") for cell in solution)
+
+
+@pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
+def test_blanks_fail_every_check(source, monkeypatch):
+    """As for one who runs all cells and fills in nothing."""
+    monkeypatch.setattr(training, "Recipe", short)
+    student, _ = code_cells(source)
     space = {}
-    for cell in student:  # as who runs all cells and fills in nothing
+    for cell in student:
         if cell.startswith("check."):
             with pytest.raises(lab_answers.Wrong, match="not filled in yet"):
                 exec(cell, space)
-        elif cell != student[-1]:
+        elif "def " in cell or "import " in cell or "..." in cell:
             exec(cell, space)
+        else:  # what uses the blanks
+            with contextlib.suppress(Exception):
+                exec(cell, space)
+
+
+@pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
+def test_points_are_those_that_the_lab_shows_and_sum_to_100(source):
+    checks = importlib.import_module(f"checks.{source.name[:4]}")
+    shown = re.findall(r"^# \| (\(\w\)) \|.* (\d+) \|$", source.read_text(encoding="utf-8"), re.M)
+    points = {}
+    for part, number in checks.POINTS.values():
+        points[part] = points.get(part, 0) + number
+    assert points == {part: int(number) for part, number in shown}
+    assert sum(points.values()) == 100
+    _, solution = code_cells(source)
+    called = re.findall(r"^check\.(\w+)", "\n".join(solution), re.M)
+    assert called == list(checks.POINTS)
 
 
 NAMES = [f"{part}-{what}" for part, what, *_ in lab_answers.ANSWERS]
@@ -90,7 +131,7 @@ def test_a_wrong_answer_gets_the_hint_that_helps(part, what, check, hint):
 
 
 def test_each_part_has_a_blank_and_two_wrong_answers():
-    for part in "abcdef":
+    for part in "abcdefghij":
         own = [what for of, what, _, _ in lab_answers.ANSWERS if of == f"({part})"]
         assert "blank" in own and len(own) >= 3
 

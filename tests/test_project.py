@@ -8,9 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 
+import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -233,38 +235,58 @@ def test_badges_appear_with_the_address(monkeypatch):
     assert address.with_badges(with_them, "") == readme
 
 
-def test_the_cell_for_colab_works_on_a_clone(tmp_path):
+@pytest.mark.parametrize("folder", ["notebooks", "notebooks/labs"])
+def test_the_cell_for_colab_works_on_a_clone(tmp_path, folder):
     """As a reader runs it in IPython, from a clone on this machine in place of the public one."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no clone")
     (tmp_path / "public").mkdir()
+    installed = tmp_path / "installed"
+    installed.mkdir()
     copy = ["git", "clone", "-q", "--bare", str(ROOT), str(tmp_path / "public" / "snipkit")]
     subprocess.run(copy, check=True)
-    cell = address.colab_cell(f"file://{tmp_path}/public/snipkit")
-    look = "import snipkit; from snipkit.study import paths; print(snipkit.__file__, paths.home())"
+    cell = address.colab_cell(f"file://{tmp_path}/public/snipkit", folder)
+    look = "import os, snipkit; from snipkit.study import paths"
+    show = "print(snipkit.__file__, paths.home(), os.getcwd())"
     environment = os.environ | {
         "PIP_NO_DEPS": "1",
         "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it the wrong way round: no download
         "PIP_NO_INDEX": "1",
-        "PIP_TARGET": str(tmp_path / "installed"),
+        "PIP_TARGET": str(installed),
+        "PYTHONPATH": str(installed),
         "IPYTHONDIR": str(tmp_path / "ipython"),
     }
-    environment.pop("PYTHONPATH", None)
-    command = [
-        sys.executable,
-        "-m",
-        "IPython",
-        "--no-banner",
-        "--colors=NoColor",
-        "-c",
-        f"{cell}\n{look}",
-    ]
+    # Without site, for it would find the snipkit that is being tested.
+    start = (
+        f"import sys; sys.path.append({sysconfig.get_path('purelib')!r}); import IPython; "
+        "IPython.start_ipython(['--no-banner', '--colors=NoColor', '-c', sys.argv[1]])"
+    )
+    command = [sys.executable, "-S", "-c", start, f"{cell}\n{look}\n{show}"]
     finished = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True
     )
     clone = tmp_path / "snipkit"
-    assert finished.stdout.splitlines()[-1:] == [f"{clone}/snipkit/__init__.py {clone}"], finished
-    assert (tmp_path / "installed" / "snipkit" / "study").is_dir()
+    expected = f"{installed}/snipkit/__init__.py {clone} {clone}/{folder}"
+    assert finished.stdout.splitlines()[-1:] == [expected], finished
+    assert (installed / "snipkit" / "study").is_dir()
+
+
+def test_the_cell_for_colab_comes_with_the_address_and_goes_with_it():
+    path = ROOT / address.FIRST_NOTEBOOK
+    page = address.with_colab_cell(json.loads(path.read_text(encoding="utf-8")), "")
+    with_cell = address.with_colab_cell(page, "https://github.com/you/snipkit")
+    title, cell = with_cell["cells"][:2]
+    assert title == page["cells"][0] and cell["cell_type"] == "code"
+    assert "clones https://github.com/you/snipkit, with" in cell["source"][0]
+    nbformat.validate(nbformat.from_dict(with_cell))
+    assert address.with_colab_cell(with_cell, "https://github.com/you/snipkit") == with_cell
+    assert address.with_colab_cell(with_cell, "") == page
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_every_page_has_the_cell_of_the_address(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert address.with_colab_cell(notebook, address.repository()) == notebook, "docs/address.py"
 
 
 # --- what runs on GitHub and before a commit ---

@@ -8,12 +8,16 @@ is executed. (nbgrader has such marks, too, but with them a web server and a dat
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import jupytext
 import nbformat
 
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[1] / "docs"))
+import address  # noqa: E402
+
 SOURCES = sorted((FOLDER / "source").glob("*.py"))
 BLOCK = re.compile(r"^( *)# BEGIN SOLUTION\n(.*?)^ *# END SOLUTION$", re.MULTILINE | re.DOTALL)
 VALUE = re.compile(r"^(\w+) = .*?(  #.*)?  # SOLUTION$", re.MULTILINE)
@@ -48,9 +52,17 @@ def _twin(source, edited):
         notebook.cells = [
             cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])
         ]
+    else:  # two entries of one name would stand in a list of pages
+        title = notebook.cells[0]
+        title.source = re.sub(r"^# (Lab \d+):", r"# \1, solution:", title.source)
     for number, cell in enumerate(notebook.cells):
-        cell.id, cell.metadata, cell.source = f"cell-{number:02d}", {}, edited(cell.source)
-    return notebook
+        # What nbval must know of an executed cell: that it trains, or that no two machines agree.
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag != "solution"]
+        cell.id = f"cell-{number:02d}"
+        cell.metadata = {"tags": tags} if tags else {}
+        cell.source = edited(cell.source)
+    with_cell = address.with_colab_cell(notebook, address.repository(), "notebooks/labs")
+    return nbformat.from_dict(with_cell)
 
 
 def main() -> None:

@@ -58,11 +58,38 @@ def fetch(names: Names = None):
 
     Without names: those of the pages, as far as they are available; MNIST must be.
     """
+    for name, folder in _available(names):
+        print(f"{name}: {folder}", flush=True)
+
+
+@app.command()
+def bundle(
+    names: Names = None,
+    target: Annotated[
+        Path | None, typer.Option(help="by default build/data-bundle.zip in the project's folder")
+    ] = None,
+):
+    """Pack the data sets into one zip file, for machines without a network."""
+    from snipkit.study import paths
+    from snipkit.study.sets import bundle, sources
+
+    path = target or paths.project() / "build" / sources.BUNDLE
+    available = [name for name, _ in _available(names)]
+    new = bundle.write(available, paths.data_root(), path)
+    megabytes = path.stat().st_size / 1e6
+    print(
+        f"{path}: {', '.join(available)}; {megabytes:.0f} MB, "
+        f"{'written' if new else 'was there already'}\nSHA-256 {sources.file_hash(path)}"
+    )
+
+
+def _available(names):
+    """(name, folder) of each data set that is here, or can be fetched; says which is left out."""
     from snipkit.study.sets import sources
 
     for name in names or [name for name in sources.SOURCES if name != "tiny-imagenet"]:
         try:
-            print(f"{name}: {sources.fetch(name)}", flush=True)
+            yield name, sources.fetch(name)
         except sources.DataError as error:
             if names or name == "mnist" or isinstance(error, sources.DamagedError):
                 raise

@@ -6,6 +6,7 @@ networks in double precision, not one stored number. A check prints a line when 
 raises ``Wrong`` when it is not.
 """
 
+import contextlib
 import linecache
 import traceback
 
@@ -17,7 +18,13 @@ CLOSE = dict(rtol=1e-6, atol=1e-10)  # of numbers in double precision
 
 
 class Wrong(AssertionError):
-    """An answer that is not right yet. Jupyter shows the sentence alone, without a traceback."""
+    """An answer that is not right yet. Jupyter shows the sentence alone, without a traceback.
+
+    Attributes:
+        share: of the check's points, what the answer has earned all the same.
+    """
+
+    share = 0.0
 
     def _render_traceback_(self):
         return [f"\N{BALLOT X} {self}"]
@@ -25,6 +32,16 @@ class Wrong(AssertionError):
 
 def passed(part, sentence):
     print(f"\N{CHECK MARK} {part}: {sentence}")
+
+
+@contextlib.contextmanager
+def after(share):
+    """What fails in here comes after ``share`` of the check's points has been earned."""
+    try:
+        yield
+    except Wrong as wrong:
+        wrong.share = share
+        raise
 
 
 def need(condition, sentence):

@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
 from checks.common import (
     Wrong,
+    after,
     answer_of,
     close,
     derivatives_of,
@@ -18,6 +19,9 @@ from checks.common import (
     passed,
     same_names,
 )
+
+#: check → the part it belongs to, and its points
+POINTS = {"by_hand": ("(a)", 30), "snip": ("(b)", 35), "keep_top": ("(c)", 35)}
 
 
 def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2):
@@ -63,6 +67,17 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
             f"error o − target is {error:g}; ∂L/∂w2 is error · hidden unit; "
             "∂L/∂W1 is error · w2 of that unit · input, where the unit is on",
         )
+    with after(0.6):
+        _scores_by_hand(scores, right)
+    passed(
+        "(a)",
+        "right, and each layer's signed derivatives sum to the "
+        f"same: {right['1'].sum():g} and {right['2'].sum():g}",
+    )
+
+
+def _scores_by_hand(scores, right):
+    """The second half of part (a), when the derivatives are right."""
     need(
         all((score >= 0).all() for score in scores.values()),
         "a score is an absolute value, so it is never negative",
@@ -78,16 +93,11 @@ def by_hand(x, W1, w2, target, derivatives_1, derivatives_2, scores_1, scores_2)
         "but must sum to 1: divide by the sum of all |∂L/∂c|",
     )
     whole = sum(d.abs().sum() for d in right.values())
-    for layer in weights:
+    for layer in right:
         need(
             torch.allclose(scores[layer], right[layer].abs() / whole, atol=1e-3),
             f"scores_{layer} is not |∂L/∂c| divided by the sum of all |∂L/∂c|, which is {whole:g}",
         )
-    passed(
-        "(a)",
-        "right, and each layer's signed derivatives sum to the "
-        f"same: {right['1'].sum():g} and {right['2'].sum():g}",
-    )
 
 
 def snip(function):
@@ -184,6 +194,17 @@ def keep_top(function):
     # 38 scores: 5.7 and 3.8 must be rounded up, 11.4 down.
     for sparsity in (0.5, 0.85, 0.9, 0.7, 0.0):
         _masks(function, scores, sparsity, "")
+    with after(0.4):
+        _tied_masks(function, generator)
+    with after(0.8):
+        _refuses_nan(function)
+    passed(
+        "(c)", "exact counts, the best of the whole network, ties to the lower index, NaN refused"
+    )
+
+
+def _tied_masks(function, generator):
+    """Cases of part (c) in which scores are equal, or nearly."""
     ties = {
         "first": torch.tensor([[3.0, 1.0], [1.0, 2.0]]),
         "second": torch.tensor([1.0, 1.0, 3.0, 1.0]),
@@ -205,6 +226,9 @@ def keep_top(function):
         "second": torch.arange(100.0) % 4,
     }
     _masks(function, few, 0.9, " where many scores tie")
+
+
+def _refuses_nan(function):
     broken = {
         "first": torch.tensor([1.0, 2.0]),
         "second": torch.tensor([1.0, float("nan"), 2.0, 3.0]),
@@ -222,9 +246,6 @@ def keep_top(function):
             "a score that is NaN has no place in any order: "
             "raise ValueError instead of sorting it somewhere"
         )
-    passed(
-        "(c)", "exact counts, the best of the whole network, ties to the lower index, NaN refused"
-    )
 
 
 def _masks(function, scores, sparsity, where):

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from checks.common import (
     Wrong,
+    after,
     answer_of,
     call,
     close,
@@ -18,6 +19,14 @@ from checks.common import (
     network,
     passed,
 )
+
+#: check → the part it belongs to, and its points
+POINTS = {
+    "train": ("(d)", 45),
+    "switches": ("(e)", 25),
+    "rescale": ("(f)", 20),
+    "factors": ("(f)", 10),
+}
 
 
 def train(function):
@@ -286,13 +295,14 @@ def factors(snip, magnitude, gradient):
             "w · ∂L/∂w is a product of one factor that grows and one that shrinks",
         ),
     }
-    for name, (given, (first, second), hint) in measured.items():
+    for number, (name, (given, (first, second), hint)) in enumerate(measured.items()):
         ratio = (second.abs().sum() / first.abs().sum()).item()
-        try:
-            right = abs(float(given) - ratio) < 1e-3 * ratio
-        except (TypeError, ValueError):
-            raise Wrong(f"{name} must be a number") from None
-        need(right, f"{name} is {given}, but measuring says otherwise. Hint: {hint}")
+        with after(number / len(measured)):
+            try:
+                right = abs(float(given) - ratio) < 1e-3 * ratio
+            except (TypeError, ValueError):
+                raise Wrong(f"{name} must be a number") from None
+            need(right, f"{name} is {given}, but measuring says otherwise. Hint: {hint}")
     passed(
         "(f)",
         "rescaling moves |w| and |∂L/∂w| against each other, and leaves SNIP's score as it is",

@@ -4,12 +4,12 @@
 # You write the two functions that make SNIP: the score of every connection, and the mask that keeps exactly the best
 # κ.
 #
-# | part | objective: afterwards you can … | minutes | difficulty |
-# | --- | --- | --- | --- |
-# | (a) | compute $\partial L/\partial c$ of a network with a ReLU by hand | 10 | ★ |
-# | (b) | score any PyTorch network with one backward pass | 15 | ★★ |
-# | (c) | keep exactly κ connections of the whole network, whatever the ties | 15 | ★★ |
-# | end | prune a real network with your own code, and compare it with a library | 5 | ★ |
+# | part | objective: afterwards you can … | minutes | difficulty | points |
+# | --- | --- | --- | --- | --- |
+# | (a) | compute $\partial L/\partial c$ of a network with a ReLU by hand | 10 | ★ | 30 |
+# | (b) | score any PyTorch network with one backward pass | 15 | ★★ | 35 |
+# | (c) | keep exactly κ connections of the whole network, whatever the ties | 15 | ★★ | 35 |
+# | end | prune a real network with your own code, and compare it with a library | 5 | ★ | |
 #
 # **Prerequisites**: notebook `00_snip_in_ten_minutes`, but close it now. **How it works**: replace every `...` by
 # your answer, then run the check below it. A check prints ✓, or ✗ and what to look at. It tries your function on

@@ -3,11 +3,11 @@
 #
 # You write the loop that trains a pruned network, and then ask what the score of lab 1 really measures.
 #
-# | part | objective: afterwards you can … | minutes | difficulty |
-# | --- | --- | --- | --- |
-# | (d) | train with any optimiser so that removed weights stay exactly 0 | 20 | ★★ |
-# | (e) | differentiate by switches, and see that $\partial L/\partial c = w \odot \partial L/\partial w$ | 10 | ★★ |
-# | (f) | say which scores change when the network is rewritten but its function is not | 15 | ★★★ |
+# | part | objective: afterwards you can … | minutes | difficulty | points |
+# | --- | --- | --- | --- | --- |
+# | (d) | train with any optimiser so that removed weights stay exactly 0 | 20 | ★★ | 45 |
+# | (e) | differentiate by switches, and see that $\partial L/\partial c = w \odot \partial L/\partial w$ | 10 | ★★ | 25 |
+# | (f) | say which scores change when the network is rewritten but its function is not | 15 | ★★★ | 30 |
 #
 # **Prerequisites**: notebook `00_snip_in_ten_minutes` and lab 1, but close both now. **How it works**: replace every
 # `...` by your answer, then run the check below it. A check prints ✓, or ✗ and what to look at. Checks that fail stop

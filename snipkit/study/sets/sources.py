@@ -22,7 +22,10 @@ from pathlib import Path
 
 from snipkit.study import paths
 from snipkit.study.sets import mirrors, official
-from snipkit.study.sets.unpacking import gunzip
+from snipkit.study.sets.unpacking import gunzip, take_from_zip
+
+#: all data sets in one file; where it lies in the data folder, sets are taken out of it
+BUNDLE = "data-bundle.zip"
 
 
 class DataError(Exception):
@@ -90,7 +93,7 @@ def fetch(name: str, root: str | Path | None = None) -> Path:
 def _fetch_missing(name, source, root, missing):
     folder = root / source.folder
     failures = [f"{folder}: no {', '.join(missing)}"]
-    for label, deliver in source.fetchers.items():
+    for label, deliver in (_bundled(source, root) | source.fetchers).items():
         # At once, and before anything slow: the longest wait is for a network that is not there.
         print(f"{name} is not in {folder}; trying {label} …", file=sys.stderr, flush=True)
         try:
@@ -111,6 +114,14 @@ def _fetch_missing(name, source, root, missing):
         f"Put the files {', '.join(missing)} (or the same names with .gz) into {folder}, or set "
         f"${paths.DATA_VARIABLE} to a folder that holds {source.folder}/."
     )
+
+
+def _bundled(source, root):
+    """The bundle, if it lies in the data folder, as one more way of fetching."""
+    bundle = root / BUNDLE
+    if not bundle.exists():
+        return {}
+    return {str(bundle): partial(take_from_zip, bundle, source.folder)}
 
 
 def _present(folder: Path, file: str, sha256: dict[str, str]) -> bool:

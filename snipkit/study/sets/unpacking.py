@@ -10,6 +10,7 @@ import os
 import posixpath
 import shutil
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,3 +46,19 @@ def take_from_tar(archive: Path, inner: str, files: Iterable[str], folder: Path)
                 raise FileNotFoundError(f"{archive.name} has no file {name}")
             with open(folder / os.path.basename(file), "wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
+
+
+def take_from_zip(archive: Path, inner: str, files: Iterable[str], folder: Path) -> None:
+    """Copy files out of the folder ``inner`` of a zip archive into ``folder``.
+
+    Raises:
+        OSError: a file is not in the archive, or cannot be written.
+        zipfile.BadZipFile: the archive is damaged.
+    """
+    with zipfile.ZipFile(archive) as packed:
+        for file in files:
+            name = posixpath.normpath(f"{inner}/{file}")
+            if name not in packed.namelist():
+                raise FileNotFoundError(f"{archive.name} has no file {name}")
+            with packed.open(name) as stream, open(folder / os.path.basename(file), "wb") as target:
+                shutil.copyfileobj(stream, target)
