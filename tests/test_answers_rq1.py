@@ -36,13 +36,14 @@ def test_the_two_sentences_at_the_top(errors):
 
 def test_the_answer(errors):
     agreement = pd.read_csv(paths.figures("overnight") / "rq1_first_order.csv")
-    lowest = agreement.sort_values("Spearman").iloc[0]
+    lowest = agreement.sort_values("rank correlation").iloc[0]
+    over_layers = agreement[agreement.layer == "all layers"]["rank correlation"].min()
     settings = (errors.random - errors.snip).dropna().groupby(["model", "sparsity"])
     lower_ends = settings.apply(lambda gap: statistics.interval(gap)[1])
     values = short_answer(errors) | {
-        "over_layers": f"{agreement[agreement.layer == 'all layers'].Spearman.min():.2f}",
-        "lowest": f"{lowest.Spearman:.2f}",
-        "lowest_layer": f"{lowest.layer.removesuffix('.weight')} of {lowest.network}",
+        "over_layers": f"{over_layers:.2f}",
+        "lowest": f"{lowest['rank correlation']:.2f}",
+        "lowest_layer": f"{lowest.layer} of {lowest.network}",
         "ahead": int((lower_ends > 0).sum()),
         "settings": len(lower_ends),
         "random_caffe": behind_snip(errors, "random", "lenet-5-caffe", 0.98),

@@ -5,7 +5,7 @@ import pytest
 from answers import differences, literal_numbers, shown
 
 from snipkit.study import notebooks, paper, paths
-from snipkit.study.report import Estimate
+from snipkit.study.report import Estimate, statistics
 from snipkit.study.train import records
 
 PAGE = "rq3_architecture_and_initialisation"
@@ -89,9 +89,16 @@ def test_the_numbers_in_the_sentences_are_those_of_the_records(table):
         assert differences(text, name, values_by_name) == []
 
 
+def test_the_two_choices_change_nothing_that_six_seeds_can_tell(table):
+    """The template says that both intervals contain zero."""
+    for difference in values(table)["rq3_choices"].values():
+        _, low, high = statistics.interval(difference.values)
+        assert low < 0 < high
+
+
 def test_only_settings_are_written_by_hand():
     by_hand = [number for name in TEMPLATES for number in literal_numbers(name)]
-    assert set(by_hand) <= SETTINGS, by_hand
+    assert {number.rstrip(",.") for number in by_hand} <= SETTINGS, by_hand
 
 
 def test_others_errors_are_the_same_in_both_tables():

@@ -1,7 +1,8 @@
 """What the pages share: grids of runs, comparisons, pictures, costs and answers in words.
 
 ``grids`` plans runs, ``comparisons`` picks them from a table and pairs them by seed, ``methods``
-gives every method one label, colour and marker, ``pictures`` shows masks as images, ``costs``
+gives every method one label, colour and marker, ``tables`` has means with intervals and masks by
+layer, ``charts`` draws what several pages draw, ``pictures`` shows masks as images, ``costs``
 counts what a mask saves, and ``answers`` writes a page's sentences from templates. seaborn draws
 the statistics. The names that pages use are here.
 """
@@ -15,6 +16,7 @@ _NAMES = {
     "errors": "comparisons",
     "gap": "comparisons",
     "gaps": "comparisons",
+    "in_pairs": "comparisons",
     "METHODS": "methods",
     "LABELS": "methods",
     "PALETTE": "methods",
@@ -23,6 +25,22 @@ _NAMES = {
     "LINES": "methods",
     "POINTS": "methods",
     "labelled": "methods",
+    "stacked": "tables",
+    "save_and_show": "tables",
+    "mean_table": "tables",
+    "layer_shares": "tables",
+    "layer_scores": "tables",
+    "error_curves": "charts",
+    "gap_rows": "charts",
+    "layer_boxes": "charts",
+    "layer_dots": "charts",
+    "layer_lines": "charts",
+    "size_law": "charts",
+    "source_dots": "charts",
+    "runs_beside_printed": "charts",
+    "against_equality": "charts",
+    "plain_log": "charts",
+    "name_points": "charts",
     "mask_picture": "pictures",
     "draw_pictures": "pictures",
     "mask_costs": "costs",

@@ -138,6 +138,24 @@ def gaps(
     return statistics.blank_diverged(pd.concat(parts, ignore_index=True)[columns], [*by, of], "gap")
 
 
+def in_pairs(
+    table: pd.DataFrame, by: Sequence[str] = ("model", "sparsity"), of: str = "method"
+) -> tuple[int, int]:
+    """In how many settings all methods have the same seeds, and the number of settings.
+
+    Args:
+        table: one row a run.
+        by: columns that make a setting.
+        of: the column that tells apart what is compared.
+    """
+    equal = 0
+    groups = table.groupby(list(by))
+    for _, group in groups:
+        seeds_of_methods = group.groupby(of).seed.agg(frozenset)
+        equal += seeds_of_methods.nunique() == 1
+    return equal, len(groups)
+
+
 def settings(table: pd.DataFrame) -> list[str]:
     """The columns that say what a run was, without its seed and what came of it."""
     return [column for column in table if column not in _OUTCOMES]

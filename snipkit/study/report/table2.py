@@ -1,0 +1,71 @@
+"""Table 2 of the paper, twelve networks: its runs as a grid, and its errors beside ours."""
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from snipkit.study import paper
+from snipkit.study.report import comparisons, grids, methods
+from snipkit.study.train.runs import Run
+
+RECURRENT = ("lstm-s", "lstm-b", "gru-s", "gru-b")
+ERROR, COST = "test error with SNIP, %", "SNIP minus dense, points"
+
+
+def data_and_init(model: str) -> dict[str, str]:
+    """The fields of ``Run`` for one of the networks: its data set, and how weights are drawn.
+
+    Recurrent networks read a digit row by row and have Glorot weights. The others see CIFAR-10 and
+    have LeCun weights.
+    """
+    if model in RECURRENT:
+        return {"data": "mnist", "scoring_init": "glorot", "training_init": "glorot"}
+    return {"data": "cifar-10", "scoring_init": "lecun", "training_init": "lecun"}
+
+
+def planned(settings: Mapping[str, Mapping], method_names: str | Iterable[str]) -> list[Run]:
+    """The runs of the table's networks, each at the sparsity that is printed for it.
+
+    Args:
+        settings: network → fields of ``Run``, and ``seeds``, as ``grids.planned`` takes them.
+        method_names: values of ``Run.method``; see ``grids.planned``.
+    """
+    printed = paper.table("table2")
+    runs = []
+    for row in printed[printed.model.isin(settings)].itertuples():
+        fields = dict(settings[row.model]) | {"model": row.model} | data_and_init(row.model)
+        runs += grids.planned(fields, method_names, row.sparsity)
+    return runs
+
+
+def by_source(trained: Mapping[str, pd.DataFrame], others: str = "others") -> pd.DataFrame:
+    """Errors with SNIP, and what they are above those of the dense networks, from all sources.
+
+    Args:
+        trained: source → rows of ``records.table``, a run each, of one setting per network and
+            method. Only networks of the first source are listed.
+        others: the name of the source that is ``paper.table("others_table2")``; "printed" is the
+            paper's.
+
+    Returns:
+        DataFrame with a row a seed: ``network``, ``source``, ``quantity`` (``ERROR`` or ``COST``),
+        ``seed`` (0 for a number that is printed) and ``value``. Costs are taken seed by seed.
+    """
+    columns = ["model", "source", "method", "seed", "test_error"]
+    parts = []
+    for source, name in (("printed", "table2"), (others, "others_table2")):
+        numbers = paper.table(name).rename(columns={"error_dense": "dense", "error_pruned": "snip"})
+        numbers = numbers.melt("model", ["dense", "snip"], "method", "test_error")
+        parts.append(numbers.assign(source=source, seed=0)[columns])
+    for source, rows in trained.items():
+        if len(rows):
+            parts.append(rows.assign(source=source)[columns])
+    errors = pd.concat(parts, ignore_index=True)
+    errors = errors[errors.model.isin(next(iter(trained.values())).model)]
+
+    pairs = {"snip": ("snip", "dense")}
+    costs = comparisons.gaps(errors, pairs, by=["model", "source"]).rename(columns={"gap": "value"})
+    of_snip = errors[errors.method == "snip"].rename(columns={"test_error": "value"})
+    both = pd.concat([of_snip.assign(quantity=ERROR), costs.assign(quantity=COST)])
+    both = both[["model", "source", "quantity", "seed", "value"]]
+    return methods.labelled(both.reset_index(drop=True))

@@ -1,0 +1,135 @@
+"""Tables that pages show and draw from: results by setting, means, masks and scores by layer."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from torch import Tensor
+
+import snipkit
+from snipkit import masking
+from snipkit.study.report import figures, methods, statistics
+
+
+def stacked(parts: Mapping, *names: str) -> pd.DataFrame:
+    """One table of the results of several settings, with the columns in words of ``labelled``.
+
+    ``stacked({("lenet-300-100", "snip"): {"paths": 3}}, "model", "method")`` has one row.
+
+    Args:
+        parts: setting (a value, or a tuple of values) → its row (a dict), or its rows (a
+            DataFrame).
+        names: columns for the values that make a setting.
+
+    Returns:
+        DataFrame with those columns, the rows' own, and what ``methods.labelled`` adds; empty where
+        there are no parts.
+    """
+    tables = []
+    for setting, part in parts.items():
+        rows = part if isinstance(part, pd.DataFrame) else pd.DataFrame([part])
+        values = setting if isinstance(setting, tuple) else (setting,)
+        tables.append(rows.assign(**dict(zip(names, values))))
+    if not tables:
+        return pd.DataFrame(columns=list(names))
+    table = pd.concat(tables, ignore_index=True)
+    columns = [column for column in table if column not in names]
+    return methods.labelled(table[[*names, *columns]])
+
+
+def save_and_show(table: pd.DataFrame, name: str, profile: str) -> pd.DataFrame:
+    """``figures.save_table``, and the table again: for the last line of a cell.
+
+    An index that says what the rows are is saved as columns, and columns of several levels with
+    their names joined.
+    """
+    plain = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
+    if plain.columns.nlevels > 1:
+        joined = [", ".join(str(level) for level in levels if level) for levels in plain]
+        plain = plain.set_axis(joined, axis=1)
+    figures.save_table(plain, name, profile)
+    return table
+
+
+def mean_table(
+    table: pd.DataFrame,
+    index: str | Sequence[str],
+    columns: str | Sequence[str],
+    value: str = "test_error",
+    digits: int = 1,
+    count: bool = False,
+) -> pd.DataFrame:
+    """Mean ± half the 95 % interval of ``value``, as text: a row and a column for each setting.
+
+    Args:
+        table: one row a run, or a row a pair from ``comparisons.gaps``.
+        index, columns: the columns of ``table`` whose values make the rows and the columns. They
+            come in the order of their categories, or in that of the table.
+        digits: decimals.
+        count: write n behind each cell, "2.4 ± 0.3 (3)".
+
+    Returns:
+        DataFrame of texts; empty text where nothing is on record, "diverged" where a seed diverged.
+    """
+    rows = [index] if isinstance(index, str) else list(index)
+    across = [columns] if isinstance(columns, str) else list(columns)
+    means = statistics.summarise(table, [*rows, *across], value)
+    texts = [statistics.with_interval(row, digits) for _, row in means.iterrows()]
+    if count:
+        texts = [f"{text} ({n})" for text, n in zip(texts, means.n)]
+    for column in [*rows, *across]:
+        # pandas would sort the settings by the alphabet.
+        kinds = getattr(table[column].dtype, "categories", means[column].unique())
+        means[column] = pd.Categorical(means[column], kinds)
+    pivot = means.assign(text=texts).pivot(index=rows, columns=across, values="text")
+    pivot = pivot.sort_index().sort_index(axis=1).fillna("")
+    return pivot.set_axis(list(pivot.columns), axis=1) if isinstance(columns, str) else pivot
+
+
+def layer_shares(masks: Mapping[str, Tensor]) -> pd.DataFrame:
+    """How much of each layer's weights is kept, from the input to the output; without the biases.
+
+    Args:
+        masks: name → bool tensor, as ``keep_top`` gives them.
+
+    Returns:
+        DataFrame with a row a layer: ``layer`` ("fc1"), ``place`` (1, 2, …), ``kept``, ``weights``
+        (how many the layer has), ``percent`` (kept, of these) and ``layer_and_size`` ("fc1, 1,000
+        weights").
+    """
+    table = masking.layer_table(dict(masks)).reset_index()
+    table = table[[not snipkit.is_bias(name) for name in table.parameter]]
+    layers = pd.DataFrame({"layer": table.parameter.map(_layer), "place": range(1, len(table) + 1)})
+    layers = layers.assign(kept=table.kept, weights=table.total, percent=100 * table.density)
+    return _with_sizes(layers.reset_index(drop=True))
+
+
+def layer_scores(scores: Mapping[str, Tensor]) -> pd.DataFrame:
+    """The scores of all weights, a row a weight, from the input to the output; without the biases.
+
+    Args:
+        scores: name → tensor, as ``saliency.snip`` gives them.
+
+    Returns:
+        DataFrame with ``layer``, ``weights`` (how many the layer has), ``score`` and
+        ``layer_and_size``, as in ``layer_shares``.
+    """
+    parts = []
+    for name, score in scores.items():
+        if not snipkit.is_bias(name):
+            values = score.detach().flatten().cpu().numpy()
+            part = {"layer": _layer(name), "weights": score.numel(), "score": values}
+            parts.append(_with_sizes(pd.DataFrame(part)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _layer(name):
+    """The layer that a weight belongs to, "fc1" for "fc1.weight"."""
+    return name.removesuffix(".weight")
+
+
+def _with_sizes(layers):
+    """The table with ``layer_and_size``, a label for axes."""
+    pairs = zip(layers.layer, layers.weights)
+    labels = {(layer, weights): f"{layer}, {weights:,} weights" for layer, weights in set(pairs)}
+    named = [labels[pair] for pair in zip(layers.layer, layers.weights)]
+    return layers.assign(layer_and_size=named)

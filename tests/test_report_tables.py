@@ -1,0 +1,190 @@
+"""Tables by setting and by layer, and the pictures that are drawn from them."""
+
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+from snipkit import masking
+from snipkit.study import paper, report
+from snipkit.study.report import statistics, table2
+
+NAN = math.nan
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def masks():
+    """Of two layers, 3 of 8 and 1 of 4 weights; and a bias."""
+    first = torch.tensor([1, 1, 1, 0, 0, 0, 0, 0], dtype=torch.bool).view(4, 2)
+    last = torch.tensor([1, 0, 0, 0], dtype=torch.bool).view(1, 4)
+    return {"fc1.weight": first, "fc1.bias": torch.zeros(4, dtype=torch.bool), "fc2.weight": last}
+
+
+def test_results_by_setting_become_one_labelled_table():
+    parts = {("lenet-5-caffe", 0.98): {"paths": 3}, ("lenet-300-100", 0.9): {"paths": 4}}
+    table = report.stacked(parts, "model", "sparsity")
+    assert list(table["removed, %"]) == [98, 90] and list(table.paths) == [3, 4]
+    assert list(table.network) == ["LeNet-5-Caffe", "LeNet-300-100"]
+    frames = {"snip": pd.DataFrame({"x": [1, 2]}), "random": pd.DataFrame({"x": [3]})}
+    stacked = report.stacked(frames, "method")
+    assert list(stacked["mask"]) == ["SNIP", "SNIP", "random"] and list(stacked.x) == [1, 2, 3]
+    assert report.stacked({}, "model").empty
+
+
+def test_means_stand_in_the_order_of_the_table_or_of_its_categories():
+    rows = [("b", "z", 1.0), ("b", "z", 3.0), ("b", "y", 5.0), ("a", "z", NAN), ("a", "z", 2.0)]
+    table = pd.DataFrame(rows, columns=["row", "column", "test_error"])
+    means = report.mean_table(table, "row", "column", digits=2, count=True)
+    half = statistics.interval([1, 3])[2] - 2
+    assert list(means.index) == ["b", "a"] and list(means) == ["z", "y"]
+    assert means.loc["b", "z"] == f"2.00 ± {half:.2f} (2)" and means.loc["b", "y"] == "5.00 (1)"
+    assert means.loc["a", "z"] == "diverged (2)" and means.loc["a", "y"] == ""
+    ordered = table.assign(row=pd.Categorical(table.row, ["a", "b"]))
+    assert list(report.mean_table(ordered, "row", "column").index) == ["a", "b"]
+    assert report.mean_table(table[:0], "row", "column").empty
+
+
+def test_a_table_is_saved_with_its_index_and_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("snipkit.study.paths.figures", lambda profile: tmp_path)
+    monkeypatch.setattr("snipkit.study.paths.figures_to_write", lambda profile: tmp_path)
+    table = pd.DataFrame({"x": [1]}, index=pd.Index(["a"], name="row"))
+    assert report.save_and_show(table, "t", "toy") is table
+    assert (tmp_path / "t.csv").read_text() == "row,x\na,1\n"
+    table.columns = pd.MultiIndex.from_tuples([("error", "ours")])
+    report.save_and_show(table, "t", "toy")
+    assert (tmp_path / "t.csv").read_text() == 'row,"error, ours"\na,1\n'
+
+
+def test_shares_of_layers_leave_biases_out_and_count_from_the_input(masks):
+    shares = report.layer_shares(masks)
+    assert list(shares.layer) == ["fc1", "fc2"] and list(shares.place) == [1, 2]
+    assert list(shares.kept) == [3, 1] and list(shares.percent) == [37.5, 25]
+    assert list(shares.layer_and_size) == ["fc1, 8 weights", "fc2, 4 weights"]
+
+
+def test_scores_have_a_row_a_weight(masks):
+    scores = {name: mask.float() for name, mask in masks.items()}
+    table = report.layer_scores(scores)
+    assert list(table.weights) == 8 * [8] + 4 * [4] and table.score.sum() == 4
+    assert list(table[table.layer == "fc2"].score) == [1, 0, 0, 0]
+
+
+def test_pairs_are_complete_where_all_methods_have_the_same_seeds():
+    rows = [("snip", 0.9, 0), ("snip", 0.9, 1), ("random", 0.9, 1), ("random", 0.9, 0)]
+    rows += [("snip", 0.98, 0), ("random", 0.98, 1)]
+    table = pd.DataFrame(rows, columns=["method", "sparsity", "seed"]).assign(model="gru-s")
+    assert report.in_pairs(table) == (1, 2)
+    assert report.in_pairs(table, ["model"], of="sparsity") == (1, 1)
+
+
+def errors_of(*methods):
+    """A table of runs: three seeds of each method at two sparsities, and of the dense network."""
+    settings = [("dense", 0.0)] + [
+        (method, sparsity) for method in methods for sparsity in (0.9, 0.98)
+    ]
+    rows = []
+    for method, sparsity in settings:
+        for seed in range(3):
+            rows.append((method, sparsity, seed, 2 + 10 * sparsity + seed))
+    columns = ["method", "sparsity", "seed", "test_error"]
+    return pd.DataFrame(rows, columns=columns).assign(model="lenet-300-100", steps=100)
+
+
+def test_error_curves_are_those_of_the_means_with_the_dense_network_dotted():
+    grid = report.error_curves(errors_of("snip", "random"))
+    ax = grid.axes.flat[0]
+    assert ax.get_yscale() == "log" and ax.get_title().startswith("LeNet-300-100 (n = 3")
+    curve = ax.get_lines()[0]
+    assert list(curve.get_ydata()) == pytest.approx([12, 12.8])
+    dotted = [line.get_ydata()[0] for line in ax.get_lines() if line.get_linestyle() == ":"]
+    assert dotted == [3, 90]
+
+
+def test_rows_of_gaps_show_the_mean_over_seeds():
+    gaps = report.labelled(report.gaps(errors_of("snip", "random"), {"random": ("random", "snip")}))
+    gaps["gap"] += gaps.seed
+    grid = report.gap_rows(gaps, linear=1, ticks=[0, 1, 10])
+    ax = grid.axes.flat[0]
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["90 % removed", "98 % removed"] and ax.get_xscale() == "symlog"
+    assert 1.0 in [x for line in ax.get_lines() for x in line.get_xdata()]
+
+
+def test_pictures_by_layer_draw_every_layer(masks):
+    shares = {("lenet-300-100", "snip", 0.9): report.layer_shares(masks)}
+    shares = report.stacked(shares, "model", "method", "sparsity")
+    dots = report.layer_dots(shares, percent=10).axes.flat[0]
+    assert [label.get_text() for label in dots.get_yticklabels()] == list(shares.layer_and_size)
+    lines = report.layer_lines(shares, {"LeNet-300-100": "a remark"}).axes.flat[0]
+    assert list(lines.get_lines()[0].get_ydata()) == [37.5, 25]
+    assert lines.get_title() == "LeNet-300-100 (a remark)"
+    scores = {"lenet-300-100": report.layer_scores({k: m.float() for k, m in masks.items()})}
+    boxes = report.layer_boxes(report.stacked(scores, "model"), 0.5)
+    assert "50 % are lower" in boxes.axes.flat[0].get_title()
+
+
+def test_the_law_is_a_line_of_slope_minus_one_half():
+    layers = {"layer": ["fc1", "fc2"], "weights": [400, 100], "rms": [1.0, 2.0]}
+    ax = report.size_law(pd.DataFrame(layers).assign(network="A")).axes.flat[0]
+    dotted = [line for line in ax.get_lines() if line.get_linestyle() == ":"]
+    assert list(dotted[0].get_ydata()) == pytest.approx([2, 1])  # from the smaller layer on
+    assert {text.get_text() for text in ax.texts} == {"fc1", "fc2"}
+
+
+def test_what_is_not_positive_is_not_drawn_against_equality():
+    rows = pd.DataFrame({"predicted": [1, 0], "true": [2, 1], "of": ["a", "a"]})
+    options = {"hue": "of", "palette": {"a": "black"}, "unit": "nats"}
+    grid = report.against_equality(rows.assign(network="A"), "predicted", "true", **options)
+    assert len(grid.axes.flat[0].collections[0].get_offsets()) == 1
+
+
+def test_numbers_of_table_2_stand_beside_ours():
+    rows = [("snip", 0, 20.0), ("snip", 1, 22.0), ("dense", 0, 17.0), ("dense", 1, 18.0)]
+    trained = pd.DataFrame(rows, columns=["method", "seed", "test_error"]).assign(model="alexnet-s")
+    both = table2.by_source({"ours": trained, "later": trained[:0]})
+    means = both.groupby(["source", "quantity"]).value.mean()
+    printed = paper.table("table2").set_index("model").loc["alexnet-s"]
+    assert set(both.model) == {"alexnet-s"} and means["ours", table2.ERROR] == 21
+    assert means["ours", table2.COST] == 3.5
+    assert means["printed", table2.COST] == printed.error_pruned - printed.error_dense
+    looks = {"printed": ("black", "s"), "ours": ("blue", "o"), "later": ("red", "x")}
+    grid = report.source_dots(both, looks)
+    assert [text.get_text() for text in grid.legend.texts] == ["printed", "ours"]
+
+
+def test_the_grid_of_table_2_has_the_printed_sparsities():
+    settings = {"gru-s": {"recipe": {"steps": 10}, "seeds": 2}}
+    runs = table2.planned(settings, ["dense", "snip"])
+    assert [(run.sparsity, run.data, run.scoring_init) for run in runs[-2:]] == [
+        (0.95, "mnist", "glorot")
+    ] * 2
+    assert len(runs) == 4 and table2.data_and_init("vgg-d")["data"] == "cifar-10"
+
+
+def test_runs_stand_beside_printed_means():
+    ours = pd.DataFrame({"network": ["A", "A"], "weights": ["x", "y"], "test error, %": [1.0, 2.0]})
+    grid = report.runs_beside_printed(ours, ours.assign(**{"test error, %": 5.0}), "weights")
+    texts = [text.get_text() for text in grid.axes.flat[-1].get_legend().texts]
+    assert texts == ["ours, one run", "printed mean"]
+
+
+def test_an_axis_has_the_ticks_that_are_asked_for():
+    _, ax = plt.subplots()
+    report.plain_log([ax], "x", [1, 2.5])
+    assert ax.get_xscale() == "log"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2.5"]
+
+
+def test_masks_of_keep_top_fit_the_table(masks):
+    scores = {name: torch.rand(mask.shape) for name, mask in masks.items()}
+    kept = masking.keep_top(scores, 0.5)
+    expected = sum(int(kept[name].sum()) for name in ("fc1.weight", "fc2.weight"))
+    assert report.layer_shares(kept).kept.sum() == expected
