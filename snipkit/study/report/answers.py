@@ -61,14 +61,15 @@ def folder() -> Path:
     return paths.home() / "notebooks" / "answers"
 
 
-def fill(name: str, values: Mapping[str, object]) -> str:
+def fill(name: str, values: Mapping[str, object], digits: int = 1) -> str:
     """The text of a template.
 
     Args:
         name: of the file, without ``.md``.
         values: placeholder → a text, a whole number, an ``Estimate``, or numbers by seed (an
-            ``Estimate`` with one decimal). Another number comes as a text, ``f"{slope:.2f}"``,
-            since it does not say its digits.
+            ``Estimate``). Another number comes as a text, ``f"{slope:.2f}"``, since it does not
+            say its digits.
+        digits: decimals of numbers by seed.
 
     Raises:
         FileNotFoundError: there is no such template.
@@ -88,31 +89,34 @@ def fill(name: str, values: Mapping[str, object]) -> str:
             raise ValueError(f"{path.name} has placeholders without a value: {', '.join(missing)}")
         if unused := sorted(values.keys() - placeholders):
             raise ValueError(f"{path.name} has no placeholder for: {', '.join(unused)}")
-        shown = {placeholder: _shown(placeholder, value) for placeholder, value in values.items()}
+        shown = {
+            placeholder: _shown(placeholder, value, digits) for placeholder, value in values.items()
+        }
         return environment.from_string(source).render(shown).strip()
     except jinja2.TemplateError as error:  # a brace too few, or a misspelt {{ gap.hight }}
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def render(name: str, values: Mapping[str, object], profile: str = WRITTEN_FOR):
+def render(name: str, values: Mapping[str, object], profile: str = WRITTEN_FOR, digits: int = 1):
     """``fill``, as Markdown for a notebook.
 
     Args:
+        name, values, digits: see ``fill``.
         profile: the scale of the records; where the sentences were written for another, it says so.
     """
     from IPython.display import Markdown
 
-    text = fill(name, values)
+    text = fill(name, values, digits)
     if profile != WRITTEN_FOR:
         scales = f"*The numbers are of the profile {profile}, the words of {WRITTEN_FOR}.*"
         text = f"{scales}\n\n{text}"
     return Markdown(text)
 
 
-def _shown(placeholder, value):
+def _shown(placeholder, value, digits):
     """The value of a placeholder as templates take it."""
     if isinstance(value, pd.Series):
-        return Estimate(value)
+        return Estimate(value, digits)
     if isinstance(value, bool) or not isinstance(value, str | int | np.integer | Estimate):
         kind = type(value).__name__
         raise TypeError(
