@@ -97,3 +97,16 @@ def test_sheets_of_pictures_and_rows_of_seeds():
     figures.seeds_and_means(gaps, "gap", "mask", ax, order=["b", "a"])
     assert [text.get_text() for text in ax.texts] == ["5.00 ± 0.00", "2.00 ± 2.48"]
     plt.close("all")
+
+
+def test_our_curves_beside_the_papers():
+    ours = pd.DataFrame([{"removed": 0.9, "seed": 0, "train_loss": [2.3, 2.1], "train_error": []}])
+    iterations = {"iteration": [0, 29_500, 0], "removed": [0.9, 0.9, 0.5]}
+    printed = pd.DataFrame(iterations | {"train_loss": [2.3, 2.0, 1.0]})
+    both = report.beside_the_paper(ours, printed, "removed")
+    assert list(both.source) == 2 * ["the paper"] + 2 * ["ours"]  # 50 % has no run of ours
+    assert [round(share, 1) for share in both["% of the training"]] == [0.8, 99.2, 25, 75]
+    fig = report.draw_losses(both, "removed")
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["the paper", "ours"]
+    plt.close("all")
+    assert report.beside_the_paper(pd.DataFrame(), printed, "removed").empty

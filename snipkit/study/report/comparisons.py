@@ -92,7 +92,9 @@ def collected(
         values = key if len(columns) > 1 else (key,)
         labelled_parts.append(rows(table, runs).assign(**dict(zip(columns, values, strict=True))))
     filled = [part for part in labelled_parts if len(part)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+    if not filled:
+        return table[:0].assign(**dict.fromkeys(columns))
+    return pd.concat(filled, ignore_index=True)
 
 
 def curves(table: pd.DataFrame, value: str = "train_loss", points: int = 60) -> pd.DataFrame:
@@ -116,6 +118,30 @@ def curves(table: pd.DataFrame, value: str = "train_loss", points: int = 60) -> 
         others = run.drop(["train_loss", "train_error"]).to_dict()
         parts.append(pd.DataFrame({"% of the training": middles, value: means}).assign(**others))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def beside_the_paper(ours: pd.DataFrame, printed: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Training curves of both, a row per point, of what both have.
+
+    Args:
+        ours: one row a run, with the column ``by``.
+        printed: ``paper.table("figure4")`` or ``"figure7"``, with the column ``by`` too: each row
+            is the mean of 500 of 30,000 iterations.
+        by: the column that tells the curves apart.
+
+    Returns:
+        Columns source ("the paper", "ours"), ``by``, "% of the training", "training loss, nats".
+    """
+    loss = {"train_loss": "training loss, nats"}
+    share = (printed.iteration + 250) / 300
+    parts = [
+        printed.assign(source="the paper", **{"% of the training": share}).rename(columns=loss)
+    ]
+    if len(ours):
+        parts.append(curves(ours).assign(source="ours").rename(columns=loss))
+    both = pd.concat(parts, ignore_index=True)
+    in_both = both[by].isin(set(ours.get(by, [])))
+    return both[in_both][["source", by, "% of the training", *loss.values()]]
 
 
 def last_sixth(curve) -> float:

@@ -173,6 +173,27 @@ def curves(ax, runs, label, color) -> None:
         ax.fill_between(share, low.clip(0), high.clip(max=2.65), color=color, alpha=0.2, lw=0)
 
 
+def draw_losses(curves, by, **look):
+    """The paper's training curves and ours side by side, with a line at the loss of guessing.
+
+    Args:
+        curves: from ``comparisons.beside_the_paper``.
+        by: the column that tells the curves apart.
+        look: further options of ``seaborn.relplot``, such as the palette.
+
+    Returns:
+        The matplotlib figure.
+    """
+    picture = seaborn.relplot(
+        curves, kind="line", x="% of the training", y="training loss, nats", hue=by, col="source",
+        errorbar=statistics.errorbar, height=2.9, aspect=1.15, **look,
+    )  # fmt: skip
+    guessing = np.log(10)  # among ten classes
+    picture.refline(y=guessing, color="0.6", linestyle=":")
+    picture.axes.flat[0].text(100, guessing + 0.05, "guessing, ln 10", ha="right", color="0.35")
+    return picture.set_titles("{col_name}").set(ylim=(0, 2.6)).figure
+
+
 def seeds_and_means(table, x, y, ax, order=None, color="#332288") -> None:
     """A row per value of ``y``: a small dot a seed, and the mean with its 95 % interval.
 
