@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
+from snipkit.study import notebooks, paths
 from snipkit.study.report import statistics
+from snipkit.study.train import records
 from snipkit.study.train.runs import Run
 
 _OUTCOMES = {
@@ -13,6 +16,33 @@ _OUTCOMES = {
 }  # fmt: skip
 
 Chosen = str | Mapping | Sequence[Run]
+
+
+def on_record(page: str, profile: str) -> pd.DataFrame:
+    """``records.table`` of a page's whole grid, before the page itself has planned it.
+
+    So a page can begin with its answer, and plan each part where it is needed.
+
+    Args:
+        page: the name of a notebook.
+        profile: the scale of its grid and its records.
+    """
+    return records.table(notebooks.grid(page, profile), records.read(paths.results(profile)))
+
+
+def recorded(profile: str, **fields) -> pd.DataFrame:
+    """``records.table`` of all runs on record that have these fields, whichever grid planned them.
+
+    Args:
+        profile: the scale of the records.
+        fields: of ``Run``, such as ``data="tiny-imagenet"``.
+    """
+    by_id = records.read(paths.results(profile))
+    chosen = []
+    for record in by_id.values():
+        if all(getattr(record.run, name) == value for name, value in fields.items()):
+            chosen.append(record.run)
+    return records.table(chosen, by_id)
 
 
 def rows(table: pd.DataFrame, runs: Iterable[Run] | None = None, **fields) -> pd.DataFrame:
@@ -43,6 +73,80 @@ def rows(table: pd.DataFrame, runs: Iterable[Run] | None = None, **fields) -> pd
             equal |= table[column].isna()
         chosen &= equal
     return table[chosen]
+
+
+def collected(
+    table: pd.DataFrame, parts: Mapping[object, Sequence[Run]], *columns: str
+) -> pd.DataFrame:
+    """The rows of several parts of a grid, one below the other, each with its key in new columns.
+
+    A run that is in two parts has a row in each.
+
+    Args:
+        table: see ``rows``.
+        parts: key → runs. With several columns a key is a tuple, a value for each.
+        columns: their names: ``collected(table, {(0.9, "SNIP"): runs}, "sparsity", "mask")``.
+    """
+    labelled_parts = []
+    for key, runs in parts.items():
+        values = key if len(columns) > 1 else (key,)
+        labelled_parts.append(rows(table, runs).assign(**dict(zip(columns, values, strict=True))))
+    filled = [part for part in labelled_parts if len(part)]
+    if not filled:
+        return table[:0].assign(**dict.fromkeys(columns))
+    return pd.concat(filled, ignore_index=True)
+
+
+def curves(table: pd.DataFrame, value: str = "train_loss", points: int = 60) -> pd.DataFrame:
+    """Training curves as seaborn draws them: a row per point.
+
+    Args:
+        table: one row a run.
+        value: a column of curves.
+        points: each is the mean of one of so many equal parts of the training.
+
+    Returns:
+        The table's other columns, "% of the training" (the middle of the part) and ``value``. A run
+        that diverged has no curve, and no row.
+    """
+    parts = []
+    for _, run in table.iterrows():
+        curve = np.asarray(run[value], float)
+        pieces = np.array_split(curve, min(points, len(curve)) or 1) if len(curve) else []
+        middles = 100 * (np.arange(len(pieces)) + 0.5) / max(1, len(pieces))
+        means = [piece.mean() for piece in pieces]
+        others = run.drop(["train_loss", "train_error"]).to_dict()
+        parts.append(pd.DataFrame({"% of the training": middles, value: means}).assign(**others))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def beside_the_paper(ours: pd.DataFrame, printed: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Training curves of both, a row per point, of what both have.
+
+    Args:
+        ours: one row a run, with the column ``by``.
+        printed: ``paper.table("figure4")`` or ``"figure7"``, with the column ``by`` too: each row
+            is the mean of 500 of 30,000 iterations.
+        by: the column that tells the curves apart.
+
+    Returns:
+        Columns source ("the paper", "ours"), ``by``, "% of the training", "training loss, nats".
+    """
+    loss = {"train_loss": "training loss, nats"}
+    share = (printed.iteration + 250) / 300
+    parts = [
+        printed.assign(source="the paper", **{"% of the training": share}).rename(columns=loss)
+    ]
+    if len(ours):
+        parts.append(curves(ours).assign(source="ours").rename(columns=loss))
+    both = pd.concat(parts, ignore_index=True)
+    in_both = both[by].isin(set(ours.get(by, [])))
+    return both[in_both][["source", by, "% of the training", *loss.values()]]
+
+
+def last_sixth(curve) -> float:
+    """The mean of a training curve's last sixth, 5,000 of 30,000 steps; NaN where it diverged."""
+    return float(np.mean(curve[-max(1, len(curve) // 6) :])) if len(curve) else float("nan")
 
 
 def errors(

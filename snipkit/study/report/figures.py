@@ -173,6 +173,49 @@ def curves(ax, runs, label, color) -> None:
         ax.fill_between(share, low.clip(0), high.clip(max=2.65), color=color, alpha=0.2, lw=0)
 
 
+def draw_losses(curves, by, **look):
+    """The paper's training curves and ours side by side, with a line at the loss of guessing.
+
+    Args:
+        curves: from ``comparisons.beside_the_paper``.
+        by: the column that tells the curves apart.
+        look: further options of ``seaborn.relplot``, such as the palette.
+
+    Returns:
+        The matplotlib figure.
+    """
+    picture = seaborn.relplot(
+        curves, kind="line", x="% of the training", y="training loss, nats", hue=by, col="source",
+        errorbar=statistics.errorbar, height=2.9, aspect=1.15, **look,
+    )  # fmt: skip
+    guessing = np.log(10)  # among ten classes
+    picture.refline(y=guessing, color="0.6", linestyle=":")
+    picture.axes.flat[0].text(100, guessing + 0.05, "guessing, ln 10", ha="right", color="0.35")
+    return picture.set_titles("{col_name}").set(ylim=(0, 2.6)).figure
+
+
+def seeds_and_means(table, x, y, ax, order=None, color="#332288") -> None:
+    """A row per value of ``y``: a small dot a seed, and the mean with its 95 % interval.
+
+    Beside each row stands the mean ± half of the interval.
+
+    Args:
+        table: a row per seed, with the columns ``x`` and ``y``.
+        ax: the matplotlib axes.
+        order: of the rows, from above.
+        color: of all rows.
+    """
+    names = order or list(dict.fromkeys(table[y]))
+    look = {"x": x, "y": y, "order": names, "color": color, "ax": ax}
+    np.random.seed(0)  # of the jitter
+    seaborn.stripplot(table, **look, alpha=0.45, jitter=0.12)
+    seaborn.pointplot(table, **look, linestyle="none", errorbar=statistics.errorbar)
+    for row, name in enumerate(names):
+        values = table[table[y] == name][x]
+        text = statistics.cell(values, 2)
+        ax.annotate(text, (1.02, row), xycoords=ax.get_yaxis_transform(), va="center")
+
+
 def image(ax, pixels, title="", top=1.0):
     """Pixels as a grey picture, 0 black and ``top`` white, without axes; for a colour bar."""
     ax.set(xticks=[], yticks=[])

@@ -134,6 +134,51 @@ def figure6(name: str, draw: int) -> tuple[float, float]:
     return consistency(name, draw, "snip"), consistency(name, draw, "signed-gradient")
 
 
+def overlaps(name: str, draw: int) -> tuple[float, float, float, float]:
+    """Per cent of the kept connections that two masks share, the mean over the classes.
+
+    Returns:
+        Those of the original and the inverted images, and what chance gives (as many kept in each
+        layer); those of two draws of the weights and images, and what chance gives.
+    """
+    shared = []
+    for label in range(CLASSES):
+        usual = masking.keep_top(class_scores(name, label, draw=draw), PICTURED)
+        negative = class_scores(name, label, draw=draw, inverted=True)
+        redrawn = class_scores(name, label, draw=draw + 1000)
+        row: list[float] = []
+        for scores in (negative, redrawn):
+            row += masking.overlap(usual, masking.keep_top(scores, PICTURED))
+        shared.append(row)
+    with_negative, chance, with_redrawn, chance_redrawn = 100 * np.mean(shared, axis=0)
+    return with_negative, chance, with_redrawn, chance_redrawn
+
+
+def repeated(measure, draws: int, columns, names, criteria=None) -> pd.DataFrame:
+    """A measure on several data sets, for several criteria, draw by draw.
+
+    Args:
+        measure: ``measure(name, draw)``, or ``measure(name, draw, criterion)``, gives a number or
+            one for each of ``columns``.
+        draws: how many.
+        columns: names of the numbers.
+        names: data sets.
+        criteria: names in ``snipkit.CRITERIA``. None: the measure takes none.
+
+    Returns:
+        DataFrame with "data", "ranked by" (where there are criteria), "draw" and ``columns``.
+    """
+    rows = []
+    for name in names:
+        for criterion in criteria or [None]:
+            for draw in range(draws):
+                about = [] if criterion is None else [criterion]
+                numbers = np.atleast_1d(measure(name, draw, *about))
+                rows.append([name, *about, draw, *numbers])
+    keys = ["data", "ranked by", "draw"] if criteria else ["data", "draw"]
+    return pd.DataFrame(rows, columns=[*keys, *columns])
+
+
 MEASURES = {
     "figure2-mnist": figure2,
     "figure2-fashion-mnist": figure2,

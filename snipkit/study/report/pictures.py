@@ -1,7 +1,7 @@
 """Masks as images: for each input pixel, how much of the first layer still looks at it."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -94,6 +94,40 @@ def draw_pictures(
                 shared = _grey(ax, images[column], highest)
                 axes_of_scale.append(ax)
         figure.colorbar(shared, ax=axes_of_scale, label=label, pad=0.02)
+    return figure
+
+
+def draw_sheets(
+    sheets: Mapping[str, np.ndarray], rows: Sequence, columns: Sequence, labels: tuple[str, str]
+):
+    """Contact sheets side by side: many small pictures each, 0 black and 1 white, in 16 greys.
+
+    Args:
+        sheets: title → an array of (rows, columns, height, width).
+        rows, columns: what stands beside each row, and below each column.
+        labels: of the rows and of the columns.
+
+    Returns:
+        The matplotlib figure.
+    """
+    across = {title: 0.33 * len(columns) * (1 if len(columns) > 5 else 1.6) for title in sheets}
+    size = (
+        0.9 + sum(across.values()),
+        0.75 + next(iter(across.values())) * len(rows) / len(columns),
+    )
+    figure, axes = plt.subplots(1, len(sheets), figsize=size, squeeze=False, layout="constrained")
+    for ax, (title, images) in zip(axes[0], sheets.items()):
+        framed = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.5)
+        height, width = framed.shape[2:]
+        sheet = framed.swapaxes(1, 2).reshape(len(rows) * height, len(columns) * width)
+        ax.imshow((16 * sheet).round() / 16, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        ax.set_title(title)
+        ax.set_xticks(width * (np.arange(len(columns)) + 0.5), columns)
+        ax.set_yticks(height * (np.arange(len(rows)) + 0.5), rows)
+        ax.set_xlabel(labels[1])
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+    axes[0, 0].set_ylabel(labels[0])
     return figure
 
 
