@@ -13,6 +13,7 @@ _NAMES = {
     "distinct": "grids",
     "rows": "comparisons",
     "errors": "comparisons",
+    "grouped": "comparisons",
     "gap": "comparisons",
     "gaps": "comparisons",
     "METHODS": "methods",
