@@ -117,3 +117,13 @@ def test_rows_of_named_parts_of_a_grid(runs, table):
     assert list(named.test_error) == [1, 2, 5, 7]
     assert not len(report.grouped(table, {"none": []}, "mask"))
     assert "mask" in report.grouped(table, {"none": []}, "mask")
+
+
+def test_errors_stand_beside_their_differences_to_a_baseline(table):
+    texts = report.against(table, "snip", of="method", by=["sparsity"], digits=2)
+    assert list(texts.index) == [(0.9, "snip"), (0.9, "random"), (0.98, "snip"), (0.98, "random")]
+    assert list(texts["minus snip"]) == ["", "5.00 ± 2.48", "", "5.00 ± 2.48"]
+    assert texts["test error, %"][0.98, "random"] == "17.00 ± 4.97"
+    assert list(texts.n) == [3, 3, 3, 3]
+    nothing = report.against(table.iloc[:0], "snip", of="method", by=["sparsity"])
+    assert list(nothing) == ["test error, %", "minus snip", "n"] and not len(nothing)

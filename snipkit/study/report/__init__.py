@@ -16,6 +16,7 @@ _NAMES = {
     "grouped": "comparisons",
     "gap": "comparisons",
     "gaps": "comparisons",
+    "against": "comparisons",
     "METHODS": "methods",
     "LABELS": "methods",
     "PALETTE": "methods",

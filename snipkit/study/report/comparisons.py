@@ -160,6 +160,34 @@ def gaps(
     return statistics.blank_diverged(pd.concat(parts, ignore_index=True)[columns], [*by, of], "gap")
 
 
+def against(
+    table: pd.DataFrame, baseline, of: str, by: Sequence[str], digits: int = 1
+) -> pd.DataFrame:
+    """A table to read: the errors of each group, and their differences to a baseline's.
+
+    Args:
+        table: one row a run.
+        baseline: a value of the column ``of``.
+        of: the column that tells the groups apart.
+        by: columns that make a setting; differences are taken within it.
+        digits: decimals.
+
+    Returns:
+        DataFrame with the columns of ``by`` and ``of`` as its index, in the order of ``by``, and
+        "test error, %" and "minus <baseline>" (means with half their 95 % intervals; "" for the
+        baseline itself) and "n". Empty where nothing is on record.
+    """
+    index, minus = [*by, of], f"minus {baseline}"
+    columns = ["test error, %", minus, "n"]
+    if not len(table):
+        return pd.DataFrame(columns=columns)
+    pairs = {group: (group, baseline) for group in table[of].unique() if group != baseline}
+    differences = statistics.written(gaps(table, pairs, by, of), index, "gap", digits, minus)
+    errors_of = statistics.written(table, index, "test_error", digits, "test error, %")
+    both = errors_of.join(differences.drop(columns="n")).fillna({minus: ""})
+    return both[columns].sort_index(level=list(by), sort_remaining=False, kind="stable")
+
+
 def settings(table: pd.DataFrame) -> list[str]:
     """The columns that say what a run was, without its seed and what came of it."""
     return [column for column in table if column not in _OUTCOMES]

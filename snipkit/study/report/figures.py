@@ -301,3 +301,9 @@ def save_table(frame, name, profile) -> None:
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
     text += f"\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n"
     paths.write_text(target / f"{name}.md", text)
+
+
+def show_table(frame, name, profile):
+    """``save_table``, and the table again, to be shown by a notebook's cell."""
+    save_table(frame, name, profile)
+    return frame

@@ -61,10 +61,21 @@ def write(progress: str = "") -> pd.DataFrame:
 
 def summary(claims: pd.DataFrame) -> str:
     """How many claims have which word, in one line."""
-    counts = states(claims).value_counts()
+    by_state = states(claims).value_counts()
     return ", ".join(
-        f"{state} {counts[state]}" for state in (*judging.WORDS, RUNNING) if state in counts
+        f"{state} {by_state[state]}" for state in (*judging.WORDS, RUNNING) if state in by_state
     )
+
+
+def counts(claims: pd.DataFrame) -> dict[str, str]:
+    """How far the registration has come: claims, those judged, runs done and planned, as texts."""
+    judged = ~claims.word.isin(["", judging.NOT_RUN])
+    return {
+        "claims": f"{len(claims):,}",
+        "judged": f"{judged.sum():,}",
+        "done": f"{claims.done.sum():,}",
+        "planned": f"{claims.planned.sum():,}",
+    }
 
 
 def states(claims: pd.DataFrame) -> pd.Series:
@@ -75,12 +86,12 @@ def states(claims: pd.DataFrame) -> pd.Series:
 def scoreboard(claims: pd.DataFrame) -> pd.DataFrame:
     """One row for each table and figure of the paper: how many of its claims have which word."""
     item = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
-    counts = pd.crosstab(item, states(claims)).reindex(
+    board = pd.crosstab(item, states(claims)).reindex(
         columns=[*judging.WORDS, RUNNING], fill_value=0
     )
-    counts = counts.loc[sorted(counts.index, key=lambda name: (name.split()[0] != "Table", name))]
-    counts.insert(0, "what it shows", [ABOUT[name] for name in counts.index])
-    return counts.replace(0, "").rename_axis("in the paper").reset_index()
+    board = board.loc[sorted(board.index, key=lambda name: (name.split()[0] != "Table", name))]
+    board.insert(0, "what it shows", [ABOUT[name] for name in board.index])
+    return board.replace(0, "").rename_axis("in the paper").reset_index()
 
 
 def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:

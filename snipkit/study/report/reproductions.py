@@ -132,6 +132,7 @@ def _explain(ax):
     for source, (color, marker) in _STYLES.items():
         handles.append(Line2D([], [], color=color, marker=marker, ls="", label=source))
     for face, label in (("0.4", "trained as long as the paper"), ("white", "trained otherwise")):
-        style = {"color": "0.4", "markerfacecolor": face, "marker": "D", "ls": ""}
-        handles.append(Line2D([], [], label=label, **style))
+        mark = Line2D([], [], color="0.4", marker="D", ls="", label=label)
+        mark.set_markerfacecolor(face)
+        handles.append(mark)
     ax.legend(handles=handles, loc="center")
