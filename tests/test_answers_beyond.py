@@ -204,15 +204,16 @@ def of_what_came_after(cells, runs):
         dense, pruned = cells[model, "dense", 0.0, kind], cells[model, "snip", sparsity, ""]
         return Estimate((dense - pruned).dropna(), digits)
 
+    compact = pd.read_csv(ROOT / "figures/overnight/rq6_compact.csv", index_col=0)
     examples = cells["mlp-1d", "snip", 0.98, "all"] - cells["mlp-1d", "snip", 0.98, ""]
     narrow = smaller("lenet-300-100", "first 6, second 6", 0.98)
     return {
         "after_answer": {
             "force": mlp("force", "snip"),
             "smaller": smaller("mlp-1d", "width 0.07", 0.98),
+            "multiply_adds": f"{100 * compact['multiply-adds']['SNIP'] / 266_200:.0f}",
         },
         "after_methods": {
-            "smaller_80": smaller("mlp-1d", "width 0.385", 0.8),
             "rewound": mlp("magnitude, rewound", "snip", 0.9),
             "rewound_98": mlp("magnitude, rewound", "snip"),
             "examples": Estimate(examples),
@@ -229,7 +230,6 @@ def of_what_came_after(cells, runs):
         "after_predictions": {
             "grasp_units": mlp("grasp, shuffle-units", "grasp"),
             "synflow_units": mlp("synflow, shuffle-units", "synflow"),
-            "synflow": mlp("synflow", "snip"),
             "force": mlp("force", "synflow"),
             "narrow": narrow,
         },
@@ -259,8 +259,8 @@ def of_the_replication(cells, runs):
             "ours": str(Estimate(own.error, 2)),
             "n": str(len(own)),
             "authors": momentum["lenet-300-100-95"],
-            "claims": len(claims),
-            "judged": sum(word not in ("", "not run") for word in claims.word),
+            "claims": str(len(claims)),
+            "judged": str(sum(word not in ("", "not run") for word in claims.word)),
             "done": f"{claims.done.sum():,}",
             "planned": f"{claims.planned.sum():,}",
         },

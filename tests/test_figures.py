@@ -79,6 +79,34 @@ def test_a_summary_has_a_row_for_each_group():
     assert math.isnan(summary.low["random"]) and summary.low["snip"] < 1
 
 
+def test_a_table_to_read_has_the_mean_its_interval_and_n():
+    table = runs(snip={0: 1.0, 1: 2.0, 2: 3.0}, random={0: 9.0})
+    texts = statistics.written(table, ["method"], digits=2, name="error, %")
+    assert dict(texts["error, %"]) == {"snip": "2.00 ± 2.48", "random": "9.00"}
+    assert dict(texts.n) == {"snip": 3, "random": 1}
+
+
+def test_lines_are_labelled_where_they_end_and_labels_do_not_overlap():
+    figure, (ax,) = figures.panels([""])
+    ax.plot([1, 2, 3], [0, 1, NAN], color="#ff0000")
+    ax.plot([1, 2, 3], [0, 0, 1.01], color="#0000ff")
+    figures.label_lines(ax, {"red": "#ff0000", "blue": "#0000ff", "absent": "#00ff00"})
+    texts = {text.get_text(): text for text in ax.texts}
+    assert texts.keys() == {"red", "blue"}
+    assert texts["red"].xy == pytest.approx((2, 1)) and texts["blue"].xy == pytest.approx((3, 1.01))
+    figure.draw_without_rendering()
+    low, high = (texts[name].get_window_extent() for name in ("red", "blue"))
+    assert high.y0 - low.y0 > 9 * figure.dpi / 72  # a line of nine points
+
+
+def test_a_logarithmic_axis_has_its_counts_in_full():
+    figure, (ax,) = figures.panels([""])
+    ax.plot([1, 1000, 54_000], [0, 0, 0])
+    figures.log_counts(ax, [1, 1000, 54_000], {54_000: "all"})
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "1,000", "all"]
+    assert not len(ax.get_xticks(minor=True))
+
+
 def test_differences_are_taken_seed_by_seed():
     # The errors of the two methods lie far apart between seeds, and always 1 apart within one; seed
     # 7 has no partner.

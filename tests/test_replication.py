@@ -1,9 +1,11 @@
 """REPLICATION.md: what it shows of each claim."""
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
 from snipkit.study import paper
-from snipkit.study.report import judging, registered, replication
+from snipkit.study.report import judging, registered, replication, reproductions
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +43,61 @@ def test_the_picture_has_a_square_for_each_claim_and_an_interval_where_there_is_
     intervals = replication.draw(judged).axes[1]
     labels = [text.get_text() for text in intervals.get_yticklabels()]
     assert labels == ["Table 1, LeNet-300-100, dense", "Table 1, LeNet-300-100, SNIP 98 %"]
+
+
+def test_the_rule_in_words_has_all_words():
+    assert tuple(judging.rule().index) == judging.WORDS
+
+
+def test_ours_the_authors_code_and_others_stand_apart(claims):
+    found = reproductions.errors(claims, paper.earlier_verdicts())
+    row = found[found.network == "LeNet-300-100, 95 %"]
+    by_source = {source: list(part.error) for source, part in row.groupby("source")}
+    assert by_source == {
+        reproductions.OURS: [2.06],
+        reproductions.AUTHORS: [2.09, 2.64, 3.12],
+        reproductions.PUBLISHED: [2.23, 2.16],
+    }
+    assert set(row.printed) == {1.6}
+    as_long = row[row.full]
+    assert list(as_long.error) == [2.06, 2.09, 2.64]  # 10,000 steps and other people's are not
+
+
+def test_registered_errors_are_shown_when_there_are_any(claims):
+    complete = claims.assign(ours="2.10; sd 0.08", low=0.4, high=0.6)
+    found = reproductions.errors(complete, paper.earlier_verdicts())
+    registered_rows = found[found.protocol == reproductions.REGISTERED]
+    assert set(registered_rows.error) == {2.1} and len(registered_rows) == 18
+    assert registered_rows.half.round(6).eq(0.1).all()
+    assert reproductions.REGISTERED not in set(
+        reproductions.errors(claims, paper.earlier_verdicts()).protocol
+    )
+
+
+def test_a_table_to_read_has_a_column_for_each_source_and_protocol(claims):
+    found = reproductions.errors(claims, paper.earlier_verdicts())
+    table = reproductions.side_by_side(found[found.table == "Table 1, MNIST"])
+    assert table.index[1] == ("LeNet-300-100, 95 %", 1.6)
+    row = table.loc[("LeNet-300-100, 95 %", 1.6)]
+    assert row[reproductions.OURS, "the paper's protocol"] == "2.06 ± 0.22 (3)"
+    assert row[reproductions.AUTHORS, "momentum, 100,000 steps"] == "2.09 (3)"
+    sources = list(dict.fromkeys(source for source, _ in table.columns))
+    assert sources == list(reproductions.SOURCES)
+
+
+def test_each_error_is_drawn_as_far_from_0_as_it_is_from_the_printed_one(claims):
+    found = reproductions.errors(claims, paper.earlier_verdicts())
+    row = found[(found.network == "LeNet-300-100, 95 %") & (found.source == reproductions.OURS)]
+    ax = reproductions.draw(row).axes[0]
+    marks = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx([2.06 - 1.6])
+    plt.close("all")
+
+
+def test_intervals_are_drawn_in_units_of_their_margins():
+    rows = pd.DataFrame({"name": ["A"], "low": [0.1], "high": [0.3], "margin": [0.2]})
+    _, ax = plt.subplots()
+    replication.draw_intervals(ax, rows.assign(word=judging.OPEN))
+    assert list(ax.lines[0].get_xdata()) == pytest.approx([0.5, 1.5])
+    assert [text.get_text() for text in ax.texts] == [judging.OPEN]
+    plt.close("all")

@@ -108,3 +108,22 @@ def test_a_seed_that_diverged_leaves_no_mean(table):
     assert gaps.gap[gaps.sparsity == 0.9].isna().all() and list(
         gaps.gap[gaps.sparsity == 0.98]
     ) == [4, 5, 6]
+
+
+def test_rows_of_named_parts_of_a_grid(runs, table):
+    by_method = {method: [runs[method, 0.9, seed] for seed in range(2)] for method in ERRORS}
+    named = report.grouped(table, by_method, "mask")
+    assert list(named["mask"]) == ["snip", "snip", "random", "random"]
+    assert list(named.test_error) == [1, 2, 5, 7]
+    assert not len(report.grouped(table, {"none": []}, "mask"))
+    assert "mask" in report.grouped(table, {"none": []}, "mask")
+
+
+def test_errors_stand_beside_their_differences_to_a_baseline(table):
+    texts = report.against(table, "snip", of="method", by=["sparsity"], digits=2)
+    assert list(texts.index) == [(0.9, "snip"), (0.9, "random"), (0.98, "snip"), (0.98, "random")]
+    assert list(texts["minus snip"]) == ["", "5.00 ± 2.48", "", "5.00 ± 2.48"]
+    assert texts["test error, %"][0.98, "random"] == "17.00 ± 4.97"
+    assert list(texts.n) == [3, 3, 3, 3]
+    nothing = report.against(table.iloc[:0], "snip", of="method", by=["sparsity"])
+    assert list(nothing) == ["test error, %", "minus snip", "n"] and not len(nothing)

@@ -177,6 +177,28 @@ def errors(
     return by_seed[value]
 
 
+def grouped(
+    table: pd.DataFrame, groups: Mapping[object, Iterable[Run]], column: str
+) -> pd.DataFrame:
+    """The rows of several parts of a grid, and a column that says which part a row is of.
+
+    Args:
+        table: one row a run that is on record.
+        groups: value of the column → a part of the grid: ``grouped(table, {"one class": runs},
+            "scored on")``. A run of two parts has two rows.
+        column: a new one, or one whose values are replaced.
+
+    Returns:
+        The rows in the order of the parts; nothing of a part that has no run on record.
+    """
+    parts = []
+    for value, runs in groups.items():
+        parts.append(rows(table, runs).assign(**{column: value}))
+    if not any(len(part) for part in parts):
+        return table.iloc[:0].assign(**{column: []})
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
 def gap(
     table: pd.DataFrame, first: Chosen, second: Chosen, value: str = "test_error", **fields
 ) -> pd.Series:
@@ -258,6 +280,34 @@ def in_pairs(
         seeds_of_methods = group.groupby(of).seed.agg(frozenset)
         equal += seeds_of_methods.nunique() == 1
     return equal, len(groups)
+
+
+def against(
+    table: pd.DataFrame, baseline, of: str, by: Sequence[str], digits: int = 1
+) -> pd.DataFrame:
+    """A table to read: the errors of each group, and their differences to a baseline's.
+
+    Args:
+        table: one row a run.
+        baseline: a value of the column ``of``.
+        of: the column that tells the groups apart.
+        by: columns that make a setting; differences are taken within it.
+        digits: decimals.
+
+    Returns:
+        DataFrame with the columns of ``by`` and ``of`` as its index, in the order of ``by``, and
+        "test error, %" and "minus <baseline>" (means with half their 95 % intervals; "" for the
+        baseline itself) and "n". Empty where nothing is on record.
+    """
+    index, minus = [*by, of], f"minus {baseline}"
+    columns = ["test error, %", minus, "n"]
+    if not len(table):
+        return pd.DataFrame(columns=columns)
+    pairs = {group: (group, baseline) for group in table[of].unique() if group != baseline}
+    differences = statistics.written(gaps(table, pairs, by, of), index, "gap", digits, minus)
+    errors_of = statistics.written(table, index, "test_error", digits, "test error, %")
+    both = errors_of.join(differences.drop(columns="n")).fillna({minus: ""})
+    return both[columns].sort_index(level=list(by), sort_remaining=False, kind="stable")
 
 
 def settings(table: pd.DataFrame) -> list[str]:

@@ -67,6 +67,57 @@ def legend(axes) -> None:
     axes[-1].legend(handles.values(), handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
+def log_counts(ax, counts, names=()) -> None:
+    """A logarithmic axis of whole numbers, with each of them in full: 1, 10, 1,000.
+
+    Call it when all is drawn.
+
+    Args:
+        counts: where the ticks are.
+        names: count → what stands there in place of it, such as "all".
+    """
+    labels = [dict(names).get(count, f"{count:,}") for count in counts]
+    ax.set_xscale("log")
+    ax.set_xticks(list(counts), labels)
+    ax.minorticks_off()
+
+
+def label_lines(ax, colors) -> None:
+    """The name of each line at its right end, in its colour, in place of a legend.
+
+    Labels that would overlap are moved apart. Call it when limits and scales are set.
+
+    Args:
+        colors: label → the colour of its line.
+    """
+    ax.figure.draw_without_rendering()  # so that the layout knows where the lines end
+    ends = []
+    for label, color in colors.items():
+        for line in ax.get_lines():
+            points = np.asarray(line.get_xydata(), float)
+            points = points[np.isfinite(points).all(1)]
+            if len(points) > 1 and mpl.colors.same_color(line.get_color(), color):
+                ends.append((ax.transData.transform(points[-1]), label, color))
+                break
+    ends.sort(key=lambda end: end[0][1])
+    line_height = 1.2 * mpl.rcParams["font.size"] * ax.figure.dpi / 72
+    lowest = -np.inf
+    for (x, y), label, color in ends:
+        place = max(y, lowest)
+        lowest = place + line_height
+        points_up = (place - y) * 72 / ax.figure.dpi
+        ax.annotate(
+            label,
+            ax.transData.inverted().transform((x, y)),
+            (6, points_up),
+            textcoords="offset points",
+            va="center",
+            color=color,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            annotation_clip=False,
+        )
+
+
 def title(rows) -> str:
     """Name, number of seeds and steps of one network, from its rows of ``records.table``."""
     seeds = counted(rows.groupby(["method", "sparsity"]).size())
@@ -293,3 +344,9 @@ def save_table(frame, name, profile) -> None:
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
     text += f"\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n"
     paths.write_text(target / f"{name}.md", text)
+
+
+def show_table(frame, name, profile):
+    """``save_table``, and the table again, to be shown by a notebook's cell."""
+    save_table(frame, name, profile)
+    return frame

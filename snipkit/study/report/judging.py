@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from snipkit.study import paper
@@ -23,6 +24,22 @@ LAST_SHARE = 6
 
 #: gives the outcomes of a cell or of a measurement, by seed
 Values = Callable[[dict | str, Setting], dict[int, float]]
+
+
+def rule() -> pd.DataFrame:
+    """What each word means, as a table to read; REGISTRATION.md has the rule in full."""
+    meanings = {
+        AGREES: ("it lies inside ± the margin", "it lies on the claimed side of 0"),
+        DISAGREES: (
+            "it lies wholly outside ± the margin",
+            "it lies on the other side of 0, or below the smallest effect that counts",
+        ),
+        OPEN: ("neither", "neither"),
+        NOT_RUN: ("there are no runs by the paper's protocol", "there are no runs"),
+    }
+    columns = ["where the claim is a number, and its interval:", "where it is an order:"]
+    table = pd.DataFrame.from_dict(meanings, orient="index", columns=columns)
+    return table.rename_axis("word")
 
 
 @dataclass(frozen=True)

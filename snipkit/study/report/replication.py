@@ -4,6 +4,7 @@ What the registered rule says of each claim, beside what others found; then earl
 """
 
 import string
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,22 @@ from snipkit.study.report import figures, judging, registered
 
 TEMPLATE = Path(__file__).parent / "replication.md"
 RUNNING = "in progress"
+#: a table or figure of the paper → what it shows
+ABOUT = {
+    "Table 1": "errors of pruned LeNets",
+    "Table 2": "errors and counts of twelve networks",
+    "Table 3": "does the initialiser of the scored weights matter?",
+    "Table 4": "errors and counts on Tiny-ImageNet",
+    "Table 5": "layers of AlexNet",
+    "Table 6": "layers of VGG",
+    "Figure 1": "error against sparsity, LeNets",
+    "Figure 2": "masks show the class that they were scored on",
+    "Figure 3": "error against the size of the scoring batch",
+    "Figure 4": "a pruned network does not fit random labels",
+    "Figure 5": "masks of inverted images",
+    "Figure 6": "masks ranked by the gradient alone",
+    "Figure 7": "random labels, by sparsity",
+}
 DESIGNED_HERE = "figure4-task"  # a test of ours, not a claim of the paper
 
 
@@ -44,10 +61,21 @@ def write(progress: str = "") -> pd.DataFrame:
 
 def summary(claims: pd.DataFrame) -> str:
     """How many claims have which word, in one line."""
-    counts = states(claims).value_counts()
+    by_state = states(claims).value_counts()
     return ", ".join(
-        f"{state} {counts[state]}" for state in (*judging.WORDS, RUNNING) if state in counts
+        f"{state} {by_state[state]}" for state in (*judging.WORDS, RUNNING) if state in by_state
     )
+
+
+def counts(claims: pd.DataFrame) -> dict[str, str]:
+    """How far the registration has come: claims, those judged, runs done and planned, as texts."""
+    judged = ~claims.word.isin(["", judging.NOT_RUN])
+    return {
+        "claims": f"{len(claims):,}",
+        "judged": f"{judged.sum():,}",
+        "done": f"{claims.done.sum():,}",
+        "planned": f"{claims.planned.sum():,}",
+    }
 
 
 def states(claims: pd.DataFrame) -> pd.Series:
@@ -58,27 +86,12 @@ def states(claims: pd.DataFrame) -> pd.Series:
 def scoreboard(claims: pd.DataFrame) -> pd.DataFrame:
     """One row for each table and figure of the paper: how many of its claims have which word."""
     item = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
-    counts = pd.crosstab(item, states(claims)).reindex(
+    board = pd.crosstab(item, states(claims)).reindex(
         columns=[*judging.WORDS, RUNNING], fill_value=0
     )
-    counts = counts.loc[sorted(counts.index, key=lambda name: (name.split()[0] != "Table", name))]
-    about = {
-        "Table 1": "errors of pruned LeNets",
-        "Table 2": "errors and counts of twelve networks",
-        "Table 3": "does the initialiser of the scored weights matter?",
-        "Table 4": "errors and counts on Tiny-ImageNet",
-        "Table 5": "layers of AlexNet",
-        "Table 6": "layers of VGG",
-        "Figure 1": "error against sparsity, LeNets",
-        "Figure 2": "masks show the class that they were scored on",
-        "Figure 3": "error against the size of the scoring batch",
-        "Figure 4": "a pruned network does not fit random labels",
-        "Figure 5": "masks of inverted images",
-        "Figure 6": "masks ranked by the gradient alone",
-        "Figure 7": "random labels, by sparsity",
-    }
-    counts.insert(0, "what it shows", [about[name] for name in counts.index])
-    return counts.replace(0, "").rename_axis("in the paper").reset_index()
+    board = board.loc[sorted(board.index, key=lambda name: (name.split()[0] != "Table", name))]
+    board.insert(0, "what it shows", [ABOUT[name] for name in board.index])
+    return board.replace(0, "").rename_axis("in the paper").reset_index()
 
 
 def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
@@ -173,51 +186,63 @@ def draw(claims: pd.DataFrame):
     import matplotlib.pyplot as plt
 
     judged = claims[(claims.word != "") & claims.low.notna() & claims.margin.notna()]
+    names = []
+    for claim in judged.itertuples():
+        name = f"{claim.where}, {claim.says.partition(':')[0]}"
+        names.append(textwrap.shorten(name, 45, placeholder=" …"))
     heights = [13, len(judged)] if len(judged) else [13]
     figure, axes = plt.subplots(
         len(heights),
         1,
-        figsize=(7, 0.9 + 0.27 * sum(heights) + 0.6 * (len(heights) - 1)),
+        figsize=(8.5, 0.9 + 0.27 * sum(heights) + 0.6 * (len(heights) - 1)),
         height_ratios=heights,
         layout="constrained",
         squeeze=False,
     )
     _draw_squares(axes[0, 0], claims)
     if len(judged):
-        _draw_intervals(axes[1, 0], judged)
+        draw_intervals(axes[1, 0], judged.assign(name=names))
     return figure
 
 
 def _draw_squares(ax, claims):
-    places = dict(zip(scoreboard(claims)["in the paper"], range(13)))
-    columns = dict.fromkeys(places, 0)
     items = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
+    places = {item: place for place, item in enumerate(scoreboard(claims)["in the paper"])}
+    columns = dict.fromkeys(places, 0)
     for item, state in zip(items, states(claims)):
         ax.scatter(
             columns[item], places[item], s=130, marker="s", color=COLORS[state], edgecolor="0.3"
         )
         columns[item] += 1
-    ax.set_yticks(list(places.values()), list(places))
+    ax.set_yticks(list(places.values()), [f"{item}: {ABOUT[item]}" for item in places])
     ax.invert_yaxis()
-    ax.set_xticks([])
-    ax.set_xlabel("the claims of each table and figure")
+    ax.set(xticks=[], xlim=(-0.7, 13))
+    ax.spines["bottom"].set_visible(False)
+    ax.set_title("a square for each claim")
     for state, count in states(claims).value_counts().reindex(list(COLORS)).dropna().items():
         label = f"{state}: {count:.0f}"
         ax.scatter([], [], s=90, marker="s", color=COLORS[state], edgecolor="0.3", label=label)
     ax.legend(loc="lower right", frameon=False)
 
 
-def _draw_intervals(ax, judged):
+def draw_intervals(ax, rows: pd.DataFrame) -> None:
+    """Intervals of differences, in the colours of their words, over the grey band of the margin.
+
+    Args:
+        ax: the axes to draw on.
+        rows: name, low and high (of the 95 % interval), margin, word; a row an interval.
+    """
     ax.axvspan(-1, 1, color="0.92")
-    for place, claim in enumerate(judged.itertuples()):
-        low, high = claim.low / claim.margin, claim.high / claim.margin
+    for place, row in enumerate(rows.itertuples()):
+        low, high = row.low / row.margin, row.high / row.margin
         ax.plot([low, high], [place, place], color="0.3", lw=2)
-        ax.plot((low + high) / 2, place, "o", color=COLORS[claim.word], markeredgecolor="0.3")
-    names = [f"{claim.where}, {claim.says.partition(':')[0]}" for claim in judged.itertuples()]
-    ax.set_yticks(range(len(judged)), names)
-    ax.invert_yaxis()
+        ax.plot((low + high) / 2, place, "o", color=COLORS[row.word], markeredgecolor="0.3")
+        style = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(row.word, (high, place), annotation_clip=False, **style)
+    ax.set_yticks(range(len(rows)), rows.name)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_xlabel("difference in units of the margin, which is grey (bars: 95 % intervals)")
+    ax.set_xlabel("difference in units of the margin (grey band)")
 
 
 def _markdown(table):

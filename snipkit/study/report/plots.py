@@ -1,0 +1,152 @@
+"""Two pictures that pages share: lines with their names at the end, and points beside a baseline.
+
+seaborn draws them, with the study's interval. What is added is the same on every page: a name or a
+baseline in place of a legend, plain numbers on logarithmic axes, a panel a setting.
+"""
+
+from collections.abc import Collection, Mapping
+
+import pandas as pd
+import seaborn
+from matplotlib.figure import Figure
+
+from snipkit.study.report import figures, statistics
+
+
+def curves(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    line: str,
+    colors: Mapping[str, str],
+    *,
+    col: str,
+    title: str = "{}",
+    markers: Mapping[str, str] | None = None,
+    errorbar=statistics.errorbar,
+    band: bool = False,
+    counts: Collection[int] = (),
+    names: Mapping[int, str] | None = None,
+    zero: bool = False,
+    size: tuple[float, float] = (2.8, 2.9),
+    **panel_options,
+) -> Figure:
+    """Means against ``x``: a panel a setting, and a line a group, named where it ends.
+
+    Args:
+        table: a row a value; no value of a run that diverged (``report.labelled`` blanks them).
+        x, y: the columns on the axes.
+        line: the column that makes lines.
+        colors: value of ``line`` → its colour.
+        col: the column that makes panels, in the order of its values.
+        title: of a panel, a format for its value, such as ``"{:g} % removed"``.
+        markers: value of ``line`` → its marker; None: discs.
+        errorbar: see seaborn's ``lineplot``.
+        band: whether the interval is a band; else a bar a mean.
+        counts: where x has ticks, on a logarithmic axis; (): a linear one, with ticks at the data.
+        names: count → what its tick says in place of it.
+        zero: whether to draw the line y = 0, of a baseline that was subtracted.
+        size: width and height of a panel, in inches.
+        panel_options: for ``figures.panels``, such as ``sharey=True``.
+    """
+    values = sorted(set(table[col]))
+    figure, axes = figures.panels([title.format(value) for value in values], *size, **panel_options)
+    figure.set_figwidth(len(values) * (size[0] + 1.2))  # room for names
+    for ax, value in zip(axes, values):
+        part = table[table[col] == value]
+        lines = [name for name in colors if (part[line] == name).any()]
+        if zero:
+            ax.axhline(0, color="black", lw=0.8, ls=":")
+        seaborn.lineplot(
+            part,
+            x=x,
+            y=y,
+            hue=line,
+            hue_order=lines,
+            palette=dict(colors),
+            style=line,
+            style_order=lines,
+            markers=dict(markers or dict.fromkeys(lines, "o")),
+            dashes=False,
+            errorbar=errorbar,
+            err_style="band" if band else "bars",
+            legend=False,
+            ax=ax,
+        )
+        if counts:
+            present = [count for count in counts if (part[x] == count).any()]
+            figures.log_counts(ax, present, names or {})
+        else:
+            ax.set_xticks(sorted(set(part[x])))
+    for ax in axes:
+        figures.label_lines(ax, colors)
+    return figure
+
+
+def points(
+    table: pd.DataFrame,
+    y: str,
+    colors: Mapping[str, str],
+    *,
+    hue: str | None = None,
+    col: str | None = None,
+    title: str = "{}",
+    markers: Mapping[str, str] | None = None,
+    order: Collection[str] | None = None,
+    baseline: str = "black",
+    seeds: bool = False,
+    size: tuple[float, float] = (1.7, 3.0),
+) -> Figure:
+    """Mean differences to a baseline, which is the line at 0, with the study's interval.
+
+    Args:
+        table: what ``report.gaps`` gives, or a part of it: the column "gap" is on the axis.
+        y: the column that makes rows.
+        colors: value of ``hue``, or else of ``y``, → its colour.
+        hue: a column whose values stand in one row, one above the other, with a legend.
+        col: the column that makes panels.
+        title: of a panel, a format for its value.
+        markers: value of ``hue``, or else of ``y``, → its marker; None: discs.
+        order: the rows from top to bottom; None: as in the table, or in the order of categories.
+        baseline: the colour of the line at 0.
+        seeds: whether to draw each seed, pale.
+        size: width and height of a panel, in inches.
+    """
+    values = [None] if col is None else sorted(set(table[col]))
+    titles = ["" if value is None else title.format(value) for value in values]
+    figure, axes = figures.panels(titles, *size, sharey=True, sharex=True)
+    rows = _in_order(table[y]) if order is None else list(order)
+    groups = rows if hue is None else _in_order(table[hue])
+    for ax, value in zip(axes, values):
+        part = table if value is None else table[table[col] == value]
+        place = {"x": "gap", "y": y, "order": rows, "ax": ax}
+        color = {"hue": hue or y, "hue_order": groups, "palette": dict(colors)}
+        ax.axvline(0, color=baseline, lw=1.2)
+        if seeds:
+            seaborn.stripplot(part, **place, **color, alpha=0.4, jitter=False, legend=False)
+        seaborn.pointplot(
+            part,
+            **place,
+            **color,
+            markers=[(markers or {}).get(name, "o") for name in groups],
+            markersize=5,
+            linewidth=1.5,
+            linestyle="none",
+            errorbar=statistics.errorbar,
+            dodge=0.3 if hue else False,
+            legend="full" if hue else False,
+        )
+        ax.set(xlabel="", ylabel="")
+    if hue:
+        figures.legend(axes)
+        for ax in axes[:-1]:
+            ax.legend().remove()
+    return figure
+
+
+def _in_order(column):
+    """The values that occur, in the order of the categories or else of the rows."""
+    occurring = list(dict.fromkeys(column.dropna()))
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return [value for value in column.dtype.categories if value in occurring]
+    return occurring

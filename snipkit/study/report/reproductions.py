@@ -1,0 +1,138 @@
+"""Tables 1 and 2 of the paper beside everybody else's numbers.
+
+Ours, those of the authors' code that we ran ourselves, and those that other people published.
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from snipkit.study import paper
+
+OURS, AUTHORS, PUBLISHED = "ours", "authors' code, run here", "published by others"
+SOURCES = (OURS, AUTHORS, PUBLISHED)
+FULL_LENGTH = "100,000 steps"  # what the paper's protocol is taken to be on MNIST
+#: protocol of the exploratory runs, by the scale that they belong to
+EXPLORATORY = {"paper": "the paper's protocol", "overnight": "shorter training"}
+REGISTERED = "registered runs"
+_STYLES = {OURS: ("#0173B2", "o"), AUTHORS: ("#D55E00", "^"), PUBLISHED: ("#029E73", "s")}
+
+
+def errors(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """The test errors that were found where tables 1 and 2 print one: a row an error.
+
+    Args:
+        claims: what ``registered.table`` gave. Registered runs count where all of them are done.
+        earlier: what ``paper.earlier_verdicts`` gave: exploratory runs.
+
+    Returns:
+        DataFrame with the columns "table" (with its data, "Table 1, MNIST"), "network" (and the
+        share removed), "printed", "source" (one of ``SOURCES``), "protocol", "error" (per cent),
+        "half" (of the 95 % interval; NaN where it is not known), "n" (runs; 0 where all registered
+        ones are meant) and "full" (whether the training is as long as the paper's).
+    """
+    reported = paper.table("others")
+    lines = []
+    for claim in claims[claims["says"].str.contains(": test error")].itertuples():
+        if not claim.claim.startswith(("table1-", "table2-")):
+            continue
+        network, _, measured_on = claim.says.partition(": test error")
+        data = measured_on.removesuffix(", %").removeprefix(" on ") or "MNIST"
+        about = [f"{claim.where}, {data}", network.replace("SNIP ", ""), float(claim.printed)]
+        for row in _ours(claim, earlier.loc[claim.claim]):
+            lines.append([*about, OURS, *row])
+        for row in reported[reported.claim == claim.claim].itertuples():
+            by_authors = row.source == "authors' code"
+            protocol = row.protocol if by_authors else row.source
+            full = by_authors and FULL_LENGTH in row.protocol
+            source = AUTHORS if by_authors else PUBLISHED
+            lines.append([*about, source, protocol, row.error, float("nan"), row.n, full])
+    columns = ["table", "network", "printed", "source", "protocol", "error", "half", "n", "full"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _ours(claim, exploratory):
+    """(protocol, error, half of its interval, n, whether as long as the paper's) of our runs."""
+    rows = []
+    if claim.ours:
+        error = float(claim.ours.partition(";")[0])
+        rows.append([REGISTERED, error, (claim.high - claim.low) / 2, 0, True])
+    if exploratory.here:
+        error, _, half = exploratory.here.partition(" ± ")
+        full = exploratory.scale == "paper"
+        protocol = EXPLORATORY[exploratory.scale]
+        rows.append([protocol, float(error), float(half), int(exploratory.n), full])
+    return rows
+
+
+def side_by_side(found: pd.DataFrame) -> pd.DataFrame:
+    """The errors as a table to read: a row a printed number, a column a source and protocol.
+
+    Args:
+        found: what ``errors`` gave, or the rows of one table of the paper.
+    """
+    texts = []
+    for row in found.itertuples():
+        text = f"{row.error:.2f}"
+        if pd.notna(row.half):
+            text += f" ± {row.half:.2f}"
+        texts.append(text + (f" ({row.n})" if row.n else ""))
+    keys = ["network", "printed"]
+    wide = found.assign(text=texts).pivot(index=keys, columns=["source", "protocol"], values="text")
+    in_order = found[["source", "protocol"]].drop_duplicates()
+    in_order = in_order.sort_values(
+        "source", key=lambda names: names.map(SOURCES.index), kind="stable"
+    )
+    rows = found[keys].drop_duplicates().itertuples(index=False, name=None)
+    return wide.reindex(index=list(rows), columns=list(in_order.itertuples(index=False, name=None)))
+
+
+def draw(found: pd.DataFrame):
+    """How far each error lies from the printed one, which is the line at 0.
+
+    A panel a table and data set, a row a network. Filled marks: trained as long as the paper.
+
+    Args:
+        found: what ``errors`` gave.
+
+    Returns:
+        The figure.
+    """
+    tables = list(dict.fromkeys(found.table))
+    figure, axes = plt.subplots(
+        2, 2, figsize=(9, 5.2), height_ratios=[6, 4], squeeze=False, layout="constrained"
+    )
+    for ax, table in zip(axes.flat, tables):
+        _draw_table(ax, found[found.table == table])
+        ax.set(title=table, xlabel="test error minus the printed one, points")
+    for ax in axes.flat[len(tables) :]:
+        ax.axis("off")
+    _explain(axes.flat[-1])
+    return figure
+
+
+def _draw_table(ax, found):
+    networks = list(dict.fromkeys(found.network))
+    for row in found.itertuples():
+        color, marker = _STYLES[row.source]
+        place = networks.index(row.network) + 0.22 * (SOURCES.index(row.source) - 1)
+        difference = row.error - row.printed
+        if pd.notna(row.half):
+            ax.hlines(place, difference - row.half, difference + row.half, color=color, lw=1.2)
+        face = color if row.full else "white"
+        ax.plot(difference, place, marker, color=color, markerfacecolor=face, markersize=6)
+    ax.axvline(0, color="black", lw=1)
+    ax.set_yticks(range(len(networks)), networks)
+    ax.set_ylim(len(networks) - 0.5, -0.5)
+
+
+def _explain(ax):
+    """The legend."""
+    handles = [Line2D([], [], color="black", lw=1, label="printed in the paper")]
+    for source, (color, marker) in _STYLES.items():
+        handles.append(Line2D([], [], color=color, marker=marker, ls="", label=source))
+    for face, label in (("0.4", "trained as long as the paper"), ("white", "trained otherwise")):
+        mark = Line2D([], [], color="0.4", marker="D", ls="", label=label)
+        mark.set_markerfacecolor(face)
+        handles.append(mark)
+    ax.legend(handles=handles, loc="center")

@@ -1,0 +1,87 @@
+"""Curves with names at their ends, and differences beside a baseline."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from snipkit.study.report import plots, statistics
+
+COLORS = {"a": "#0173B2", "b": "#808080"}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def errors():
+    """Errors of two groups for 1, 10 and 100 images, at two sparsities; group b at one of them."""
+    rows = []
+    for removed, groups in ((90, "ab"), (98, "a")):
+        for group in groups:
+            for images in (1, 10, 100):
+                for seed in range(3):
+                    gap = removed / 10 + images + seed + (group == "b")
+                    rows.append([removed, group, images, seed, gap])
+    return pd.DataFrame(rows, columns=["removed", "group", "images", "seed", "gap"])
+
+
+def lines_in(ax, color):
+    return [line for line in ax.lines if line.get_color() == color and len(line.get_xdata()) > 2]
+
+
+def test_a_panel_a_setting_and_a_named_line_a_group(errors):
+    figure = plots.curves(
+        errors, "images", "gap", "group", COLORS, col="removed", title="{} %",
+        counts=[1, 10, 100], names={100: "all"},
+    )  # fmt: skip
+    left, right = figure.axes
+    assert [left.get_title(), right.get_title()] == ["90 %", "98 %"]
+    line = lines_in(left, COLORS["b"])[0]
+    assert list(line.get_ydata()) == pytest.approx([12, 21, 111])  # means of three seeds
+    assert [text.get_text() for text in left.texts] == ["a", "b"]
+    assert [text.get_text() for text in right.texts] == ["a"]
+    assert [text.get_text() for text in left.get_xticklabels()] == ["1", "10", "all"]
+
+
+def test_bars_of_curves_are_the_studys_intervals(errors):
+    ax = plots.curves(errors, "images", "gap", "group", COLORS, col="removed").axes[1]
+    _, low, high = statistics.interval([9.8 + 1 + seed for seed in range(3)])
+    (bars,) = ax.collections
+    assert bars.get_segments()[0][:, 1] == pytest.approx([low, high])
+
+
+def test_a_row_a_group_and_its_mean_beside_the_baseline(errors):
+    at_90 = errors[(errors.removed == 90) & (errors.images == 1)]
+    (ax,) = plots.points(at_90, "group", COLORS, order=["b", "a"], seeds=True).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+    means = {}
+    for line in ax.lines:
+        if line.get_marker() == "o":
+            for x, y in line.get_xydata():
+                if not np.isnan(x):
+                    means[y] = x
+    assert means == pytest.approx({0: 12, 1: 11})
+    assert sum(len(dots.get_offsets()) for dots in ax.collections) == 6  # a dot a seed
+
+
+def test_groups_in_one_row_have_a_legend_and_their_markers(errors):
+    figure = plots.points(
+        errors.assign(removed=errors.removed.astype(str)),
+        "removed",
+        COLORS,
+        hue="group",
+        markers={"a": "s", "b": "D"},
+    )
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert {line.get_marker() for line in figure.axes[0].lines} >= {"s", "D"}
+
+
+def test_rows_stand_in_the_order_of_their_categories(errors):
+    ordered = errors.assign(group=pd.Categorical(errors.group, ["z", "b", "a"]))
+    (ax,) = plots.points(ordered, "group", COLORS).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
