@@ -11,7 +11,7 @@ from snipkit import masking, saliency, study
 from snipkit.beyond import controls
 from snipkit.study import paths, report
 from snipkit.study.report import statistics
-from snipkit.study.train import experiment, ladder_runs
+from snipkit.study.train import ladder_runs, prepare
 
 MARGIN = 1.5  # points, on the MLP
 ROW = re.compile(r"^\| 2026-11-30 \| (\w\d?)\. .*? \| [^|]* \| (.*) ?\|$", re.MULTILINE)
@@ -188,9 +188,9 @@ def test_the_gradient_alone_tells_how_many_connections_each_layer_keeps(bed, see
     """Prediction E1, which needs masks and no training: mean counts over the seeds."""
     kept, expected = Counter(), Counter()
     for run in ladder_runs.each_seed(bed, [{"criterion": "snip"}], [0.9], seeds):
-        dataset = experiment.load(run)
-        model = experiment.build(run, run.scoring_init, run.seeds()["scoring_init"])
-        batches = experiment.scoring_batches(run, dataset)
+        dataset = prepare.load(run)
+        model = prepare.build(run, run.scoring_init, run.seeds()["scoring_init"])
+        batches = prepare.scoring_batches(run, dataset)
         gradients = saliency.gradient(model, batches)
         survival = {}
         for name, gradient in gradients.items():
