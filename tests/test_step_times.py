@@ -21,6 +21,8 @@ def round_times(tmp_path, monkeypatch):
     lines = [
         ",".join([*KEY, "milliseconds", "source"]),
         f"{step_times.GPU},mnist,lenet-300-100,100,64,no,6,a stack",
+        f"{step_times.GPU},mnist-1d,mlp-1d,100,64,no,5,a stack",
+        f"{step_times.GPU},mnist-1d,mlp-1d,100,1,no,1,alone",
         f"{step_times.GPU},mnist,gru-s,100,1,yes,2,compiled",
         f"{step_times.GPU},mnist,gru-s,100,1,no,10,not compiled",
         f"{step_times.CPU},mnist,lenet-300-100,100,1,no,1,alone",
@@ -56,6 +58,12 @@ def test_a_stack_is_one_training_on_a_gpu(round_times):
     assert group["ms a step"] == pytest.approx(6) and group["source"] == "a stack"
     of_first_stack = step_times.forecast(lenets(64), step_times.GPU).seconds
     assert list(of_first_stack.values()) == pytest.approx([60 / 64] * 64)
+
+
+def test_a_network_alone_does_not_take_as_long_as_a_stack(round_times):
+    tiny = {"recipe": {"steps": 1000}, "model": "mlp-1d", "data": "mnist-1d"}
+    assert row([Run(**tiny)], step_times.GPU)["source"] == "alone"
+    assert row([Run(**tiny), Run(**tiny, seed=1)], step_times.GPU)["source"] == "a stack"
 
 
 def test_on_a_cpu_each_network_counts(round_times):
