@@ -84,7 +84,7 @@ def of_rq6(cells, runs):
     return {
         "rq6_answer": {
             "layers_lenet": lenet("random", LAYERS),
-            "layers_erk": mlp(LAYERS, "erk", 0.8),
+            "biases": biases["biases_90"],
         },
         "rq6_ladder": {
             "units": mlp(UNITS, "snip"),
@@ -106,7 +106,7 @@ def of_rq6(cells, runs):
         "rq6_biases": {
             "gain_90": biases["biases_90"],
             "erk_90": biases["erk_snip_90"],
-            "layers_98": biases["erk_layers_98"],
+            "layers_90": biases["erk_layers_90"],
         },
         "rq6_twins": {
             "gradient": twins["gradient_98"],

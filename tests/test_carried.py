@@ -8,7 +8,7 @@ import torch
 
 from snipkit import data
 from snipkit.study.sets import sources
-from snipkit.study.train import checkpoints, experiment, records, scheduler
+from snipkit.study.train import checkpoints, experiment, prepare, records, scheduler
 from snipkit.study.train.runs import RECIPES, Run
 
 RECIPE = replace(RECIPES["paper-cifar"], steps=12, batch_size=8, decay_every=4)
@@ -52,7 +52,7 @@ def test_a_row_of_table_2_is_carried_over_calls_and_folders(tmp_path, monkeypatc
         after(self, step)
 
     monkeypatch.setattr(checkpoints.Checkpoint, "after", stopping)
-    dense_bytes = 4 * sum(p.numel() for p in experiment.build(runs[0], "lecun", 0).parameters())
+    dense_bytes = 4 * sum(p.numel() for p in prepare.build(runs[0], "lecun", 0).parameters())
     folder = tmp_path / "first occasion"
     for number, step in enumerate(STOPS):
         assert not train(runs, folder)
