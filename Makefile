@@ -100,6 +100,7 @@ lab: data  ## JupyterLab on the notebooks (starts in seconds)
 	.venv/bin/jupyter lab --notebook-dir=notebooks
 
 site: build/site-tools build/mathjax/tex-svg-full.js  ## the site in build/site, from the notebooks as they are (seconds; the first time fetches Sphinx and MathJax)
+	$(if $(filter no,$(SOLUTIONS)),rm -rf build/site build/site-doctrees # with the solutions of an earlier build)
 	$(PY) docs/assemble.py
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d build/site-doctrees build/site-source build/site
 	@echo "site: build/site/index.html"

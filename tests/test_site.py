@@ -132,6 +132,25 @@ def test_each_solution_is_a_box_and_code_is_no_heading():
     )
 
 
+def test_every_slide_has_notes_and_the_page_says_how_long_they_take():
+    start, *slides = re.split(
+        "^## ", (ROOT / "docs/slides.md").read_text(encoding="utf-8"), flags=re.M
+    )
+    minutes = [
+        int(*re.findall(r"^:::\{admonition\} Notes, (\d+) minutes$", s, re.M)) for s in slides
+    ]
+    assert min(minutes) > 0 and f"{sum(minutes)} minutes in all" in start
+
+
+def test_a_site_for_students_has_no_solutions(monkeypatch):
+    monkeypatch.setattr(assemble, "WITH_SOLUTIONS", False)
+    source = ROOT / "docs" / "homework.md"
+    assert assemble.solutions(source) == ""
+    lab = "../notebooks/labs/lab1_score_and_keep_solution.ipynb"
+    text = f"the [solutions](solutions/homework.md), [lab]({lab})"
+    assert assemble.linked(text, source, assemble.Path("homework.md")) == "the solutions, lab"
+
+
 @pytest.mark.parametrize(
     "source, tags, folds",
     [

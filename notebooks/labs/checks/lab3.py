@@ -58,6 +58,15 @@ def shuffle(function):
         not all(_equal(control, masks) for control in controls),
         "the control is SNIP's mask itself: nothing has moved",
     )
+    with after(0.3):
+        _drawn_again(function, masks, controls)
+    with after(0.6):
+        _every_choice(function, masks)
+    passed("(g)", "the same count in each tensor, every choice possible, and drawn again at will")
+
+
+def _drawn_again(function, masks, controls):
+    """The generator is the only source of chance."""
     need(
         _equal(controls[0], answer_of(function, masks, seeded(0))),
         "two generators with the same seed give two different controls, so nobody can draw yours "
@@ -68,9 +77,6 @@ def shuffle(function):
         "generators with different seeds give the same control. Do not seed anything inside: the "
         "generator that is passed must be the only source of chance",
     )
-    with after(0.6):
-        _every_choice(function, masks)
-    passed("(g)", "the same count in each tensor, every choice possible, and drawn again at will")
 
 
 def _equal(first, second):
@@ -254,7 +260,8 @@ def interval(function):
             math.isclose(high - mean, mean - low, rel_tol=1e-6),
             "the interval must reach as far below the mean as above it",
         )
-        _half_width(high - mean, values)
+        with after(0.3):
+            _half_width(high - mean, values)
     with after(0.8):
         _one_seed_refused(function)
     held, normal = _coverage()
