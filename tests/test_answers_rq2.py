@@ -102,7 +102,7 @@ def test_cifar(table):
 
 
 def test_what_is_written_by_hand_is_a_setting_or_printed_in_the_paper():
-    settings = {"90", "98", "95", "300", "100", "10", "1", "5", "3", "20"}
+    settings = {"0.1", "90", "98", "95", "300", "100", "10", "1", "5", "3", "20"}
     printed = {"0.7", "1.6", "2.4"}
     table1 = paper.table("table1").query("model == 'lenet-300-100'")
     errors = table1[table1.method.isin(["Reference", "SNIP"])].set_index("sparsity").error

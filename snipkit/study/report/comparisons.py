@@ -89,7 +89,7 @@ def collected(
     """
     labelled_parts = []
     for key, runs in parts.items():
-        values: tuple = key if len(columns) > 1 else (key,)  # type: ignore[assignment]
+        values = key if isinstance(key, tuple) else (key,)
         labelled_parts.append(rows(table, runs).assign(**dict(zip(columns, values, strict=True))))
     filled = [part for part in labelled_parts if len(part)]
     if not filled:

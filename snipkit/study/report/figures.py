@@ -246,7 +246,7 @@ def draw_losses(curves, by, **look):
 
 
 def seeds_and_means(table, x, y, ax, order=None, color="#332288") -> None:
-    """A row per value of ``y``: a small dot a seed, and the mean with its 95 % interval.
+    """A row per value of ``y``: a small dot per seed, and the mean with its 95 % interval.
 
     Beside each row stands the mean ± half of the interval.
 
