@@ -17,6 +17,8 @@ from snipkit.study.train.records import Record
 from snipkit.study.train.registration import Setting
 
 PICTURES = "pictures.csv"  # the measurements that need no training
+#: the scale of exploratory runs, in words: a reader takes "paper" for the paper's own numbers
+SCALES = {"paper: ": "by the paper's protocol: ", "overnight: ": "by our shorter schedule: "}
 
 
 def by_claim(rows: Iterable[Setting]) -> dict[str, list[Setting]]:
@@ -76,7 +78,7 @@ def evidence(page: str) -> pd.DataFrame:
         if about.notebook[line.claim] == page:
             word = line.word or f"{line.done} of {line.planned} runs"
             shown = [line.where, line.says, line.printed, word, line.ours, line.difference]
-            lines.append([*shown, earlier.get(line.claim, "")])
+            lines.append([*shown, in_words(earlier.get(line.claim, ""))])
     columns = [
         "in the paper",
         "the paper says",
@@ -88,6 +90,13 @@ def evidence(page: str) -> pd.DataFrame:
     ]
     claims = pd.DataFrame(lines, columns=columns)
     return claims.loc[:, (claims != "").any()]  # without the columns that nothing stands in yet
+
+
+def in_words(exploratory: str) -> str:
+    """What earlier runs gave, with the names of their scales in words."""
+    for name, words in SCALES.items():
+        exploratory = exploratory.replace(name, words)
+    return exploratory
 
 
 def show(claims: pd.DataFrame) -> None:
