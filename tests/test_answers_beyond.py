@@ -84,6 +84,7 @@ def of_rq6(cells, runs):
     return {
         "rq6_answer": {
             "layers_lenet": lenet("random", LAYERS),
+            "gain_lenet": lenet("random", "snip"),
             "biases": biases["biases_90"],
         },
         "rq6_ladder": {
@@ -106,7 +107,8 @@ def of_rq6(cells, runs):
         "rq6_biases": {
             "gain_90": biases["biases_90"],
             "erk_90": biases["erk_snip_90"],
-            "layers_90": biases["erk_layers_90"],
+            **of_erks_lead(cells, 0.8),
+            **of_erks_lead(cells, 0.9),
         },
         "rq6_twins": {
             "gradient": twins["gradient_98"],
@@ -159,6 +161,18 @@ def of_the_factorial(cells):
         }
     unused = {"erk_80", "extra_98", "units_90", "units_95", "live_90", "live_95"}
     return {name: Estimate(value) for name, value in values.items() if name not in unused}
+
+
+def of_erks_lead(cells, sparsity):
+    """What ERK's layer counts, then its biases, bring over SNIP's layer counts."""
+    percent = round(100 * sparsity)
+    without_biases = cells["mlp-1d", LAYERS, sparsity, "new erk"]
+    return {
+        f"layers_{percent}": Estimate(
+            cells["mlp-1d", LAYERS, sparsity, "new own"] - without_biases
+        ),
+        f"biases_{percent}": Estimate(without_biases - cells["mlp-1d", "erk", sparsity, "new own"]),
+    }
 
 
 def of_the_biases(cells):
@@ -293,7 +307,7 @@ def test_each_number_on_the_page_is_that_of_the_records(page, cells, runs):
 
 def test_no_measured_number_is_written_by_hand():
     settings = {"80", "90", "95", "98", "100", "300", "400", "20", "5", "1", "1D"}
-    settings |= {"2", "3", "4", "6", "7", "8", "9"}  # of predictions
+    settings |= {"2", "3", "4", "6", "7", "8", "9", "1.2", "1.5", "2.1"}  # of predictions
     settings |= {"1.6", "1.7", "2.4"}  # printed in the paper's table 1
     for names in TEMPLATES.values():
         for name in names:

@@ -9,7 +9,7 @@ import lab_answers
 import matplotlib
 import nbformat
 import pytest
-from tiny import ROOT
+from tiny import ROOT, short_recipes
 
 from snipkit import training
 from snipkit.study import notebooks
@@ -71,17 +71,10 @@ def code_cells(source):
     return sources
 
 
-def short(steps, **fields):
-    return RECIPE(steps=min(steps, 2), **fields)
-
-
-RECIPE = training.Recipe
-
-
 @pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
 def test_solutions_pass_all_checks(source, capsys, monkeypatch):
     matplotlib.use("agg")
-    monkeypatch.setattr(training, "Recipe", short)
+    monkeypatch.setattr(training, "Recipe", short_recipes(2))
     _, solution = code_cells(source)
     space = {}
     for cell in solution:
@@ -92,7 +85,7 @@ def test_solutions_pass_all_checks(source, capsys, monkeypatch):
 @pytest.mark.parametrize("source", build.SOURCES, ids=lambda path: path.stem)
 def test_blanks_fail_every_check(source, monkeypatch):
     """As for one who runs all cells and fills in nothing."""
-    monkeypatch.setattr(training, "Recipe", short)
+    monkeypatch.setattr(training, "Recipe", short_recipes(2))
     student, _ = code_cells(source)
     space = {}
     for cell in student:

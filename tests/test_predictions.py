@@ -16,6 +16,8 @@ from snipkit.study.train import ladder_runs, prepare
 MARGIN = 1.5  # points, on the MLP
 ROW = re.compile(r"^\| 2026-11-30 \| (\w\d?)\. .*? \| [^|]* \| (.*) ?\|$", re.MULTILINE)
 OUTCOMES = dict(ROW.findall((ROOT / "docs/predictions.md").read_text()))  # letter → text
+PAGE = (ROOT / "notebooks/answers/rq6_new_predictions.md").read_text()
+ON_THE_PAGE = dict(re.findall(r"^\| (\w\d) \|.*\| ([^|]+) \|$", PAGE, re.MULTILINE))
 ANY, LIVE, MISALIGNED, UNITS = (f"snip, {control}" for control in ladder_runs.WITHIN_LAYERS)
 
 
@@ -137,6 +139,8 @@ def judged(table):
 def test_each_outcome_is_that_of_its_rule(table):
     for letter, outcome in judged(table).items():
         assert OUTCOMES[letter].lower().replace("*", "").startswith(f"mlp: {outcome}"), letter
+        if letter in ON_THE_PAGE:
+            assert ON_THE_PAGE[letter].startswith(outcome), letter
 
 
 def judged_with_biases(table, with_biases):
@@ -179,6 +183,7 @@ def test_the_outcomes_with_all_biases_are_those_of_their_rules(table):
     assert len(with_biases) == len(planned)
     for letter, outcome in judged_with_biases(table, with_biases).items():
         assert OUTCOMES[letter].lower().startswith(outcome), letter
+        assert ON_THE_PAGE.get(letter, outcome).startswith(outcome), letter
 
 
 @pytest.mark.parametrize(

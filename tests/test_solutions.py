@@ -8,7 +8,7 @@ import re
 
 import matplotlib
 import pytest
-from tiny import ROOT
+from tiny import ROOT, short_recipes
 
 from snipkit import training
 from snipkit.study.sets import datasets
@@ -17,11 +17,7 @@ from snipkit.study.sets._torchvision import load_torchvision
 FOLDER = ROOT / "docs" / "solutions"
 BLOCK = re.compile(r"^```python(.*)\n((?:.*\n)*?)```$", re.M)
 STEPS = 20  # of each training here: the code is tested, not the errors that the pages report
-load, Recipe = functools.cache(datasets.load), training.Recipe
-
-
-def short(steps, **fields):
-    return Recipe(steps=min(steps, STEPS), **fields)
+load = functools.cache(datasets.load)
 
 
 def sections(page):
@@ -71,7 +67,7 @@ def test_what_is_not_run_says_why_and_what_it_gave(page):
 def test_solution_runs(page, heading, monkeypatch):
     monkeypatch.chdir(ROOT)  # for the records
     monkeypatch.setattr(datasets, "load", load)
-    monkeypatch.setattr(training, "Recipe", short)
+    monkeypatch.setattr(training, "Recipe", short_recipes(STEPS))
     matplotlib.use("agg")
     start, parts = sections(page)
     if "torchvision" in parts[heading]:
