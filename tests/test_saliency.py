@@ -1320,3 +1320,10 @@ def test_buffers_that_grow_in_a_pass_are_put_back():
     model = Observer(8, 3)
     saliency.snip(model, (torch.randn(12, 8), torch.arange(12) % 3))
     assert model.largest.shape == (0,)
+
+
+def test_scoring_leaves_no_hook_behind():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    batch = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1] * 3)
+    saliency.snip(model, batch, batch_norm="train")
+    assert not any(module._forward_pre_hooks for module in model.modules())

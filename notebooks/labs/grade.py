@@ -27,9 +27,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from checks import grading
-
 import build
+from checks import grading
 
 TIMEOUT = 120  # seconds that a cell may take
 PATIENCE = 10  # seconds that a cell may take to stop after that

@@ -18,10 +18,10 @@
 
 # %%
 import torch
-from checks import lab1 as check
 from torch.nn.functional import cross_entropy
 
 import snipkit
+from checks import lab1 as check
 from snipkit import data, masking, models
 from snipkit.study.sets import datasets
 

@@ -16,11 +16,11 @@
 
 # %%
 import torch
-from checks import lab2 as check
-from checks.common import examples, network
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from checks import lab2 as check
+from checks.common import examples, network
 from snipkit import masking, saliency
 
 # %% [markdown]

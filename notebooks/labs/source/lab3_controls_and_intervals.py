@@ -20,9 +20,9 @@
 # %%
 import numpy as np
 import torch
-from checks import lab3 as check
 from scipy import stats
 
+from checks import lab3 as check
 from snipkit import data, masking, models, saliency, training
 from snipkit.study.sets import datasets
 
