@@ -6,6 +6,7 @@ import pytest
 
 from snipkit.study import paper
 from snipkit.study.report import judging, registered, replication, reproductions
+from snipkit.study.train import registration
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,19 @@ def test_every_claim_is_counted_once_on_the_scoreboard(claims):
     counts = board[[*judging.WORDS, replication.RUNNING]].replace("", 0).sum()
     assert counts.sum() == len(claims) == 42
     assert replication.summary(claims).endswith(f"in progress {counts[replication.RUNNING]}")
+
+
+def test_a_training_that_two_claims_share_counts_once(claims):
+    (dense, *_) = registration.claim_runs([registration.settings()[0]])
+    sharing = [claims.planned[0], claims.planned[6]]  # table 1's dense network, and figure 1a
+    assert sharing == [10, 30]
+    assert replication.counts(claims, recorded={dense.id}) == {
+        "claims": "42",
+        "registered": "29",
+        "judged": "8",
+        "done": "1",
+        "planned": "267",
+    }
 
 
 def test_a_claim_stands_beside_what_others_found(claims):
@@ -91,6 +105,9 @@ def test_each_error_is_drawn_as_far_from_0_as_it_is_from_the_printed_one(claims)
     ax = reproductions.draw(row).axes[0]
     marks = [line for line in ax.lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in marks] == pytest.approx([2.06 - 1.6])
+    authors = found[(found.source == reproductions.AUTHORS) & found.full]
+    ax = reproductions.draw(authors[authors.network == "LeNet-300-100, 95 %"]).axes[0]
+    assert [line.get_marker() for line in ax.lines[:2]] == ["^", "v"]  # with momentum, without
     plt.close("all")
 
 

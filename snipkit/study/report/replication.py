@@ -5,12 +5,14 @@ What the registered rule says of each claim, beside what others found; then earl
 
 import string
 import textwrap
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from snipkit.study import paper, paths
 from snipkit.study.report import figures, judging, registered
+from snipkit.study.train import records, registration
 
 TEMPLATE = Path(__file__).parent / "replication.md"
 RUNNING = "in progress"
@@ -67,14 +69,29 @@ def summary(claims: pd.DataFrame) -> str:
     )
 
 
-def counts(claims: pd.DataFrame) -> dict[str, str]:
-    """How far the registration has come: claims, those judged, runs done and planned, as texts."""
-    judged = ~claims.word.isin(["", judging.NOT_RUN])
+def counts(claims: pd.DataFrame, recorded: Collection[str] | None = None) -> dict[str, str]:
+    """How far the registration has come, as texts.
+
+    Args:
+        claims: what ``registered.table`` gave.
+        recorded: ids of the registered runs that are on record; by default those in
+            ``results/registered``.
+
+    Returns:
+        "claims"; "registered", of these, and "judged", of those; and trainings "done" and
+        "planned". Claims share trainings, and each counts once.
+    """
+    if recorded is None:
+        recorded = records.read(registration.folder())
+    is_registered = claims.word != judging.NOT_RUN
+    trainings = registration.runs()
+    done = sum(run.id in recorded for run in trainings)
     return {
         "claims": f"{len(claims):,}",
-        "judged": f"{judged.sum():,}",
-        "done": f"{claims.done.sum():,}",
-        "planned": f"{claims.planned.sum():,}",
+        "registered": f"{is_registered.sum():,}",
+        "judged": f"{(is_registered & (claims.word != '')).sum():,}",
+        "done": f"{done:,}",
+        "planned": f"{len(trainings):,}",
     }
 
 

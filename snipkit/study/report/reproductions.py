@@ -15,6 +15,7 @@ FULL_LENGTH = "100,000 steps"  # what the paper's protocol is taken to be on MNI
 #: protocol of the exploratory runs, by the scale that they belong to
 EXPLORATORY = {"paper": "the paper's protocol", "overnight": "shorter training"}
 REGISTERED = "registered runs"
+PLAIN_SGD = "plain SGD"  # in the protocols of the authors' code without momentum
 _STYLES = {OURS: ("#0173B2", "o"), AUTHORS: ("#D55E00", "^"), PUBLISHED: ("#029E73", "s")}
 
 
@@ -115,6 +116,8 @@ def _draw_table(ax, found):
     networks = list(dict.fromkeys(found.network))
     for row in found.itertuples():
         color, marker = _STYLES[row.source]
+        if row.source == AUTHORS and PLAIN_SGD in row.protocol:
+            marker = "v"
         place = networks.index(row.network) + 0.22 * (SOURCES.index(row.source) - 1)
         difference = row.error - row.printed
         if pd.notna(row.half):
@@ -131,6 +134,9 @@ def _explain(ax):
     handles = [Line2D([], [], color="black", lw=1, label="printed in the paper")]
     for source, (color, marker) in _STYLES.items():
         handles.append(Line2D([], [], color=color, marker=marker, ls="", label=source))
+        if source == AUTHORS:
+            label = f"the same, by {PLAIN_SGD}"
+            handles.append(Line2D([], [], color=color, marker="v", ls="", label=label))
     for face, label in (("0.4", "trained as long as the paper"), ("white", "trained otherwise")):
         mark = Line2D([], [], color="0.4", marker="D", ls="", label=label)
         mark.set_markerfacecolor(face)
