@@ -83,6 +83,7 @@ def gap_rows(gaps: pd.DataFrame, linear: float | None = None, ticks=None):
     for ax in grid.axes.flat:
         if linear is not None:
             ax.set_xscale("symlog", linthresh=linear)
+            ax.autoscale(axis="x")  # its limits were those of a linear axis
         if ticks is not None:
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     grid.set_titles("{col_name}").set_axis_labels("difference, points", "")
