@@ -118,6 +118,20 @@ def test_rows_of_gaps_show_the_mean_over_seeds():
     assert 1.0 in [x for line in ax.get_lines() for x in line.get_xdata()]
 
 
+def test_intervals_of_gaps_are_those_of_the_points_in_every_panel():
+    """The panels share their axis, and seaborn averages what a logarithmic axis shows."""
+    seeds = [-0.9, 0.6, 8.0]
+    networks = pd.DataFrame({"network": ["A", "B"]})
+    gaps = networks.merge(pd.DataFrame({"gap": seeds}), how="cross")
+    grid = report.gap_rows(gaps.assign(**{"removed, %": 99.5, "mask": "random"}), linear=1)
+    mean, low, high = statistics.interval(seeds)
+    for ax in grid.axes.flat:
+        bars = [line.get_xdata() for line in ax.get_lines() if line.get_linestyle() == "-"]
+        assert list(bars[0]) == pytest.approx([low, high])
+        crosses = [line.get_xdata() for line in ax.get_lines() if line.get_marker() == "|"]
+        assert list(crosses[0]) == pytest.approx([mean])
+
+
 def test_pictures_by_layer_draw_every_layer(masks):
     shares = {("lenet-300-100", "snip", 0.9): report.layer_shares(masks)}
     shares = report.stacked(shares, "model", "method", "sparsity")

@@ -78,8 +78,12 @@ def gap_rows(gaps: pd.DataFrame, linear: float | None = None, ticks=None):
             marker="|", markersize=11, err_kws={"linewidth": 1.5}, legend=False, ax=ax, **shape,
         )  # fmt: skip
         ax.axvline(0, color="black", lw=0.8)
+    # The panels share this axis. On an axis that is logarithmic already, seaborn would take the
+    # means and intervals of the logarithms. So the scale comes when all panels are drawn.
+    for ax in grid.axes.flat:
         if linear is not None:
             ax.set_xscale("symlog", linthresh=linear)
+            ax.autoscale(axis="x")  # its limits were those of a linear axis
         if ticks is not None:
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     grid.set_titles("{col_name}").set_axis_labels("difference, points", "")
