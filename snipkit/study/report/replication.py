@@ -127,7 +127,7 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
                 "ours": claim.ours,
                 "difference": claim.difference,
                 "margin": "" if pd.isna(claim.margin) else f"{claim.margin:g}",
-                "exploratory": earlier.here.get(claim.claim, ""),
+                "exploratory": registered.in_words(earlier.here.get(claim.claim, "")),
                 "others": "; ".join(f"{row.error:.2f} ({row.n})" for row in numbers.itertuples()),
             }
         )
