@@ -3,11 +3,10 @@
 A mask set is a plain ``{parameter name: bool tensor}``, True where a connection is kept.
 """
 
-import contextlib
 import errno
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from snipkit._attach import bare_copy
+from snipkit._files import replacing
 from snipkit._weights import refuse_recomputed
 from snipkit.masking import Masks, named_matches
 
@@ -52,33 +52,26 @@ def save(masks: Masks, path: str | Path) -> None:
 
         # It refuses tensors that share memory, as the parts of one tensor do.
         separate = {name: mask.detach().cpu().clone().contiguous() for name, mask in masks.items()}
-        with _replacing(path) as unfinished:
+        with replacing(_target(path)) as unfinished:
             save_file(separate, unfinished)
         return
     packed: dict[str, Any] = {}
     for name, mask in masks.items():
         sizes = "x".join(map(str, mask.shape))
         packed[f"{name}:{sizes}"] = np.packbits(mask.cpu().numpy().reshape(-1))
-    with _replacing(path) as unfinished:
+    with replacing(_target(path)) as unfinished:
         with open(unfinished, "wb") as stream:  # numpy would add a suffix to a name without one
             np.savez_compressed(stream, **packed)
 
 
-@contextlib.contextmanager
-def _replacing(path: str | Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of ``path`` when all went well."""
+def _target(path: str | Path) -> Path:
+    """The path, if a file can be written there. OSError: it cannot."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
-    path = path.resolve()  # a link stays a link
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    unfinished = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    return path
 
 
 def load(path: str | Path) -> Masks:

@@ -9,6 +9,7 @@ import sys
 import pytest
 from tiny import ENVIRONMENT, ROOT
 
+from snipkit._files import replacing
 from snipkit.study import paths
 from snipkit.study.report import figures
 
@@ -136,7 +137,7 @@ def test_a_page_run_by_hand_leaves_committed_figures_alone(tmp_path, monkeypatch
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.md"
     paths.write_text(path, "naïve – 1")
-    with pytest.raises(RuntimeError), paths.replacing(path) as unfinished:
+    with pytest.raises(RuntimeError), replacing(path) as unfinished:
         unfinished.write_text("half", encoding="utf-8")
         raise RuntimeError
     assert path.read_bytes() == "naïve – 1".encode()

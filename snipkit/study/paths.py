@@ -1,14 +1,14 @@
 """Where the study keeps its files, and how they are written."""
 
-import contextlib
 import functools
 import os
 import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
+
+from snipkit._files import replacing
 
 HOME_VARIABLE = "SNIPKIT_HOME"
 DATA_VARIABLE = "SNIPKIT_DATA"
@@ -152,22 +152,6 @@ def _in_ipython():
     """Whether this is a notebook's kernel, or IPython in a terminal."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and ipython.get_ipython() is not None
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a file to write to, which takes the place of ``path`` when all went well.
-
-    So a file is there whole, old or new, whatever happens in between. The name has the same
-    suffix, by which some writers choose a format. A link stays a link.
-    """
-    path = path.resolve()
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

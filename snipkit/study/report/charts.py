@@ -248,13 +248,14 @@ def source_dots(table: pd.DataFrame, looks: Mapping[str, tuple[str, str]], aspec
     """
     networks = table.network.cat.remove_unused_categories()
     looks = {source: look for source, look in looks.items() if source in set(table.source)}
+    height = 1 + 0.4 * len(networks.cat.categories)
     grid = seaborn.catplot(
         table.assign(network=networks), kind="point", x="value", y="network", col="quantity",
         hue="source", hue_order=looks, palette=[color for color, _ in looks.values()],
         markers=[marker for _, marker in looks.values()], linestyle="none",
         dodge=len(looks) > 1 and 0.6,
         errorbar=statistics.errorbar, err_kws={"linewidth": 1.2}, markersize=5, sharex=False,
-        height=1 + 0.4 * len(networks.cat.categories), aspect=aspect,
+        height=height, aspect=max(aspect, 2.8 / height),  # 2.8 inches: titles need them
     )  # fmt: skip
     for ax in grid.axes.flat:
         for between in range(len(networks.cat.categories) - 1):

@@ -10,6 +10,7 @@ import seaborn
 from PIL import Image, PngImagePlugin
 
 import snipkit
+from snipkit._files import replacing
 from snipkit.study import paths
 from snipkit.study.report import statistics
 
@@ -130,100 +131,6 @@ def counted(counts) -> str:
     return "n = " + " to ".join(map(str, sizes[:1] + sizes[1:][-1:])) if sizes else "n = 0"
 
 
-def grouped(ax, table, x, y, by, style="o-", **more) -> None:
-    """Column ``y`` against column ``x``: a line for each value of ``by``, which is its label."""
-    for label, rows in table.groupby(by, sort=False):
-        ax.plot(rows[x], rows[y], style, **{"ms": 3, "lw": 1.2, "label": label} | more)
-
-
-def lines(ax, summary, x, labels) -> None:
-    """One line a method (method → legend text), with the band of its 95 % interval if n ≥ 3.
-
-    ``summary`` is from ``summarise`` over ``["method", x]``. A method with one point gets a bar for
-    its interval, and an interval that a logarithmic axis cannot hold is a dotted bar. A point of
-    one or two runs is hollow.
-    """
-    for number, (method, label) in enumerate(labels.items()):
-        rows, color = summary[summary.method == method].sort_values(x), f"C{number}"
-        low, high = (rows[end].where(rows.n >= 3) for end in ("low", "high"))
-        if ax.get_yscale() == "log" and (below := low <= 0).any():
-            ax.vlines(rows[x][below], 1e-6, high[below], color=color, lw=0.8, ls=":")
-            low = low.mask(below)
-        if len(rows):
-            ax.plot(rows[x], rows["mean"], "o-", ms=3.5, lw=1.3, color=color, label=label)
-            ax.fill_between(rows[x], low, high, color=color, alpha=0.2, lw=0)
-            if len(hollow := rows[rows.n < 3]):
-                ax.plot(hollow[x], hollow["mean"], "o", ms=3.5, color=color, mfc="white", zorder=3)
-        if len(rows) == 1:
-            ax.vlines(rows[x], low, high, color=color, lw=1.3)
-
-
-def bars(ax, summary, x, labels) -> None:
-    """As ``lines``, with bars side by side, for intervals that overlap; on a logarithmic axis."""
-    shown = [method for method in labels if (summary.method == method).any()]
-    for place, method in enumerate(shown):
-        rows = summary[summary.method == method].sort_values(x)
-        shifted = rows[x] * 1.045 ** (place - (len(shown) - 1) / 2)
-        color = f"C{list(labels).index(method)}"
-        ax.plot(shifted, rows["mean"], "o", ms=3.5, color=color, label=labels[method])
-        ax.vlines(shifted, rows.low, rows.high, color=color, lw=1.3)
-
-
-def dots(ax, x, values, spread, **style) -> None:
-    """One dot a value at ``x``, spread sideways so that equal ones can be seen.
-
-    Args:
-        spread: to either side; on a logarithmic axis a share of x.
-    """
-    places = np.linspace(-spread, spread, len(values)) if len(values) > 1 else np.zeros(len(values))
-    shift = np.random.default_rng(0).permutation(places)  # sorted values would look like a trend
-    at = x * np.exp(shift) if ax.get_xscale() == "log" else x + shift
-    ax.plot(at, values, ".", **{"ms": 4, "alpha": 0.7} | style)
-
-
-def seeds(ax, table, x, spread, line="-") -> None:
-    """Test error against the column ``x``: a dot a seed, the mean, its 95 % interval if n ≥ 3."""
-    summary = statistics.summarise(table, [x]).sort_values(x)
-    for number, value in enumerate(summary[x]):
-        label = "here, one seed each" if number == 0 else None
-        dots(ax, value, table[table[x] == value].test_error, spread, color="C1", label=label)
-    half = ((summary.high - summary.low) / 2).where(summary.n >= 3)
-    label = "here, mean and 95 % interval" if half.notna().any() else "here, mean"
-    ax.errorbar(
-        summary[x], summary["mean"], half, fmt=f"_{line}", ms=9, lw=1.2, color="C0", label=label
-    )
-
-
-def differences(ax, gaps) -> None:
-    """A row a label of ``gaps`` (label → a difference a seed): dots, mean, interval if n ≥ 3."""
-    for row, values in enumerate(gaps.values()):
-        mean, low, high = statistics.interval(values)
-        ax.plot(values, row + np.linspace(-0.2, 0.2, len(values)), ".", ms=6, alpha=0.8, color="C1")
-        ax.plot(mean, row, "|", ms=11, color="C0")
-        if len(values) >= 3:
-            ax.hlines(row, low, high, color="C0", lw=1.5)
-    ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(
-        range(len(gaps)), [f"{label} (n = {len(values)})" for label, values in gaps.items()]
-    )
-    ax.set_ylim(len(gaps) - 0.4, -0.6)
-
-
-def curves(ax, runs, label, color) -> None:
-    """Training losses of some runs against the share of the training: mean, 95 % band if n ≥ 3.
-
-    The interval of a loss may reach below 0 or beyond guessing; the band is cut there.
-    """
-    finished = np.array([run for run in runs if len(run)])
-    label += f" ({len(runs) - len(finished)} diverged)" if len(finished) < len(runs) else ""
-    if len(finished):
-        share = (np.arange(finished.shape[1]) + 0.5) / finished.shape[1]
-        ax.plot(share, finished.mean(0), lw=1.4, color=color, label=label)
-    if len(finished) >= 3:
-        _, low, high = np.array([statistics.interval(values) for values in finished.T]).T
-        ax.fill_between(share, low.clip(0), high.clip(max=2.65), color=color, alpha=0.2, lw=0)
-
-
 def draw_losses(curves, by, **look):
     """The paper's training curves and ours side by side, with a line at the loss of guessing.
 
@@ -267,13 +174,6 @@ def seeds_and_means(table, x, y, ax, order=None, color="#332288") -> None:
         ax.annotate(text, (1.02, row), xycoords=ax.get_yaxis_transform(), va="center")
 
 
-def image(ax, pixels, title="", top=1.0):
-    """Pixels as a grey picture, 0 black and ``top`` white, without axes; for a colour bar."""
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(title)
-    return ax.imshow(pixels, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
-
-
 def cells(summary, methods, digits=1) -> pd.DataFrame:
     """A table of "mean ± half the 95 % interval": a row a setting, a column a method.
 
@@ -304,7 +204,7 @@ def save(figure, name, profile, source) -> None:
     note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"
     software = f"snipkit {snipkit.__version__}, matplotlib {mpl.__version__}"
     says, png = {"Title": name, "Description": note}, target / f"{name}.png"
-    with paths.replacing(png) as picture:
+    with replacing(png) as picture:
         figure.savefig(picture, metadata=says | {"Software": software})
         if picture.stat().st_size > 150_000:  # mostly text: a palette takes a quarter of the space
             text = PngImagePlugin.PngInfo()
@@ -316,7 +216,7 @@ def save(figure, name, profile, source) -> None:
                     256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
                 )
             small.save(picture, pnginfo=text, optimize=True)
-    with paths.replacing(target / f"{name}.svg") as drawing:
+    with replacing(target / f"{name}.svg") as drawing:
         figure.savefig(drawing, metadata=says | {"Creator": software, "Date": None})
 
 
@@ -344,9 +244,3 @@ def save_table(frame, name, profile) -> None:
     text = frame.to_markdown(index=False, floatfmt=".4g", missingval="–")
     text += f"\n\nProfile `{profile}`; snipkit {snipkit.__version__}.\n"
     paths.write_text(target / f"{name}.md", text)
-
-
-def show_table(frame, name, profile):
-    """``save_table``, and the table again, to be shown by a notebook's cell."""
-    save_table(frame, name, profile)
-    return frame

@@ -119,33 +119,6 @@ def row(values) -> dict:
     return dict(zip(("n", "mean", "low", "high"), (len(values), *interval(values))))
 
 
-def differences(table, pairs, value="test_error") -> pd.DataFrame:
-    """Mean and 95 % interval of a difference, seed by seed, in several settings.
-
-    Args:
-        table: one row a run, with ``seed``.
-        pairs: (minuend, subtrahend) pairs of boolean masks over ``table``.
-
-    Returns:
-        DataFrame with ``n, mean, low, high``, one row a pair; n 0 and NaN where no seed has both;
-        NaN if one diverged.
-    """
-    rows = []
-    for pair in pairs:
-        sides = [table[chosen].set_index("seed")[value] for chosen in pair]
-        rows.append(row(difference(*sides)))
-    return pd.DataFrame(rows, columns=["n", "mean", "low", "high"])
-
-
-def within(differences, margin) -> pd.DataFrame:
-    """How far differences stay inside a margin: ``margin - |difference|`` with its interval."""
-    beyond = np.maximum(differences.high, -differences.low)
-    nearest = np.maximum(differences.low, -differences.high).clip(lower=0)  # 0 inside the interval
-    return differences.assign(
-        mean=margin - differences["mean"].abs(), low=margin - beyond, high=margin - nearest
-    )
-
-
 def with_interval(row, digits=1) -> str:
     """``2.4 ± 0.3`` from a row of ``summarise`` or ``paired``: mean and half the interval."""
     if np.isnan(row["mean"]):

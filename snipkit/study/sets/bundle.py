@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from snipkit.study import paths
+from snipkit._files import replacing
 from snipkit.study.sets import official, sources
 
 SUMS = "SHA256SUMS"
@@ -42,7 +42,7 @@ def write(names: Iterable[str], root: Path, target: Path) -> bool:
         if _holds(target, sums, files):
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        with paths.replacing(target) as unfinished:
+        with replacing(target) as unfinished:
             with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr(zipfile.ZipInfo("README.txt", EPOCH), README)
                 archive.writestr(zipfile.ZipInfo(SUMS, EPOCH), sums)
