@@ -16,9 +16,20 @@ from snipkit.study.train import ladder_runs, prepare
 MARGIN = 1.5  # points, on the MLP
 ROW = re.compile(r"^\| 2026-11-30 \| (\w\d?)\. .*? \| [^|]* \| (.*) ?\|$", re.MULTILINE)
 OUTCOMES = dict(ROW.findall((ROOT / "docs/predictions.md").read_text()))  # letter → text
+
+
 PAGE = (ROOT / "notebooks/answers/rq6_new_predictions.md").read_text()
 ON_THE_PAGE = dict(re.findall(r"^\| (\w\d) \|.*\| ([^|]+) \|$", PAGE, re.MULTILINE))
 ANY, LIVE, MISALIGNED, UNITS = (f"snip, {control}" for control in ladder_runs.WITHIN_LAYERS)
+
+
+@pytest.fixture(scope="module")
+def with_biases():
+    """The runs that keep all biases."""
+    planned = ladder_runs.bias_runs()
+    recorded = study.table(planned, study.read(paths.results(ladder_runs.PROFILE)))
+    assert len(recorded) == len(planned)
+    return recorded
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +147,66 @@ def judged(table):
     }
 
 
+def measured(table, with_biases):
+    """Prediction → the differences that its outcome quotes, in their order."""
+    of_weights = {0.8: 0.80656, 0.9: 0.90738, 0.95: 0.95778, 0.98: 0.98804}
+
+    def gain(control, sparsity, counts="own"):
+        return cell(table, ANY, sparsity, counts) - cell(table, control, sparsity, counts)
+
+    def behind_both(sparsity):
+        both = cell(table, UNITS, sparsity, "erk")
+        return [cell(table, "snip", sparsity) - both, gain(UNITS, sparsity, "erk")]
+
+    def twin(name, sparsity, scored=False):
+        return cell(table, name, sparsity, scored=scored) - cell(
+            table, "snip", sparsity, scored=scored
+        )
+
+    def kept(first, second, sparsity):
+        methods = [cell(with_biases, name, of_weights[sparsity]) for name in (first, second)]
+        return methods[0] - methods[1]
+
+    def bias_gain(sparsity):
+        return cell(table, "snip", sparsity) - cell(with_biases, "snip", of_weights[sparsity])
+
+    live = [gain(control, s) for s in (0.98, 0.9, 0.8) for control in (LIVE, UNITS)]
+    gradient, noisy, rank_one = (
+        f"{name}-twin" for name in ("gradient", "noisy-rank-one", "rank-one")
+    )
+    return {
+        "A1": behind_both(0.98),
+        "A2": behind_both(0.9) + behind_both(0.95),
+        "A3": behind_both(0.8),
+        "A4": [gain(UNITS, s, "erk") - gain(UNITS, s) for s in (0.8, 0.9, 0.95, 0.98)],
+        "A5": [cell(table, ANY, s) - cell(table, ANY, s, "erk") for s in (0.8, 0.9, 0.95, 0.98)],
+        "B1": live,
+        "B2": [gain(UNITS, s) - gain(MISALIGNED, s) for s in (0.8, 0.9, 0.95, 0.98)],
+        "E2": [twin(gradient, s) for s in (0.98, 0.8, 0.9, 0.95)],
+        "E3": [twin(rank_one, s) for s in (0.9, 0.98, 0.8)],
+        "E4": [twin(noisy, s) for s in (0.8, 0.9, 0.95)],
+        "E6": [cell(table, ANY, s) - cell(table, gradient, s) for s in (0.9, 0.95, 0.98)],
+        "E7": [
+            twin(rank_one, 0.98, True),
+            twin(gradient, 0.98, True),
+            twin(gradient, 0.9, True),
+            twin(rank_one, 0.9, True),
+        ],
+        "H1": [kept(ANY, "erk", s) for s in (0.8, 0.9, 0.95, 0.98)],
+        "H2": [kept("erk", "snip", s) for s in (0.8, 0.9, 0.95, 0.98)],
+        "H3": [bias_gain(s) for s in (0.8, 0.9, 0.95)],
+        "H4": [-bias_gain(0.98)],
+        "H5": [kept(UNITS, "snip", s) for s in (0.9, 0.8, 0.95)]
+        + [kept(ANY, UNITS, s) for s in (0.95, 0.98)],
+    }
+
+
+def test_each_number_of_an_outcome_is_that_of_the_records(table, with_biases):
+    for letter, values in measured(table, with_biases).items():
+        written = re.findall(r"-?\d+\.\d ± \d+\.\d", OUTCOMES[letter])
+        assert written == [str(report.Estimate(value)) for value in values], letter
+
+
 def test_each_outcome_is_that_of_its_rule(table):
     for letter, outcome in judged(table).items():
         assert OUTCOMES[letter].lower().replace("*", "").startswith(f"mlp: {outcome}"), letter
@@ -177,10 +248,7 @@ def judged_with_biases(table, with_biases):
     }
 
 
-def test_the_outcomes_with_all_biases_are_those_of_their_rules(table):
-    planned = ladder_runs.bias_runs()
-    with_biases = study.table(planned, study.read(paths.results(ladder_runs.PROFILE)))
-    assert len(with_biases) == len(planned)
+def test_the_outcomes_with_all_biases_are_those_of_their_rules(table, with_biases):
     for letter, outcome in judged_with_biases(table, with_biases).items():
         assert OUTCOMES[letter].lower().startswith(outcome), letter
         assert ON_THE_PAGE.get(letter, outcome).startswith(outcome), letter
