@@ -79,13 +79,6 @@ def test_a_summary_has_a_row_for_each_group():
     assert math.isnan(summary.low["random"]) and summary.low["snip"] < 1
 
 
-def test_a_table_to_read_has_the_mean_its_interval_and_n():
-    table = runs(snip={0: 1.0, 1: 2.0, 2: 3.0}, random={0: 9.0})
-    texts = statistics.written(table, ["method"], digits=2, name="error, %")
-    assert dict(texts["error, %"]) == {"snip": "2.00 ± 2.48", "random": "9.00"}
-    assert dict(texts.n) == {"snip": 3, "random": 1}
-
-
 def test_lines_are_labelled_where_they_end_and_labels_do_not_overlap():
     figure, (ax,) = figures.panels([""])
     ax.plot([1, 2, 3], [0, 1, NAN], color="#ff0000")

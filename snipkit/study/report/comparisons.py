@@ -304,9 +304,11 @@ def against(
     if not len(table):
         return pd.DataFrame(columns=columns)
     pairs = {group: (group, baseline) for group in table[of].unique() if group != baseline}
-    differences = statistics.written(gaps(table, pairs, by, of), index, "gap", digits, minus)
-    errors_of = statistics.written(table, index, "test_error", digits, "test error, %")
-    both = errors_of.join(differences.drop(columns="n")).fillna({minus: ""})
+    differences = statistics.means(gaps(table, pairs, by, of), index, "gap", digits=digits)
+    differences = differences.set_index(index)[["gap"]].set_axis([minus], axis=1)
+    errors_of = statistics.means(table, index, "test_error", digits=digits).set_index(index)
+    errors_of = errors_of.set_axis(["test error, %", "n"], axis=1)
+    both = errors_of.join(differences).fillna({minus: ""})
     return both[columns].sort_index(level=list(by), sort_remaining=False, kind="stable")
 
 

@@ -128,22 +128,6 @@ def with_interval(row, digits=1) -> str:
     return f"{row['mean']:.{digits}f} ± {(row['high'] - row['low']) / 2:.{digits}f}"
 
 
-def written(table, by, value="test_error", digits=1, name=None) -> pd.DataFrame:
-    """``summarise`` as a table to read: the mean with half its interval as text, and n.
-
-    Args:
-        by: the columns that make a group; they are the index.
-        name: of the column of texts; by default ``value``.
-
-    Returns:
-        DataFrame with the columns ``name`` and ``n``.
-    """
-    name = name or value
-    means = summarise(table, by, value)
-    texts = [with_interval(row, digits) for _, row in means.iterrows()]
-    return means.assign(**{name: texts}).set_index(by)[[name, "n"]]
-
-
 def cell(values, digits=1, missing="") -> str:
     """``2.4 ± 0.3`` from one number a seed; ``missing`` if there are none."""
     return with_interval(row(values), digits) if len(values) else missing
