@@ -110,15 +110,6 @@ def test_a_seed_that_diverged_leaves_no_mean(table):
     ) == [4, 5, 6]
 
 
-def test_rows_of_named_parts_of_a_grid(runs, table):
-    by_method = {method: [runs[method, 0.9, seed] for seed in range(2)] for method in ERRORS}
-    named = report.grouped(table, by_method, "mask")
-    assert list(named["mask"]) == ["snip", "snip", "random", "random"]
-    assert list(named.test_error) == [1, 2, 5, 7]
-    assert not len(report.grouped(table, {"none": []}, "mask"))
-    assert "mask" in report.grouped(table, {"none": []}, "mask")
-
-
 def test_errors_stand_beside_their_differences_to_a_baseline(table):
     texts = report.against(table, "snip", of="method", by=["sparsity"], digits=2)
     assert list(texts.index) == [(0.9, "snip"), (0.9, "random"), (0.98, "snip"), (0.98, "random")]

@@ -20,7 +20,6 @@ _NAMES = {
     "beside_the_paper": "comparisons",
     "last_sixth": "comparisons",
     "errors": "comparisons",
-    "grouped": "comparisons",
     "gap": "comparisons",
     "gaps": "comparisons",
     "in_pairs": "comparisons",

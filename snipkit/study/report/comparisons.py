@@ -177,28 +177,6 @@ def errors(
     return by_seed[value]
 
 
-def grouped(
-    table: pd.DataFrame, groups: Mapping[object, Iterable[Run]], column: str
-) -> pd.DataFrame:
-    """The rows of several parts of a grid, and a column that says which part a row is of.
-
-    Args:
-        table: one row a run that is on record.
-        groups: value of the column → a part of the grid: ``grouped(table, {"one class": runs},
-            "scored on")``. A run of two parts has two rows.
-        column: a new one, or one whose values are replaced.
-
-    Returns:
-        The rows in the order of the parts; nothing of a part that has no run on record.
-    """
-    parts = []
-    for value, runs in groups.items():
-        parts.append(rows(table, runs).assign(**{column: value}))
-    if not any(len(part) for part in parts):
-        return table.iloc[:0].assign(**{column: []})
-    return pd.concat([part for part in parts if len(part)], ignore_index=True)
-
-
 def gap(
     table: pd.DataFrame, first: Chosen, second: Chosen, value: str = "test_error", **fields
 ) -> pd.Series:

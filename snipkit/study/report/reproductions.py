@@ -20,7 +20,7 @@ _STYLES = {OURS: ("#0173B2", "o"), AUTHORS: ("#D55E00", "^"), PUBLISHED: ("#029E
 
 
 def errors(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
-    """The test errors that were found where tables 1 and 2 print one: a row an error.
+    """The test errors that were reached where tables 1 and 2 print one: a row an error.
 
     Args:
         claims: what ``registered.table`` gave. Registered runs count where all of them are done.
@@ -66,45 +66,47 @@ def _ours(claim, exploratory):
     return rows
 
 
-def side_by_side(found: pd.DataFrame) -> pd.DataFrame:
+def side_by_side(numbers: pd.DataFrame) -> pd.DataFrame:
     """The errors as a table to read: a row a printed number, a column a source and protocol.
 
     Args:
-        found: what ``errors`` gave, or the rows of one table of the paper.
+        numbers: what ``errors`` gave, or the rows of one table of the paper.
     """
     texts = []
-    for row in found.itertuples():
+    for row in numbers.itertuples():
         text = f"{row.error:.2f}"
         if pd.notna(row.half):
             text += f" ± {row.half:.2f}"
         texts.append(text + (f" ({row.n})" if row.n else ""))
     keys = ["network", "printed"]
-    wide = found.assign(text=texts).pivot(index=keys, columns=["source", "protocol"], values="text")
-    in_order = found[["source", "protocol"]].drop_duplicates()
+    wide = numbers.assign(text=texts).pivot(
+        index=keys, columns=["source", "protocol"], values="text"
+    )
+    in_order = numbers[["source", "protocol"]].drop_duplicates()
     in_order = in_order.sort_values(
         "source", key=lambda names: names.map(SOURCES.index), kind="stable"
     )
-    rows = found[keys].drop_duplicates().itertuples(index=False, name=None)
+    rows = numbers[keys].drop_duplicates().itertuples(index=False, name=None)
     return wide.reindex(index=list(rows), columns=list(in_order.itertuples(index=False, name=None)))
 
 
-def draw(found: pd.DataFrame):
+def draw(numbers: pd.DataFrame):
     """How far each error lies from the printed one, which is the line at 0.
 
     A panel a table and data set, a row a network. Filled marks: trained as long as the paper.
 
     Args:
-        found: what ``errors`` gave.
+        numbers: what ``errors`` gave.
 
     Returns:
         The figure.
     """
-    tables = list(dict.fromkeys(found.table))
+    tables = list(dict.fromkeys(numbers.table))
     figure, axes = plt.subplots(
         2, 2, figsize=(9, 5.2), height_ratios=[6, 4], squeeze=False, layout="constrained"
     )
     for ax, table in zip(axes.flat, tables):
-        _draw_table(ax, found[found.table == table])
+        _draw_table(ax, numbers[numbers.table == table])
         ax.set(title=table, xlabel="test error minus the printed one, points")
     for ax in axes.flat[len(tables) :]:
         ax.axis("off")
@@ -112,9 +114,9 @@ def draw(found: pd.DataFrame):
     return figure
 
 
-def _draw_table(ax, found):
-    networks = list(dict.fromkeys(found.network))
-    for row in found.itertuples():
+def _draw_table(ax, numbers):
+    networks = list(dict.fromkeys(numbers.network))
+    for row in numbers.itertuples():
         color, marker = _STYLES[row.source]
         if row.source == AUTHORS and PLAIN_SGD in row.protocol:
             marker = "v"
