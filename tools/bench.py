@@ -424,7 +424,50 @@ def cpu_ratios():
     large_networks()
 
 
-SECTIONS = {"ratios": cpu_ratios, "stacks": stacks, "utilisation": utilisation}
+COMPACTED = (  # network, sparsity, data set, examples in a batch, steps in a turn, turns
+    ("lenet-300-100", 0.98, "mnist", 100, 40, 41),
+    ("lenet-5-caffe", 0.99, "mnist", 100, 3, 21),
+    ("vgg-like", 0.97, "cifar-10", 32, 1, 7),
+    ("vgg-d", 0.95, "cifar-10", 32, 1, 7),
+    ("wrn-16-8", 0.95, "cifar-10", 16, 1, 5),
+    ("resnet-20", 0.95, "cifar-10", 100, 1, 11),
+    ("resnet-20", 0.98, "cifar-10", 100, 1, 11),
+)
+
+
+def multiply_adds(model, image):
+    """Of one forward pass in evaluation mode, with the multiplications by zeros."""
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    model.train()
+    return counter.get_total_flops() / 2
+
+
+def compacted():
+    """Training by SNIP's mask: a step of the compacted network over one of the masked network."""
+    print(
+        "| compacted over masked step | first, ms | second, ms | ratio | multiply-adds left |\n"
+        "| --- | ---: | ---: | ---: | ---: |"
+    )
+    for name, sparsity, source, size, times, rounds in COMPACTED:
+        images = datasets.load(source, test_size=1).train
+        batch = data.sample(images, size, torch.Generator().manual_seed(0))
+        model, image = models.build(name), batch[0][:1]
+        masks = snipkit.prune(model, batch, sparsity)
+        small, small_masks = snipkit.compact(model, masks, image)
+        left = multiply_adds(small, image) / multiply_adds(model, image)
+        first, second = step(small, small_masks, batch), step(model, masks, batch)
+        measured = alternate(several(first, times), several(second, times), rounds)
+        report(f"{name}, {100 * sparsity:g} % removed, batch {size} (x{times})", measured, left)
+
+
+SECTIONS = {
+    "ratios": cpu_ratios,
+    "compacted": compacted,
+    "stacks": stacks,
+    "utilisation": utilisation,
+}
 
 
 def main():

@@ -133,32 +133,23 @@ def cell(values, digits=1, missing="") -> str:
     return with_interval(row(values), digits) if len(values) else missing
 
 
-def means(table, by, values="test_error", across=None, digits=2) -> pd.DataFrame:
+def means(table, by, values="test_error", digits=2) -> pd.DataFrame:
     """A table to show: "mean ± half the 95 % interval" of each group, in the order of the rows.
 
     Args:
         table: one row a seed.
         by: the columns that make a row.
-        values: a column of numbers, or several.
-        across: a column each of whose values gets a column of its own, for one column of numbers.
-            None: the numbers stand under their own names, followed by n.
+        values: a column of numbers, or several. They stand under their own names, followed by n.
         digits: decimals.
     """
     several = [values] if isinstance(values, str) else list(values)
     by = list(by)
     if not len(table):
         return pd.DataFrame(columns=by)
-    groups = by if across is None else [*by, across]
-    shown = table[groups].drop_duplicates().reset_index(drop=True)
+    shown = table[by].drop_duplicates().reset_index(drop=True)
     for value in several:
-        summary = summarise(table, groups, value)
+        summary = summarise(table, by, value)
         summary[value] = summary.apply(with_interval, axis=1, digits=digits)
-        shown = shown.merge(summary[[*groups, value, "n"]].rename(columns={"n": f"n, {value}"}))
+        shown = shown.merge(summary[[*by, value, "n"]].rename(columns={"n": f"n, {value}"}))
     shown = shown.rename(columns={f"n, {several[0]}": "n"})
-    if across is None:
-        return shown[[*by, *several, "n"]]
-    keys = pd.MultiIndex.from_frame(shown[by].drop_duplicates())
-    wide = shown.pivot(index=by, columns=across, values=several[0])
-    wide = wide.reindex(keys if len(by) > 1 else keys.get_level_values(0))
-    wide = wide[list(dict.fromkeys(shown[across]))].astype(object)
-    return wide.fillna("").rename_axis(columns=None).reset_index()
+    return shown[[*by, *several, "n"]]
