@@ -19,9 +19,7 @@ from packaging.requirements import Requirement
 from tiny import ENVIRONMENT, ROOT
 
 import snipkit
-from snipkit.study import notebooks, paper, report
-from snipkit.study.report import statistics
-from snipkit.study.train import records
+from snipkit.study import notebooks
 
 sys.path.insert(0, str(ROOT / "docs"))
 import address
@@ -362,22 +360,6 @@ def test_every_profile_fits_every_notebook(name, profile):
     runs = notebooks.grid(name, profile)
     assert len({run.id for run in runs}) == len(runs)
     assert runs or name in ("00_snip_in_ten_minutes", "replication")
-
-
-def test_the_numbers_of_the_front_page_are_those_of_the_records():
-    """Its sentences are written by hand, so their numbers are computed again."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    recorded = records.read(ROOT / "results" / "overnight")
-    runs = notebooks.grid("rq1_important_connections", "overnight")
-    table = records.table([run for run in runs if run.model == "lenet-300-100"], recorded)
-    snip = {"method": "snip", "sparsity": 0.98}
-    random_loss = report.gap(table, snip | {"method": "random"}, snip)
-    shuffle_loss = report.gap(table, snip | {"method": "snip, shuffle"}, snip)
-    cost = report.gap(table, snip | {"sparsity": 0.9}, {"method": "dense"})
-    assert f"random masks are {statistics.cell(random_loss, 0)} points worse" in readme
-    assert f"lose only {statistics.cell(shuffle_loss, 1)} points" in readme
-    assert f"SNIP costs {statistics.cell(cost, 1)} points at 90 %" in readme
-    assert paper.text("rule").strip() in (ROOT / "REPLICATION.md").read_text(encoding="utf-8")
 
 
 def test_committed_figures_say_where_they_come_from():

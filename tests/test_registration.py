@@ -138,7 +138,10 @@ def test_a_complete_claim_is_judged_from_its_own_runs_and_its_pool():
     )
     assert (line.word, line.difference) == (OPEN, "a training diverged")
     recorded.popitem()
-    assert set(registered.table(recorded).word[:3]) == {""}, "a run of the pool is missing"
+    unfinished = registered.table(recorded)
+    assert set(unfinished.word[:3]) == {""}, "a run of the pool is missing"
+    dense = next(unfinished.itertuples())
+    assert registered.runs_done(dense) == "10 of 10 runs; 1 of its pool to come"
 
 
 def test_pictures_are_measured_as_when_they_were_registered():

@@ -14,8 +14,3 @@ def earlier_verdicts() -> pd.DataFrame:
     """What the earlier rule said of each claim, by claim: exploratory runs, now history."""
     path = Path(__file__).parent / "earlier_verdicts.csv"
     return pd.read_csv(path, dtype=str, keep_default_na=False).set_index("claim")
-
-
-def text(name: str) -> str:
-    """The text in ``<name>.md``."""
-    return (Path(__file__).parent / f"{name}.md").read_text(encoding="utf-8")

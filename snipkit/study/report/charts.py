@@ -307,7 +307,7 @@ def plain_log(axes: Iterable, which: str, ticks: Sequence[float]) -> None:
         (ax.xaxis if which == "x" else ax.yaxis).set_minor_locator(NullLocator())
 
 
-def name_points(ax, x, y, names) -> None:
-    """Write a name to the right of each point, in place of a legend."""
+def name_points(ax, x, y, names, offset: tuple[float, float] = (6, 2), **look) -> None:
+    """Write a name beside each point, in place of a legend; ``offset`` is in points of type."""
     for *point, name in zip(x, y, names):
-        ax.annotate(name, point, (6, 2), textcoords="offset points")
+        ax.annotate(name, point, offset, textcoords="offset points", **look)

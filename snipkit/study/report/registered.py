@@ -18,7 +18,8 @@ from snipkit.study.train.registration import Setting
 
 PICTURES = "pictures.csv"  # the measurements that need no training
 #: the scale of exploratory runs, in words: a reader takes "paper" for the paper's own numbers
-SCALES = {"paper: ": "by the paper's protocol: ", "overnight: ": "by our shorter schedule: "}
+SHORTER = "shorter training"
+SCALES = {"paper: ": "by the paper's protocol: ", "overnight: ": f"by {SHORTER}: "}
 
 
 def by_claim(rows: Iterable[Setting]) -> dict[str, list[Setting]]:
@@ -34,8 +35,9 @@ def table(recorded: dict[str, Record] | None = None) -> pd.DataFrame:
 
     Columns: claim, where, says, printed, ours (for a printed number our mean, and the standard
     deviation of one run), difference (of each setting, with half its 95 % interval), low and high
-    (of that interval, of the setting that is farthest from 0), margin, word, done, planned, note. A
-    claim whose runs are not complete shows no number and no word.
+    (of that interval, of the setting that is farthest from 0), margin, word, done, planned, pool
+    (runs of the cells that share its spread which are still missing), note. A claim whose runs, or
+    those of its pool, are not complete shows no number and no word.
 
     Args:
         recorded: the registered records, by run id; by default those in ``results/registered``.
@@ -72,13 +74,13 @@ def evidence(page: str) -> pd.DataFrame:
         page: the name of a notebook.
     """
     about = paper.table("claims").set_index("claim")
-    earlier = paper.earlier_verdicts().here
+    earlier = paper.earlier_verdicts()
     lines = []
     for line in table().itertuples():
         if about.notebook[line.claim] == page:
-            word = line.word or f"{line.done} of {line.planned} runs"
+            word = line.word or runs_done(line)
             shown = [line.where, line.says, line.printed, word, line.ours, line.difference]
-            lines.append([*shown, in_words(earlier.get(line.claim, ""))])
+            lines.append([*shown, exploratory(earlier.loc[line.claim])])
     columns = [
         "in the paper",
         "the paper says",
@@ -92,11 +94,26 @@ def evidence(page: str) -> pd.DataFrame:
     return claims.loc[:, (claims != "").any()]  # without the columns that nothing stands in yet
 
 
-def in_words(exploratory: str) -> str:
-    """What earlier runs gave, with the names of their scales in words."""
+def runs_done(line) -> str:
+    """How far the runs of a claim without a word are, from a row of ``table``."""
+    done = f"{line.done} of {line.planned} runs"
+    if line.done == line.planned and line.pool:
+        return f"{done}; {line.pool} of its pool to come"
+    return done
+
+
+def exploratory(verdict: pd.Series) -> str:
+    """What earlier runs gave for a claim, and by which training.
+
+    Args:
+        verdict: a row of ``paper.earlier_verdicts``.
+    """
+    found = verdict.here
     for name, words in SCALES.items():
-        exploratory = exploratory.replace(name, words)
-    return exploratory
+        found = found.replace(name, words)
+    if found and found == verdict.here and verdict.n and verdict.scale == "overnight":
+        return f"{found}, by {SHORTER}"
+    return found
 
 
 def show(claims: pd.DataFrame) -> None:
@@ -120,6 +137,7 @@ def _line(settings, rows, recorded, measured):
     line |= {
         "done": 0,
         "planned": 0,
+        "pool": 0,
         "note": "; ".join(dict.fromkeys(row.note for row in settings if row.note)),
     }
     if first.kind == "not registered":
@@ -131,8 +149,8 @@ def _line(settings, rows, recorded, measured):
         runs = registration.claim_runs(settings)
         done = sum(run.id in recorded for run in runs)
         line |= {"done": done, "planned": len(runs)}
-        pool_runs = _pool_runs(settings, rows)
-        if not all(run.id in recorded for run in [*runs, *pool_runs]):
+        line["pool"] = sum(run.id not in recorded for run in _pool_runs(settings, rows))
+        if done < len(runs) or line["pool"]:
             return line
         _check_one_kernel(first.claim, [recorded[run.id] for run in runs])
     else:
@@ -232,6 +250,6 @@ def progress(lines: pd.DataFrame) -> str:
     """One line a claim: its word, or how many of its runs are done."""
     states = []
     for line in lines.itertuples():
-        state = line.word or f"{line.done} of {line.planned} runs"
+        state = line.word or runs_done(line)
         states.append(f"{state:>16}  {line.where:<9}  {line.says}")
     return "\n".join(states)

@@ -9,9 +9,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.patches import Patch, Rectangle
 
 from snipkit.study import paper, paths
-from snipkit.study.report import figures, judging, registered
+from snipkit.study.report import facts, figures, judging, registered
 from snipkit.study.train import records, registration
 
 TEMPLATE = Path(__file__).parent / "replication.md"
@@ -51,9 +52,6 @@ def write(progress: str = "") -> pd.DataFrame:
         claims=_markdown(rows(claims, earlier)),
         others=_markdown(others()),
         shorter=_markdown(shorter(earlier)),
-        task=_lower_first(earlier.here[DESIGNED_HERE]),
-        earlier=_markdown(earlier),
-        rule=paper.text("rule"),
         files=_markdown(sources()),
         progress=progress,
     )
@@ -64,9 +62,12 @@ def write(progress: str = "") -> pd.DataFrame:
 def summary(claims: pd.DataFrame) -> str:
     """How many claims have which word, in one line."""
     by_state = states(claims).value_counts()
-    return ", ".join(
-        f"{state} {by_state[state]}" for state in (*judging.WORDS, RUNNING) if state in by_state
-    )
+    parts = {state: f"{state} {by_state[state]}" for state in by_state.index}
+    built = (claims.claim.isin(facts.FACTS) & (claims.word == judging.AGREES)).sum()
+    if built:
+        # Counts and layers say that our networks are the paper's, and nothing about pruning.
+        parts[judging.AGREES] += f" ({built} of them by the way our networks are built)"
+    return ", ".join(parts[state] for state in (*judging.WORDS, RUNNING) if state in parts)
 
 
 def counts(claims: pd.DataFrame, recorded: Collection[str] | None = None) -> dict[str, str]:
@@ -117,21 +118,31 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     reported = paper.table("others")
     for claim in claims.itertuples():
         numbers = reported[reported.claim == claim.claim]
-        progress = f"{claim.done} of {claim.planned} runs"
         lines.append(
             {
                 "where": claim.where,
                 "the paper says": claim.says,
                 "printed": claim.printed,
-                "word": f"**{claim.word}**" if claim.word else progress,
+                "word": f"**{claim.word}**" if claim.word else registered.runs_done(claim),
                 "ours": claim.ours,
                 "difference": claim.difference,
                 "margin": "" if pd.isna(claim.margin) else f"{claim.margin:g}",
-                "exploratory": registered.in_words(earlier.here.get(claim.claim, "")),
-                "others": "; ".join(f"{row.error:.2f} ({row.n})" for row in numbers.itertuples()),
+                "exploratory": registered.exploratory(earlier.loc[claim.claim]),
+                "others": _in_short(numbers),
+                "note": claim.note,
             }
         )
     return pd.DataFrame(lines)
+
+
+def _in_short(numbers):
+    """The errors that others reached for one claim, in one line: the authors' code first."""
+    by_authors = numbers.source == "authors' code"
+    parts = []
+    for whose, errors in (("authors' code", numbers[by_authors]), ("others", numbers[~by_authors])):
+        if len(errors):
+            parts.append(f"{whose} {', '.join(map('{:.2f}'.format, errors.error))}")
+    return "; ".join(parts)
 
 
 def others() -> pd.DataFrame:
@@ -186,6 +197,7 @@ COLORS = {
     judging.NOT_RUN: "0.8",
     RUNNING: "white",
 }
+DONE = "#A6CEE3"  # the part of a claim's runs that is on record
 
 
 def draw(claims: pd.DataFrame):
@@ -226,20 +238,23 @@ def _draw_squares(ax, claims):
     items = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
     places = {item: place for place, item in enumerate(scoreboard(claims)["in the paper"])}
     columns = dict.fromkeys(places, 0)
-    for item, state in zip(items, states(claims)):
-        ax.scatter(
-            columns[item], places[item], s=130, marker="s", color=COLORS[state], edgecolor="0.3"
-        )
+    for item, claim, state in zip(items, claims.itertuples(), states(claims)):
+        corner = columns[item] - 0.32, places[item] + 0.38
+        done = claim.done / claim.planned if state == RUNNING else 0
+        for share, color in ((1, COLORS[state]), (done, DONE)):
+            size = 0.64, -0.76 * share  # upwards: the axis is inverted
+            ax.add_patch(Rectangle(corner, *size, facecolor=color, edgecolor="0.3", lw=0.8))
         columns[item] += 1
     ax.set_yticks(list(places.values()), [f"{item}: {ABOUT[item]}" for item in places])
-    ax.invert_yaxis()
-    ax.set(xticks=[], xlim=(-0.7, 13))
+    ax.set(xticks=[], xlim=(-0.7, 13), ylim=(len(places) - 0.4, -0.6))
     ax.spines["bottom"].set_visible(False)
     ax.set_title("a square for each claim")
+    handles = []
     for state, count in states(claims).value_counts().reindex(list(COLORS)).dropna().items():
         label = f"{state}: {count:.0f}"
-        ax.scatter([], [], s=90, marker="s", color=COLORS[state], edgecolor="0.3", label=label)
-    ax.legend(loc="lower right", frameon=False)
+        handles.append(Patch(facecolor=COLORS[state], edgecolor="0.3", label=label))
+    handles.append(Patch(facecolor=DONE, edgecolor="0.3", label="share of its runs that is done"))
+    ax.legend(handles=handles, loc="lower right", frameon=False)
 
 
 def draw_intervals(ax, rows: pd.DataFrame) -> None:
@@ -265,7 +280,3 @@ def draw_intervals(ax, rows: pd.DataFrame) -> None:
 def _markdown(table):
     escaped = table.astype(str).map(lambda text: text.replace("|", "\\|"))  # a bar would end a cell
     return escaped.to_markdown(index=False, disable_numparse=True)
-
-
-def _lower_first(text):
-    return text[:1].lower() + text[1:]
