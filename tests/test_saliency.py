@@ -1153,6 +1153,19 @@ def test_a_penalty_of_the_weights_in_a_mean_counts_once(double):
     assert all(torch.allclose(scores[name], expected[name], rtol=1e-9) for name in expected)
 
 
+def test_batches_are_not_weighed_against_one_whose_loss_is_flat(double):
+    model, (inputs, _) = double
+    counted = torch.tensor([0.0] * 3 + [1.0] * 9).double()
+
+    def loss(outputs, counted):
+        return (outputs.square().sum(1) * counted).mean()
+
+    batches = list(zip(inputs.split([3, 2, 7]), counted.split([3, 2, 7])))
+    scores = saliency.snip(model, batches, loss)
+    expected = saliency.snip(model, (inputs, counted), loss)
+    assert all(torch.allclose(scores[name], expected[name], rtol=1e-9) for name in expected)
+
+
 class Auxiliary(nn.Module):
     """Its outputs have one number for the whole batch, as those of a mixture of experts have."""
 

@@ -53,21 +53,20 @@ class Heads(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sources: dict[int, tuple[Tensor, Tensor, bool]] = {}
+        self.sources: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         if function in HEADS | RESHAPES and args and result is not args[0]:
-            self.sources[id(result)] = result, args[0], function in HEADS
+            self.sources[id(result)] = result, args[0]
         return result
 
     def before(self, outputs: Tensor) -> Tensor:
         """What the last of these functions was called on, if the outputs come from them alone."""
-        logits = tensor = outputs
+        tensor = outputs
         while id(tensor) in self.sources:
-            _, tensor, is_head = self.sources[id(tensor)]
-            logits = tensor if is_head else logits
-        return logits
+            _, tensor = self.sources[id(tensor)]
+        return tensor
 
 
 #: what turns logits into something else, entry by entry or within a row
