@@ -30,7 +30,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted(
 )
 if not WITH_SOLUTIONS:
     NOTEBOOKS = [path for path in NOTEBOOKS if not path.stem.endswith("_solution")]
-SECOND_PAGES = {"rq6_units_biases_twins"}  # of a question: `rq6` is the first one
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "REPLICATION.md", ROOT / "REGISTRATION.md"]
 
 
@@ -103,7 +102,7 @@ def with_references(text: str, page: Path) -> str:
     text = re.sub(r"(?<!\[)\blaw (\d+)\b", rf"[law \1]({laws}#law-\1)", text)
     for notebook in NOTEBOOKS:
         name = notebook.stem.partition("_")[0]
-        if notebook.parent.name == "notebooks" and notebook.stem not in SECOND_PAGES:
+        if notebook.parent.name == "notebooks":
             text = re.sub(
                 rf"(?<!\[)`{name}`",
                 f"[`{name}`]({os.path.relpath(place(notebook), page.parent)})",

@@ -25,8 +25,8 @@ TEMPLATES = {  # page → what it renders, in order
     "rq6_what_carries_the_gain": [
         "rq6_answer", "rq6_ladder", "rq6_gain", "rq6_erk", "rq6_survival", "rq6_predictions",
     ],
-    "rq6_units_biases_twins": [
-        "rq6_units_answer", "rq6_factorial", "rq6_biases", "rq6_twins", "rq6_new_predictions",
+    "rq6b_units_biases_twins": [
+        "rq6b_answer", "rq6_factorial", "rq6_biases", "rq6_twins", "rq6_new_predictions",
     ],
     "what_came_after": [
         "after_answer", "after_methods", "after_images", "after_crossed", "after_predictions",
@@ -151,7 +151,7 @@ def of_the_second_page(cells, runs):
     units_98 = cells["mlp-1d", UNITS, 0.98, "new own"] - cells["mlp-1d", "snip", 0.98, "new own"]
     uniform_80 = any_connections("uniform", 0.8) - any_connections("own", 0.8)
     return {
-        "rq6_units_answer": {
+        "rq6b_answer": {
             "biases": biases["biases_90"],
             "biases_lenet": lenet,
             "gradient": twins["gradient_98"],

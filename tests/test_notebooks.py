@@ -83,7 +83,7 @@ def committed_pages():
         for path in sorted((ROOT / "results" / profile).glob("*.jsonl")):
             if path.stem in notebooks.names():
                 yield profile, path.stem
-    yield "overnight", "rq6_units_biases_twins"
+    yield "overnight", "rq6b_units_biases_twins"
 
 
 @pytest.mark.parametrize("profile, name", list(committed_pages()))
