@@ -16,16 +16,17 @@ from snipkit.study import notebooks, paths, report
 from snipkit.study.report import Estimate, registered
 from snipkit.study.train import registration
 
-LAYERS, UNITS, INPUTS = "snip, shuffle", "snip, shuffle-units", "snip, shuffle-inputs"
+LAYERS, UNITS, RECEIVED = "snip, shuffle", "snip, shuffle-units", "snip, shuffle-outputs"
 LIVE, MISALIGNED = "snip, live-units", "snip, misaligned"
 TWINS = {
     name: f"{name.replace('_', '-')}-twin" for name in ("gradient", "noisy_rank_one", "rank_one")
 }
 TEMPLATES = {  # page → what it renders, in order
     "rq6_what_carries_the_gain": [
-        "rq6_answer", "rq6_ladder", "rq6_gain", "rq6_erk", "rq6_factorial", "rq6_biases",
-        "rq6_twins",
-        "rq6_survival", "rq6_predictions", "rq6_new_predictions",
+        "rq6_answer", "rq6_ladder", "rq6_gain", "rq6_erk", "rq6_survival", "rq6_predictions",
+    ],
+    "rq6b_units_biases_twins": [
+        "rq6b_answer", "rq6_factorial", "rq6_biases", "rq6_twins", "rq6_new_predictions",
     ],
     "what_came_after": [
         "after_answer", "after_methods", "after_images", "after_crossed", "after_predictions",
@@ -36,7 +37,7 @@ TEMPLATES = {  # page → what it renders, in order
 
 @pytest.fixture(scope="module")
 def runs():
-    """The runs of both grids: what was done, in two columns, and what came of it."""
+    """The runs of all grids: what was done, in two columns, and what came of it."""
     planned = report.distinct(*[notebooks.grid(page, "overnight") for page in TEMPLATES])
     table = study.table(planned, study.read(paths.results("overnight")))
     # Magnitude is always trained from the draw that it ranked.
@@ -80,13 +81,12 @@ def of_rq6(cells, runs):
         "broad": mlp(LAYERS, "snip", 0.95, "width 2"),
     }
     resnet = gap(cells, "resnet-20", LAYERS, "snip", 0.98)
-    factorial, twins, biases = of_the_factorial(cells), of_the_twins(cells), of_the_biases(cells)
-    chosen = ("snip_98", "erk_98", "snip_90", "erk_90")
     return {
         "rq6_answer": {
             "layers_lenet": lenet("random", LAYERS),
             "gain_lenet": lenet("random", "snip"),
-            "biases": biases["biases_90"],
+            "random_lenet": Estimate(cells["lenet-300-100", "random", 0.98, ""]),
+            "erk": mlp("erk", "snip"),
         },
         "rq6_ladder": {
             "units": mlp(UNITS, "snip"),
@@ -104,19 +104,6 @@ def of_rq6(cells, runs):
             "snip_95": mlp("snip", "erk", 0.95),
             "snip_98": mlp("snip", "erk"),
         },
-        "rq6_factorial": {name: factorial[name] for name in chosen},
-        "rq6_biases": {
-            "gain_90": biases["biases_90"],
-            "erk_90": biases["erk_snip_90"],
-            **of_erks_lead(cells, 0.8),
-            **of_erks_lead(cells, 0.9),
-        },
-        "rq6_twins": {
-            "gradient": twins["gradient_98"],
-            "noisy": twins["noisy_98"],
-            "rank_one": twins["rank_one_98"],
-            "scored": twins["scored_98"],
-        },
         "rq6_survival": {
             "scored": mlp(UNITS, "snip", 0.98, "scored"),
             "new": mlp(UNITS, "snip"),
@@ -131,13 +118,72 @@ def of_rq6(cells, runs):
             "units_lenet": lenet(UNITS, "snip", 2),
             "layers_mlp": mlp(LAYERS, "snip"),
             "layers_resnet": resnet,
-            "inputs_mlp": mlp(INPUTS, "snip"),
+            "received_lenet": lenet(RECEIVED, "snip"),
+            "layers_lenet": lenet(LAYERS, "snip"),
             "layers_80": mlp(LAYERS, "snip", 0.8),
+            "layers_90": mlp(LAYERS, "snip", 0.9),
             "channels": gap(cells, "cnn-1d", "snip, shuffle-channels", UNITS, 0.9),
             **widths,
         },
+    }
+
+
+def of_the_second_page(cells, runs):
+    factorial, twins, biases = of_the_factorial(cells), of_the_twins(cells), of_the_biases(cells)
+    chosen = ("snip_98", "erk_98", "snip_90", "erk_90")
+    rq3 = notebooks.grid("rq3_architecture_and_initialisation", "overnight")
+    ranked = {run.seed: run for run in rq3 if is_lenet_at_95(run) and run.biases}
+    kept = {run.seed: run for run in rq3 if is_lenet_at_95(run) and not run.biases}
+    recorded = study.read(paths.results("overnight"))
+    lenet = {}
+    for seed in ranked.keys() & kept.keys():
+        outcomes = [recorded[run.id].outcome for run in (kept[seed], ranked[seed])]
+        lenet[seed] = outcomes[0].test_error - outcomes[1].test_error
+    lenet = Estimate(pd.Series(lenet), 2)
+
+    def any_connections(counts, sparsity):
+        return cells["mlp-1d", LAYERS, sparsity, f"new {counts}"]
+
+    def minus_erks(sparsity):
+        return Estimate(any_connections("uniform", sparsity) - any_connections("erk", sparsity))
+
+    misaligned = factorial["misaligned_98"]
+    units_98 = cells["mlp-1d", UNITS, 0.98, "new own"] - cells["mlp-1d", "snip", 0.98, "new own"]
+    uniform_80 = any_connections("uniform", 0.8) - any_connections("own", 0.8)
+    return {
+        "rq6b_answer": {
+            "biases": biases["biases_90"],
+            "biases_lenet": lenet,
+            "gradient": twins["gradient_98"],
+        },
+        "rq6_factorial": {
+            **{name: factorial[name] for name in chosen},
+            "layers_98": minus_erks(0.98),
+            "layers_90": minus_erks(0.9),
+        },
+        "rq6_biases": {
+            "gain_90": biases["biases_90"],
+            "erk_90": biases["erk_snip_90"],
+            **of_erks_lead(cells, 0.8),
+            **of_erks_lead(cells, 0.9),
+            "uniform_80": Estimate(uniform_80),
+            "lenet": lenet,
+        },
+        "rq6_twins": {
+            "gradient": twins["gradient_98"],
+            "noisy": twins["noisy_98"],
+            "rank_one": twins["rank_one_98"],
+            "scored": twins["scored_98"],
+            "units": Estimate(units_98),
+            "misaligned": misaligned,
+        },
         "rq6_new_predictions": factorial | twins | biases,
     }
+
+
+def is_lenet_at_95(run):
+    network = run.model == "lenet-300-100" and not run.same_draw
+    return network and run.criterion == "snip" and run.sparsity == 0.95
 
 
 def of_the_factorial(cells):
@@ -160,8 +206,12 @@ def of_the_factorial(cells):
             f"live_{percent}": error(LAYERS, sparsity) - error(LIVE, sparsity),
             f"misaligned_{percent}": error(MISALIGNED, sparsity) - error(UNITS, sparsity),
         }
-    unused = {"erk_80", "extra_98", "units_90", "units_95", "live_90", "live_95"}
-    return {name: Estimate(value) for name, value in values.items() if name not in unused}
+    unused = {"erk_80", "extra_98", "units_95", "live_95"}
+    estimates = {name: Estimate(value) for name, value in values.items() if name not in unused}
+    for percent, digits in ((80, 0), (90, 0), (98, 2)):
+        share = 100 * values[f"live_{percent}"].mean() / values[f"units_{percent}"].mean()
+        estimates[f"live_share_{percent}"] = f"{share:.{digits}f} %"
+    return estimates
 
 
 def of_erks_lead(cells, sparsity):
@@ -190,6 +240,8 @@ def of_the_biases(cells):
             f"erk_snip_{percent}": kept["erk"] - kept["snip"],
             f"units_snip_{percent}": kept[UNITS] - kept["snip"],
         }
+        if percent in (95, 98):
+            values[f"units_layers_{percent}"] = kept[LAYERS] - kept[UNITS]
     return {name: Estimate(value) for name, value in values.items()}
 
 
@@ -202,11 +254,11 @@ def of_the_twins(cells):
             name = name.removesuffix("_rank_one")
             twin = cells["mlp-1d", method, sparsity, "new own"]
             values[f"{name}_{percent}"] = Estimate(twin - snip)
-        scored = [
-            cells["mlp-1d", method, sparsity, "new ownscored"]
-            for method in ("gradient-twin", "snip")
-        ]
-        values[f"scored_{percent}"] = Estimate(scored[0] - scored[1])
+        if percent in (90, 98):
+            of_snip = cells["mlp-1d", "snip", sparsity, "new ownscored"]
+            for name, method in (("scored", "gradient-twin"), ("rank_scored", "rank-one-twin")):
+                twin = cells["mlp-1d", method, sparsity, "new ownscored"]
+                values[f"{name}_{percent}"] = Estimate(twin - of_snip)
     return values
 
 
@@ -302,7 +354,8 @@ def of_the_replication(cells, runs):
     }
 
 
-VALUES = dict(zip(TEMPLATES, (of_rq6, of_what_came_after, of_the_replication)))
+OF_PAGES = (of_rq6, of_the_second_page, of_what_came_after, of_the_replication)
+VALUES = dict(zip(TEMPLATES, OF_PAGES))
 
 
 @pytest.mark.parametrize("page", TEMPLATES)
@@ -315,7 +368,8 @@ def test_each_number_on_the_page_is_that_of_the_records(page, cells, runs):
 
 def test_no_measured_number_is_written_by_hand():
     settings = {"80", "90", "95", "98", "100", "300", "400", "20", "5", "1", "1D"}
-    settings |= {"2", "3", "4", "6", "7", "8", "9", "1.2", "1.5", "2.1"}  # of predictions
+    settings |= {"0", "2", "3", "4", "6", "7", "8", "9", "1.2", "1.5", "2.1"}  # of predictions
+    settings |= {"410"}  # biases of either network
     settings |= {"1.6", "1.7", "2.4"}  # printed in the paper's table 1
     settings |= {"10", "200"}  # classes: of the networks that table 4 counts, and of its task
     for names in TEMPLATES.values():

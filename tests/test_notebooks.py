@@ -75,11 +75,15 @@ def test_sockets_have_short_paths_whatever_the_temporary_folder(
 
 
 def committed_pages():
-    """Profile and page, where the page's own training has begun at that scale."""
+    """Profile and page, where the page's own training has begun at that scale.
+
+    And the page whose records are in a file of another name.
+    """
     for profile in ("overnight", "paper"):
         for path in sorted((ROOT / "results" / profile).glob("*.jsonl")):
             if path.stem in notebooks.names():
                 yield profile, path.stem
+    yield "overnight", "rq6b_units_biases_twins"
 
 
 @pytest.mark.parametrize("profile, name", list(committed_pages()))

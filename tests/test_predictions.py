@@ -254,6 +254,42 @@ def test_the_outcomes_with_all_biases_are_those_of_their_rules(table, with_biase
         assert ON_THE_PAGE.get(letter, outcome).startswith(outcome), letter
 
 
+def failed_at(letter):
+    """The shares removed, in per cent, at which a row of the page says that it failed."""
+    part = re.search(r"failed ([^;]*)", ON_THE_PAGE[letter])[1]
+    return {int(percent) for percent in re.findall(r"\b(\d\d)\b", part)}
+
+
+def test_the_page_names_the_sparsities_at_which_a_prediction_failed(table, with_biases):
+    of_weights = {80: 0.80656, 90: 0.90738, 95: 0.95778}
+
+    def apart(first, second, percents, rows=table):
+        """Where two masks are not equal, though it was predicted."""
+        failed = set()
+        for percent in percents:
+            sparsity = of_weights[percent] if rows is with_biases else percent / 100
+            gap = cell(rows, first, sparsity) - cell(rows, second, sparsity)
+            if equal(gap) == "failed":
+                failed.add(percent)
+        return failed
+
+    assert failed_at("B2") == apart(MISALIGNED, UNITS, (80, 90, 95))
+    assert failed_at("E3") == apart("rank-one-twin", "snip", (80, 90))
+    assert failed_at("E4") == apart("noisy-rank-one-twin", "snip", (80, 90, 95))
+    assert apart("gradient-twin", "snip", (80, 90, 95)) == set() and failed_at("E2") == {98}
+    assert failed_at("H5") == apart(UNITS, "snip", (80, 90, 95), with_biases)
+    layers = []
+    for sparsity in (0.95778, 0.98804):
+        layers.append(equal(cell(with_biases, ANY, sparsity) - cell(with_biases, "erk", sparsity)))
+    assert layers == ["holds", "open"] and ON_THE_PAGE["H1"].startswith("open at 98 %")
+    shares = {}
+    for percent in (80, 90, 98):
+        errors = [cell(table, control, percent / 100) for control in (ANY, LIVE, UNITS)]
+        shares[percent] = (errors[0] - errors[1]).mean() / (errors[0] - errors[2]).mean()
+    assert shares[80] >= 1 / 3 > shares[90] and shares[98] < 1 / 2
+    assert failed_at("B1") == {80, 98} and "holds at 90 %" in ON_THE_PAGE["B1"]
+
+
 @pytest.mark.parametrize(
     "bed, seeds, tolerance", [(ladder_runs.MLP, 20, 0.1), (ladder_runs.LENET, 10, 0.06)]
 )

@@ -5,6 +5,7 @@ import math
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import seaborn
 import torch
 
 from snipkit import masking
@@ -188,6 +189,18 @@ def test_runs_stand_beside_printed_means():
     grid = report.runs_beside_printed(ours, ours.assign(**{"test error, %": 5.0}), "weights")
     texts = [text.get_text() for text in grid.axes.flat[-1].get_legend().texts]
     assert texts == ["ours, one run", "printed mean"]
+
+
+def test_the_mean_of_each_row_stands_beside_it():
+    gaps = report.labelled(report.gaps(errors_of("snip", "random"), {"random": ("random", "snip")}))
+    gaps["gap"] += gaps.seed
+    rows = {"x": "gap", "y": "mask"}
+    grid = seaborn.catplot(gaps, kind="bar", col="setting", errorbar=None, **rows)
+    report.write_means(grid, gaps, col="setting", **rows)
+    for setting, ax in grid.axes_dict.items():
+        (text,) = ax.texts
+        assert text.get_text() == statistics.cell(gaps[gaps.setting == setting].gap)
+        assert text.xy == (1.02, 0)
 
 
 def test_an_axis_has_the_ticks_that_are_asked_for():

@@ -265,16 +265,17 @@ def figures(
     from snipkit.study import notebooks, paths
     from snipkit.study.train import records
 
+    pages = notebooks.names()
     for chosen in [notebooks.checked_profile(profile)] if profile else notebooks.PROFILES:
         results = paths.results(chosen)
         recorded = records.read(results)
-        for name in notebooks.names():
-            # Only pages whose own training has begun: a run or two shared with another would make
-            # empty figures.
-            if (results / f"{name}.jsonl").exists():
+        for name in pages if recorded else ():
+            # Only pages whose own training has begun, or whose runs are all on record in files of
+            # other names: a run or two shared with another page would make empty figures.
+            planned = {run.id for run in notebooks.grid(name, chosen)}
+            if (results / f"{name}.jsonl").exists() or (planned and planned <= recorded.keys()):
                 drawn = notebooks.draw(name, chosen, recorded)
-                planned = len(notebooks.grid(name, chosen))
-                print(f"{chosen}: {name}: drawn from {drawn} of {planned} runs", flush=True)
+                print(f"{chosen}: {name}: drawn from {drawn} of {len(planned)} runs", flush=True)
 
 
 @app.command()

@@ -41,7 +41,7 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """The names of all pages, in reading order.
+    """The names of all pages, sorted.
 
     Raises:
         ValueError: there are none, so this is not the project's folder; or a damaged profile.

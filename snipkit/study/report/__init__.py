@@ -3,8 +3,9 @@
 ``grids`` plans runs, ``comparisons`` picks them from a table and pairs them by seed, ``methods``
 gives every method one label, colour and marker, ``tables`` has means with intervals and masks by
 layer, ``charts`` draws what several pages draw, ``pictures`` shows masks as images, ``costs``
-counts what a mask saves, and ``answers`` writes a page's sentences from templates. seaborn draws
-the statistics. The names that pages use are here.
+counts what a mask saves, ``ladder`` has the numbers behind ``docs/predictions.md``, and ``answers``
+writes a page's sentences from templates. seaborn draws the statistics. The names that pages use are
+here.
 """
 
 import importlib
@@ -46,6 +47,7 @@ _NAMES = {
     "source_dots": "charts",
     "runs_beside_printed": "charts",
     "against_equality": "charts",
+    "write_means": "charts",
     "plain_log": "charts",
     "name_points": "charts",
     "mask_picture": "pictures",

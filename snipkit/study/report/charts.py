@@ -293,6 +293,23 @@ def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str):
     return grid.tight_layout()
 
 
+def write_means(grid, table: pd.DataFrame, x: str, y: str, col: str, digits: int = 1) -> None:
+    """Write "mean ± half the 95 % interval" at the right of each row of a grid's panels.
+
+    Args:
+        grid: seaborn's FacetGrid, with a panel a value of ``col`` and a row a value of ``y``.
+        table: what was drawn: a row a seed.
+        x, y, col: its columns; ``y`` in categories, whose order is that of the rows.
+        digits: decimals.
+    """
+    for name, ax in grid.axes_dict.items():
+        panel = table[table[col] == name]
+        for place, row in enumerate(table[y].cat.categories):
+            text = statistics.cell(panel[panel[y] == row][x].dropna(), digits)
+            where = {"xycoords": ax.get_yaxis_transform(), "va": "center", "annotation_clip": False}
+            ax.annotate(text, (1.02, place), **where)
+
+
 def plain_log(axes: Iterable, which: str, ticks: Sequence[float]) -> None:
     """Make an axis logarithmic, with these ticks and plain numbers beside them.
 
