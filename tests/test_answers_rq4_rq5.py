@@ -8,7 +8,7 @@ from tiny import ROOT
 
 from snipkit import study
 from snipkit.study import notebooks
-from snipkit.study.report import Estimate
+from snipkit.study.report import Estimate, statistics
 
 RQ4, RQ5 = "rq4_relevance_to_the_task", "rq5_scoring_batch"
 DIGITS = {"one": 1, "one_class": 1, "balanced": 1}  # the others have two
@@ -45,6 +45,7 @@ def rq4_numbers(recorded):
         "fashion": {"scoring_data": "fashion-mnist"},
         "labels": {"scoring_labels": "random"},
         "shuffled": {"ablation": "shuffle"},
+        "noise": {"scoring_data": "noise"},
     }.items():
         moved[name] = by_seed(table, "test_error", **at_98 | changes) - mnist
 
@@ -53,9 +54,9 @@ def rq4_numbers(recorded):
     own_class = pictures[pictures["ranked by"] == "snip"].set_index("data")["own class"]
     return moved | {
         "random_labels": moved["labels"],
-        "choice": moved["shuffled"],
         "lead": random_pruning - mnist,
-        "counts": random_pruning - (mnist + moved["shuffled"]),
+        "noise_counts": moved["noise"] - moved["shuffled"],
+        "noise_error": moved["noise"] + mnist,
         "shuffled_loss": by_seed(table, "train_loss", **at_90 | {"ablation": "shuffle"}) - snip,
         "dense": by_seed(table, "train_loss", **usual | random | dense),
         "pruned": by_seed(table, "train_loss", **at_90 | {"sparsity": 0.99}),
@@ -89,12 +90,13 @@ TEMPLATES = {
     "rq4_answer": (
         RQ4,
         rq4_numbers,
-        ["fashion", "random_labels", "lead", "counts", "choice"],
+        ["lead", "noise", "fashion", "random_labels"],
     ),
+    "rq4_elsewhere": (RQ4, rq4_numbers, ["noise_counts", "noise_error", "lead"]),
     "rq4_found": (
         RQ4,
         rq4_numbers,
-        "mnist fashion_mnist dense pruned shuffled_loss labels fashion shuffled".split(),
+        "mnist fashion_mnist dense pruned shuffled_loss labels fashion noise".split(),
     ),
     "rq5_answer": (RQ5, rq5_numbers, ["one", "ten", "large", "one_90"]),
     "rq5_found": (RQ5, rq5_numbers, ["one", "ten", "fall_90", "one_class", "balanced"]),
@@ -123,12 +125,35 @@ def test_what_is_written_by_hand_is_a_setting_or_printed():
     # 4 and 7 are figures; 1, 90, 98 and 99 % are settings; 0 is what an interval includes.
     numbers = {number.rstrip(",") for number in literal_numbers("rq4_answer")}
     assert numbers == {"98", "0", "4", "7", "1", "90", "99"}
+    # Sizes of a batch and numbers of other pages, which tests below and of RQ5 check.
+    assert set(literal_numbers("rq4_elsewhere")) == {"100", "5.1", "4", "36.2", "35.1", "9.9"}
     # 1 % of the weights; guessing costs ln 10; 0 is what an interval includes.
     assert set(literal_numbers("rq4_found")) - listed == {"90", "99", "2.30", "0"}
     assert set(literal_numbers("rq5_answer")) == {"98", "100", "90", "0"}
     # 1.40 - 1.64, of figure 3; 0 is what cannot be told from it.
     numbers = {number.rstrip(",") for number in literal_numbers("rq5_found")}
     assert numbers - listed == {"98", "90", "100", "10,000", "25,000", "0.24", "0"}
+
+
+def test_rq4_says_how_the_lead_is_on_the_other_pages(recorded):
+    """RQ1's six seeds and RQ6's ten include the eight of RQ4."""
+    table = study.table(notebooks.grid("rq6_what_carries_the_gain", "overnight"), recorded)
+    fields = {"model": "lenet-300-100", "sparsity": 0.98}
+    random = by_seed(table, "test_error", **fields, method="random")
+    lead = random - by_seed(table, "test_error", **fields, method="snip")
+    assert [f"{lead[:n].mean():.1f}" for n in (6, 10)] == ["36.2", "35.1"]
+    assert random.idxmin() == 9 and f"{random[9]:.1f}" == "9.9"
+    pd.testing.assert_series_equal(lead[:8], rq4_numbers(recorded)["lead"])
+
+
+def test_rq4_says_how_the_clean_control_ends(recorded):
+    """0.01 ± 0.01 nats above SNIP's own mask: an interval without 0 (section 4)."""
+    table = study.table(notebooks.grid(RQ4, "overnight"), recorded)
+    fields = {"model": "lenet-5-caffe", "train_labels": "random", "method": "snip"}
+    fields |= {"sparsity": 0.9}
+    clean = by_seed(table, "train_loss", **fields, scoring_labels="random")
+    above = clean - by_seed(table, "train_loss", **fields, scoring_labels="true")
+    assert str(Estimate(above, 2)) == "0.01 ± 0.01" and statistics.interval(above)[1] > 0
 
 
 def test_rq4_says_what_has_no_runs(recorded):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from snipkit import masking
-from snipkit.study.sets._torchvision import load_torchvision
+from snipkit.study.sets.vision import load_torchvision
 
 PAGE = (Path(__file__).parents[1] / "docs" / "any_network.md").read_text()
 EXAMPLES = {

@@ -11,7 +11,7 @@ from torch import nn
 import snipkit
 from snipkit import masking, models, saliency
 from snipkit.beyond import paths
-from snipkit.study.sets._torchvision import load_torchvision
+from snipkit.study.sets.vision import load_torchvision
 
 #: every network of the study, small where it can be: name → (options, shape of an image)
 NETWORKS = {

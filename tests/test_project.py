@@ -61,7 +61,7 @@ NOT_IMPORTED = {
     "ipykernel", "jupyterlab",  # started by papermill, and by `make lab`
     "nbformat", "papermill",  # by name, so that a message can say what is missing
     "tabulate",  # by pandas.DataFrame.to_markdown
-    "torchvision",  # by study._torchvision
+    "torchvision",  # by study.sets.vision
 }  # fmt: skip
 
 

@@ -45,6 +45,8 @@ def test_what_is_not_on_record_is_said():
     assert "random masks are (not on record) points worse\n(n = 0;" in report.fill(
         "page", {"gap": GAP[:0]}
     )
+    assert report.Estimate(GAP[:0]).range == "(not on record)"
+    assert report.Estimate(GAP, 0).range == "33 to 37"
     assert (
         str(report.Estimate(-GAP)) == "-35.0 ± 5.0" and report.Estimate(-GAP).size == "35.0 ± 5.0"
     )

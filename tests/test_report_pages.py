@@ -89,11 +89,17 @@ def test_sheets_of_pictures_and_rows_of_seeds():
     drawn = fig.axes[0].images[0].get_array()
     assert drawn.shape == (12, 18) and (drawn[7:11, 13:17] == 1).all()
     assert (drawn[1:5, 1:5] == 0).all() and drawn[0, 0] == 0.5
+    half = report.draw_sheets({"left": pictures / 2}, "ab", range(3), ("row", "class"), True)
+    assert (half.axes[0].images[0].get_array()[7:11, 13:17] == 1).all()  # the highest of its row
+    marks = half.axes[0].child_axes[0].get_yticklabels()
+    assert [mark.get_text() for mark in marks] == ["0 %", "50 %"]
 
     _, ax = plt.subplots()
     gaps = pd.DataFrame({"mask": list("aaabbb"), "gap": [1, 2, 3, 5, 5, 5]})
     figures.seeds_and_means(gaps, "gap", "mask", ax, order=["b", "a"])
     assert [text.get_text() for text in ax.texts] == ["5.00 ± 0.00", "2.00 ± 2.48"]
+    figures.seeds_and_means(gaps, "gap", "mask", ax, baseline="c")
+    assert ax.texts[-1].get_text() == "c"
     plt.close("all")
 
 

@@ -1,5 +1,6 @@
 """Tables by setting and by layer, and the pictures that are drawn from them."""
 
+import dataclasses
 import math
 
 import matplotlib.pyplot as plt
@@ -43,6 +44,8 @@ def test_results_by_setting_become_one_labelled_table():
 def test_means_stand_in_the_order_of_the_table_or_of_its_categories():
     rows = [("b", "z", 1.0), ("b", "z", 3.0), ("b", "y", 5.0), ("a", "z", NAN), ("a", "z", 2.0)]
     table = pd.DataFrame(rows, columns=["row", "column", "test_error"])
+    alone = report.mean_table(table, "row", "column", fewest=4)
+    assert not alone.map(lambda text: "±" in text).any(axis=None)
     means = report.mean_table(table, "row", "column", digits=2, count=True)
     half = statistics.interval([1, 3])[2] - 2
     assert list(means.index) == ["b", "a"] and list(means) == ["z", "y"]
@@ -171,8 +174,20 @@ def test_numbers_of_table_2_stand_beside_ours():
     assert means["ours", table2.COST] == 3.5
     assert means["printed", table2.COST] == printed.error_pruned - printed.error_dense
     looks = {"printed": ("black", "s"), "ours": ("blue", "o"), "later": ("red", "x")}
-    grid = report.source_dots(both, looks)
-    assert [text.get_text() for text in grid.legend.texts] == ["printed", "ours"]
+    assert set(both.images) == {"CIFAR-10"}
+    figure = report.source_dots(both, looks)
+    assert [text.get_text() for text in figure.legends[0].texts] == ["printed", "ours"]
+    assert [ax.get_xlabel() for ax in figure.axes] == [table2.ERROR, table2.COST]
+    assert {ax.get_title() for ax in figure.axes} == {"CIFAR-10"}
+
+
+def test_a_check_trains_twice_as_long():
+    settings = {"gru-s": {"recipe": "overnight-recurrent", "seeds": 3}}
+    usual = table2.planned(settings, "snip")
+    longer = table2.planned(table2.twice_as_long(settings, ["gru-s"]), "snip")
+    assert [run.seed for run in longer] == [0, 1, 2]
+    assert longer[0].recipe == dataclasses.replace(usual[0].recipe, steps=24_000)
+    assert table2.twice_as_long(settings, []) == {}
 
 
 def test_the_grid_of_table_2_has_the_printed_sparsities():
@@ -187,8 +202,12 @@ def test_the_grid_of_table_2_has_the_printed_sparsities():
 def test_runs_stand_beside_printed_means():
     ours = pd.DataFrame({"network": ["A", "A"], "weights": ["x", "y"], "test error, %": [1.0, 2.0]})
     grid = report.runs_beside_printed(ours, ours.assign(**{"test error, %": 5.0}), "weights")
-    texts = [text.get_text() for text in grid.axes.flat[-1].get_legend().texts]
+    texts = [text.get_text() for text in grid.figure.legends[-1].texts]
     assert texts == ["ours, one run", "printed mean"]
+    assert grid.axes.flat[0].get_xscale() == "linear"
+    spread = ours.assign(**{"test error, %": [1.0, 20.0]})
+    grid = report.runs_beside_printed(spread, spread, "weights")
+    assert grid.axes.flat[0].get_xscale() == "log"
 
 
 def test_the_mean_of_each_row_stands_beside_it():

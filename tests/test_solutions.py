@@ -12,7 +12,7 @@ from tiny import ROOT, short_recipes
 
 from snipkit import training
 from snipkit.study.sets import datasets
-from snipkit.study.sets._torchvision import load_torchvision
+from snipkit.study.sets.vision import load_torchvision
 
 FOLDER = ROOT / "docs" / "solutions"
 BLOCK = re.compile(r"^```python(.*)\n((?:.*\n)*?)```$", re.M)

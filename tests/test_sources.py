@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from snipkit.study.sets import datasets, mirrors, official, sources, unpacking
-from snipkit.study.sets._torchvision import load_torchvision
+from snipkit.study.sets.vision import load_torchvision
 
 
 @pytest.fixture(autouse=True)

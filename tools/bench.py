@@ -26,7 +26,7 @@ from snipkit import data, masking, models, saliency, training
 from snipkit.recipe import Recipe, learning_rate, optimiser_of
 from snipkit.study import paths
 from snipkit.study.sets import datasets
-from snipkit.study.sets._torchvision import load_torchvision
+from snipkit.study.sets.vision import load_torchvision
 from snipkit.study.train.recipes import RECIPES
 from snipkit.study.train.stacking import train_stack
 

@@ -51,6 +51,13 @@ class Estimate:
         return str(self).partition(" ±")[0]
 
     @property
+    def range(self) -> str:
+        """The lowest and the highest of the values, "3 to 79", where a mean would tell little."""
+        if not len(self.values):
+            return ABSENT
+        return f"{self.values.min():.{self.digits}f} to {self.values.max():.{self.digits}f}"
+
+    @property
     def n(self) -> int:
         """The number of seeds."""
         return len(self.values)

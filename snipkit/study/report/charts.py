@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
 from matplotlib.lines import Line2D
@@ -234,34 +235,47 @@ def against_equality(table: pd.DataFrame, x: str, y: str, hue: str, palette, uni
     return grid.tight_layout()
 
 
-def source_dots(table: pd.DataFrame, looks: Mapping[str, tuple[str, str]], aspect: float = 0.85):
-    """One number a network from several sources, side by side: a panel a quantity.
+def source_dots(table: pd.DataFrame, looks: Mapping[str, tuple[str, str]], group: str = "images"):
+    """One number a network from several sources: a column a quantity, a row of panels a group.
 
     Args:
-        table: with ``network``, ``source``, ``quantity`` and ``value``; several rows of one kind
-            (seeds) become a mean with its 95 % interval.
+        table: with ``network``, ``source``, ``quantity``, ``value`` and ``group``; several rows of
+            one kind (seeds) become a mean with its 95 % interval.
         looks: source → (colour, marker), in drawing order.
-        aspect: of a panel, width / height.
+        group: the column that makes rows of panels; each panel has its own axis.
 
     Returns:
-        seaborn's FacetGrid; networks are the rows of a panel.
+        The matplotlib figure; networks are the rows of a panel. Where some values are negative
+        there is a line at 0.
     """
-    networks = table.network.cat.remove_unused_categories()
     looks = {source: look for source, look in looks.items() if source in set(table.source)}
-    height = 1 + 0.4 * len(networks.cat.categories)
-    grid = seaborn.catplot(
-        table.assign(network=networks), kind="point", x="value", y="network", col="quantity",
-        hue="source", hue_order=looks, palette=[color for color, _ in looks.values()],
-        markers=[marker for _, marker in looks.values()], linestyle="none",
-        dodge=len(looks) > 1 and 0.6,
-        errorbar=statistics.errorbar, err_kws={"linewidth": 1.2}, markersize=5, sharex=False,
-        height=height, aspect=max(aspect, 2.8 / height),  # 2.8 inches: titles need them
+    quantities = list(dict.fromkeys(table.quantity))
+    by_group = {name: list(part.network.unique()) for name, part in table.groupby(group)}
+    sizes = [len(networks) for networks in by_group.values()]
+    inches = 1.4 + 3.8 * len(quantities), 0.7 * len(sizes) + 0.41 * sum(sizes)
+    figure, axes = plt.subplots(
+        len(by_group), len(quantities), squeeze=False, sharey="row", height_ratios=sizes,
+        figsize=inches, layout="constrained",
     )  # fmt: skip
-    for ax in grid.axes.flat:
-        for between in range(len(networks.cat.categories) - 1):
-            ax.axhline(between + 0.5, color="0.85", lw=0.8, zorder=0)
-    grid.legend.set_title("")
-    return grid.set_titles("{col_name}").set_axis_labels("", "")
+    for axes_of_group, (name, networks) in zip(axes, by_group.items()):
+        for ax, quantity in zip(axes_of_group, quantities):
+            seaborn.pointplot(
+                table[(table[group] == name) & (table.quantity == quantity)], x="value",
+                y="network", order=networks, hue="source", hue_order=looks,
+                palette=[color for color, _ in looks.values()],
+                markers=[marker for _, marker in looks.values()], linestyle="none",
+                dodge=len(looks) > 1 and 0.6, errorbar=statistics.errorbar,
+                err_kws={"linewidth": 1.2}, markersize=5, ax=ax,
+            )  # fmt: skip
+            ax.get_legend().remove()
+            ax.set(title=name, xlabel=quantity, ylabel="")
+            if ax.get_xlim()[0] < 0:
+                ax.axvline(0, color="black", lw=0.8)
+            for between in range(len(networks) - 1):
+                ax.axhline(between + 0.5, color="0.85", lw=0.8, zorder=0)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
+    return figure
 
 
 def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str):
@@ -271,12 +285,13 @@ def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str):
         runs, printed: with ``network``, ``test error, %`` and ``y``, which makes the rows.
 
     Returns:
-        seaborn's FacetGrid; each panel has its own axis of errors.
+        seaborn's FacetGrid; each panel has its own axis of errors, logarithmic where some are ten
+        times as large as others.
     """
     axes = {"x": "test error, %", "y": y}
     grid = seaborn.catplot(
         runs, kind="strip", col="network", color=methods.PALETTE["snip"], jitter=False, alpha=0.6,
-        size=5, sharex=False, height=2.2, aspect=1.2, **axes,
+        size=5, sharex=False, height=2.2, aspect=1.3, **axes,
     )  # fmt: skip
     for network, ax in grid.axes_dict.items():
         seaborn.pointplot(
@@ -284,13 +299,17 @@ def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str):
             markeredgewidth=2, linestyle="none", errorbar=None, ax=ax, **axes,
         )  # fmt: skip
         ax.set(title=network, ylabel="")
+        errors = runs[runs.network == network]["test error, %"]
+        if errors.max() > 10 * errors.min():
+            plain_log([ax], "x", ERROR_TICKS)
     dot = Line2D(
         [], [], color=methods.PALETTE["snip"], marker="o", ls="none", label="ours, one run"
     )
     bar = Line2D([], [], color="black", marker="|", ms=12, mew=2, ls="none", label="printed mean")
-    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
-    grid.axes.flat[-1].legend(handles=[dot, bar], **place)
-    return grid.tight_layout()
+    width, for_legend = grid.figure.get_figwidth(), 1.7  # inches
+    grid.figure.set_figwidth(width + for_legend)
+    grid.figure.legend(handles=[dot, bar], loc="center right")
+    return grid.tight_layout(rect=(0, 0, width / (width + for_legend), 1))
 
 
 def write_means(grid, table: pd.DataFrame, x: str, y: str, col: str, digits: int = 1) -> None:

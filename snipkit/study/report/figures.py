@@ -152,7 +152,7 @@ def draw_losses(curves, by, **look):
     return picture.set_titles("{col_name}").set(ylim=(0, 2.6)).figure
 
 
-def seeds_and_means(table, x, y, ax, order=None, color="#332288") -> None:
+def seeds_and_means(table, x, y, ax, order=None, color="#332288", baseline=None) -> None:
     """A row per value of ``y``: a small dot per seed, and the mean with its 95 % interval.
 
     Beside each row stands the mean ± half of the interval.
@@ -162,6 +162,7 @@ def seeds_and_means(table, x, y, ax, order=None, color="#332288") -> None:
         ax: the matplotlib axes.
         order: of the rows, from above.
         color: of all rows.
+        baseline: the name of what was subtracted, above a line at 0.
     """
     names = order or list(dict.fromkeys(table[y]))
     look = {"x": x, "y": y, "order": names, "color": color, "ax": ax}
@@ -172,6 +173,11 @@ def seeds_and_means(table, x, y, ax, order=None, color="#332288") -> None:
         values = table[table[y] == name][x]
         text = statistics.cell(values, 2)
         ax.annotate(text, (1.02, row), xycoords=ax.get_yaxis_transform(), va="center")
+    if baseline:
+        ax.axvline(0, color="black", lw=0.8)
+        place = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
+        ax.annotate(baseline, (0, 1), (0, 4), ha="center", **place)
+        ax.set_title(ax.get_title(), pad=18)  # above that name
 
 
 def cells(summary, methods, digits=1) -> pd.DataFrame:

@@ -98,7 +98,11 @@ def draw_pictures(
 
 
 def draw_sheets(
-    sheets: Mapping[str, np.ndarray], rows: Sequence, columns: Sequence, labels: tuple[str, str]
+    sheets: Mapping[str, np.ndarray],
+    rows: Sequence,
+    columns: Sequence,
+    labels: tuple[str, str],
+    scale_rows: bool = False,
 ):
     """Contact sheets side by side: many small pictures each, 0 black and 1 white, in 16 greys.
 
@@ -106,17 +110,27 @@ def draw_sheets(
         sheets: title → an array of (rows, columns, height, width).
         rows, columns: what stands beside each row, and below each column.
         labels: of the rows and of the columns.
+        scale_rows: make the highest value of a row white in place of 1, and write it on its right.
 
     Returns:
         The matplotlib figure.
     """
     across = {title: 0.33 * len(columns) * (1 if len(columns) > 5 else 1.6) for title in sheets}
     size = (
-        0.9 + sum(across.values()),
+        0.9 + sum(across.values()) + 0.6 * len(sheets) * scale_rows,
         0.75 + next(iter(across.values())) * len(rows) / len(columns),
     )
     figure, axes = plt.subplots(1, len(sheets), figsize=size, squeeze=False, layout="constrained")
     for ax, (title, images) in zip(axes[0], sheets.items()):
+        highest = images.max((1, 2, 3), keepdims=True)
+        if scale_rows:
+            images = images / np.where(highest > 0, highest, 1)
+            right = ax.secondary_yaxis("right")
+            marks = [f"{100 * top:.0f} %" for top in highest.flat]
+            right.set_yticks((images.shape[2] + 2) * (np.arange(len(rows)) + 0.5), marks)
+            right.tick_params(length=0)
+            right.spines[:].set_visible(False)
+            right.set_ylabel("white")
         framed = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.5)
         height, width = framed.shape[2:]
         sheet = framed.swapaxes(1, 2).reshape(len(rows) * height, len(columns) * width)

@@ -1,14 +1,17 @@
 """Table 2 of the paper, twelve networks: its runs as a grid, and its errors beside ours."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import pandas as pd
 
 from snipkit.study import paper
 from snipkit.study.report import comparisons, grids, methods
+from snipkit.study.train.recipes import recipe_of
 from snipkit.study.train.runs import Run
 
 RECURRENT = ("lstm-s", "lstm-b", "gru-s", "gru-b")
+IMAGES = {"cifar-10": "CIFAR-10", "mnist": "MNIST, row by row"}
 ERROR, COST = "test error with SNIP, %", "SNIP minus dense, points"
 
 
@@ -38,6 +41,20 @@ def planned(settings: Mapping[str, Mapping], method_names: str | Iterable[str]) 
     return runs
 
 
+def twice_as_long(settings: Mapping[str, Mapping], models: Iterable[str]) -> dict[str, dict]:
+    """The settings of some networks, with twice as many steps: is the training too short?
+
+    Args:
+        settings: see ``planned``.
+        models: networks among them.
+    """
+    longer = {}
+    for model in models:
+        recipe = recipe_of(settings[model]["recipe"])
+        longer[model] = dict(settings[model]) | {"recipe": replace(recipe, steps=2 * recipe.steps)}
+    return longer
+
+
 def by_source(trained: Mapping[str, pd.DataFrame], others: str = "others") -> pd.DataFrame:
     """Errors with SNIP, and what they are above those of the dense networks, from all sources.
 
@@ -48,8 +65,9 @@ def by_source(trained: Mapping[str, pd.DataFrame], others: str = "others") -> pd
             paper's.
 
     Returns:
-        DataFrame with a row a seed: ``network``, ``source``, ``quantity`` (``ERROR`` or ``COST``),
-        ``seed`` (0 for a number that is printed) and ``value``. Costs are taken seed by seed.
+        DataFrame with a row a seed: ``network``, ``images`` (the data set, in words), ``source``,
+        ``quantity`` (``ERROR`` or ``COST``), ``seed`` (0 for a number that is printed) and
+        ``value``. Costs are taken seed by seed.
     """
     columns = ["model", "source", "method", "seed", "test_error"]
     parts = []
@@ -67,5 +85,6 @@ def by_source(trained: Mapping[str, pd.DataFrame], others: str = "others") -> pd
     costs = comparisons.gaps(errors, pairs, by=["model", "source"]).rename(columns={"gap": "value"})
     of_snip = errors[errors.method == "snip"].rename(columns={"test_error": "value"})
     both = pd.concat([of_snip.assign(quantity=ERROR), costs.assign(quantity=COST)])
-    both = both[["model", "source", "quantity", "seed", "value"]]
-    return methods.labelled(both.reset_index(drop=True))
+    both = both[["model", "source", "quantity", "seed", "value"]].reset_index(drop=True)
+    both["images"] = [IMAGES[data_and_init(model)["data"]] for model in both.model]
+    return methods.labelled(both)

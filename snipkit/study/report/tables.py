@@ -57,6 +57,7 @@ def mean_table(
     value: str = "test_error",
     digits: int = 1,
     count: bool = False,
+    fewest: int = 2,
 ) -> pd.DataFrame:
     """Mean ± half the 95 % interval of ``value``, as text: a row and a column for each setting.
 
@@ -66,6 +67,8 @@ def mean_table(
             come in the order of their categories, or in that of the table.
         digits: decimals.
         count: write n behind each cell, "2.4 ± 0.3 (3)".
+        fewest: seeds of an interval; of fewer the mean stands alone. ``statistics.FEWEST`` in a
+            table beside a picture, which has no bar for fewer.
 
     Returns:
         DataFrame of texts; empty text where nothing is on record, "diverged" where a seed diverged.
@@ -73,6 +76,7 @@ def mean_table(
     rows = [index] if isinstance(index, str) else list(index)
     across = [columns] if isinstance(columns, str) else list(columns)
     means = statistics.summarise(table, [*rows, *across], value)
+    means.loc[means.n < fewest, ["low", "high"]] = float("nan")
     texts = [statistics.with_interval(row, digits) for _, row in means.iterrows()]
     if count:
         texts = [f"{text} ({n})" for text, n in zip(texts, means.n)]
