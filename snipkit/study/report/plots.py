@@ -109,7 +109,7 @@ def points(
         markers: value of ``hue``, or else of ``y``, → its marker; None: discs.
         order: the rows from top to bottom; None: as in the table, or in the order of categories.
         baseline: the colour of the line at 0.
-        seeds: whether to draw each seed, pale.
+        seeds: whether to draw each seed, pale, below its mean.
         size: width and height of a panel, in inches.
     """
     values = [None] if col is None else sorted(set(table[col]))
@@ -124,6 +124,8 @@ def points(
         ax.axvline(0, color=baseline, lw=1.2)
         if seeds:
             seaborn.stripplot(part, **place, **color, alpha=0.4, jitter=False, legend=False)
+            for dots in ax.collections:  # below the interval, so that both are seen
+                dots.set_offsets(dots.get_offsets() + [0, 0.2])
         seaborn.pointplot(
             part,
             **place,
