@@ -12,8 +12,11 @@ import importlib
 _NAMES = {
     "planned": "grids",
     "distinct": "grids",
+    "smaller_dense": "grids",
+    "units_for": "grids",
     "on_record": "comparisons",
     "recorded": "comparisons",
+    "biases_kept": "comparisons",
     "rows": "comparisons",
     "collected": "comparisons",
     "curves": "comparisons",
