@@ -40,6 +40,7 @@ _NAMES = {
     "mean_table": "tables",
     "layer_shares": "tables",
     "layer_scores": "tables",
+    "unit_counts": "tables",
     "error_curves": "charts",
     "gap_rows": "charts",
     "layer_boxes": "charts",
