@@ -137,7 +137,8 @@ def points(
             **place,
             **color,
             markers=[(markers or {}).get(name, "o") for name in groups],
-            markersize=4.5,
+            markersize=5,
+            markeredgewidth=0.5,
             linewidth=1.5,
             linestyle="none",
             errorbar=statistics.errorbar,
@@ -147,7 +148,9 @@ def points(
         for name in hollow:
             for mark in ax.lines:
                 if same_color(mark.get_color(), colors[name]):
-                    mark.set(markerfacecolor="white", markeredgecolor=colors[name])
+                    mark.set(
+                        markerfacecolor="white", markeredgecolor=colors[name], markeredgewidth=1
+                    )
         ax.set(xlabel="", ylabel="")
     if hue:
         figures.legend(axes)
