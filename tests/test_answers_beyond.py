@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from answers import differences, literal_numbers, shown
+from scipy import stats
 from tiny import ROOT
 
+import snipkit
 from snipkit import study
 from snipkit.study import notebooks, paths, report
 from snipkit.study.report import Estimate, registered
@@ -262,6 +264,17 @@ def of_the_twins(cells):
     return values
 
 
+def welch(cells, weights, width):
+    """The smaller dense network minus SNIP with its biases, of seeds that are no pairs."""
+    small, kept = cells["mlp-1d", "dense", 0.0, width], cells["mlp-1d", "snip", weights, "new own"]
+    variances = [group.var() / len(group) for group in (small, kept)]
+    freedom = sum(variances) ** 2 / sum(
+        variance**2 / (len(group) - 1) for variance, group in zip(variances, (small, kept))
+    )
+    half = stats.t.ppf(0.975, freedom) * sum(variances) ** 0.5
+    return f"{small.mean() - kept.mean():.1f} ± {half:.1f}"
+
+
 def of_what_came_after(cells, runs):
     def mlp(first, second, sparsity=0.98):
         return gap(cells, "mlp-1d", first, second, sparsity)
@@ -271,7 +284,7 @@ def of_what_came_after(cells, runs):
         dense, pruned = cells[model, "dense", 0.0, kind], cells[model, "snip", sparsity, ""]
         return Estimate((dense - pruned).dropna(), digits)
 
-    compact = pd.read_csv(ROOT / "figures/overnight/rq6_compact.csv", index_col=0)
+    compact = pd.read_csv(ROOT / "figures/overnight/after_compact.csv", index_col=0)
     examples = cells["mlp-1d", "snip", 0.98, "all"] - cells["mlp-1d", "snip", 0.98, ""]
     narrow = smaller("lenet-300-100", "first 6, second 6", 0.98)
     return {
@@ -281,6 +294,13 @@ def of_what_came_after(cells, runs):
             "behind": Estimate(
                 cells["mlp-1d", "force", 0.98, ""] - cells["mlp-1d", "dense", 0.0, "width 0.07"]
             ),
+            "biases_80": welch(cells, 0.80656, "width 0.385"),
+            "biases_90": welch(cells, 0.90738, "width 0.245"),
+            "rewound_95": Estimate(
+                cells["mlp-1d", "dense", 0.0, "width 0.15"]
+                - cells["mlp-1d", "magnitude, rewound", 0.95, ""]
+            ),
+            "images": narrow,
             "multiply_adds": f"{100 * compact['multiply-adds']['SNIP'] / 266_200:.0f}",
         },
         "after_methods": {
@@ -370,6 +390,7 @@ def test_no_measured_number_is_written_by_hand():
     settings = {"80", "90", "95", "98", "100", "300", "400", "20", "5", "1", "1D"}
     settings |= {"0", "2", "3", "4", "6", "7", "8", "9", "1.2", "1.5", "2.1"}  # of predictions
     settings |= {"410"}  # biases of either network
+    settings |= {"99"}  # parameters of a smaller network, with 90 of what a mask keeps (below)
     settings |= {"1.6", "1.7", "2.4"}  # printed in the paper's table 1
     settings |= {"10", "200"}  # classes: of the networks that table 4 counts, and of its task
     for names in TEMPLATES.values():
@@ -396,3 +417,16 @@ def test_with_its_biases_snip_is_better_than_the_smaller_network_up_to_90_percen
     kept = [cells["mlp-1d", "snip", share, "new own"].mean() for share in weights]
     assert [ours < dense for ours, dense in zip(kept, smaller)] == [True, True, False, False]
     assert [ours < dense for ours, dense in zip(trained, smaller)] == [True, True, True, False]
+
+
+def test_the_smaller_networks_have_the_shares_of_parameters_that_the_page_names():
+    """Their two hidden layers and their shares of what a mask keeps, by hand."""
+    shares = {}
+    for inputs, parameters in ((40, 50_410), (784, 266_610)):
+        for percent in (80, 90, 95, 98):
+            kept = snipkit.kept_count(parameters, percent / 100)
+            units = report.units_for(inputs, kept)
+            held = inputs * units + units**2 + 10 * units + 2 * units + 10
+            shares[inputs, percent] = units, round(100 * held / kept)
+    assert [shares[40, percent][1] for percent in (80, 90, 95, 98)] == [99, 98, 98, 93]
+    assert [shares[784, percent] for percent in (90, 95, 98)] == [(32, 99), (16, 98), (6, 90)]

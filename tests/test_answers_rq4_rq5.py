@@ -75,12 +75,14 @@ def rq5_numbers(recorded):
         changed = usual | {"sparsity": sparsity} | changes
         return by_seed(table, "test_error", **changed) - usual_errors
 
+    one_to_large = against_usual(0.9, scoring_batch=1) - against_usual(0.9, scoring_batch=10_000)
     return {
         "one": against_usual(scoring_batch=1),
         "ten": against_usual(scoring_batch=10),
         "large": against_usual(scoring_batch=10_000),
         "one_90": against_usual(sparsity=0.9, scoring_batch=1),
         "fall_90": against_usual(sparsity=0.9, scoring_batch=10_000),
+        "one_to_large_90": one_to_large,
         "one_class": against_usual(scoring_sample="one-class"),
         "balanced": against_usual(scoring_sample="balanced"),
     }
@@ -99,7 +101,11 @@ TEMPLATES = {
         "mnist fashion_mnist dense pruned shuffled_loss labels fashion noise".split(),
     ),
     "rq5_answer": (RQ5, rq5_numbers, ["one", "ten", "large", "one_90"]),
-    "rq5_found": (RQ5, rq5_numbers, ["one", "ten", "fall_90", "one_class", "balanced"]),
+    "rq5_found": (
+        RQ5,
+        rq5_numbers,
+        ["one", "ten", "fall_90", "one_to_large_90", "one_class", "balanced"],
+    ),
 }
 
 

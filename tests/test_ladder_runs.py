@@ -6,6 +6,7 @@ What is said there of seeds, cells and the half-factorial is what will be run.
 from collections import Counter
 from itertools import combinations
 
+import pandas as pd
 import pytest
 
 from snipkit.study import paths, report
@@ -46,6 +47,8 @@ def test_runs_with_all_biases_have_the_parameters_of_the_others():
     )
     kept = {round(50_000 * (1 - run.sparsity)) + 410 for run in runs}
     assert kept == {round(50_410 * (1 - sparsity)) for sparsity in (0.8, 0.9, 0.95, 0.98)}
+    of_all = {ladder_runs.of_all_parameters(pd.Series([run.sparsity]))[0] for run in runs}
+    assert of_all == {0.8, 0.9, 0.95, 0.98}
 
 
 def test_half_of_the_factorial_is_balanced_and_of_resolution_four():

@@ -118,3 +118,11 @@ def test_errors_stand_beside_their_differences_to_a_baseline(table):
     assert list(texts.n) == [3, 3, 3, 3]
     nothing = report.against(table.iloc[:0], "snip", of="method", by=["sparsity"])
     assert list(nothing) == ["test error, %", "minus snip", "n"] and not len(nothing)
+
+
+def test_snip_with_its_biases_kept_is_paired_with_snip_of_the_same_seeds():
+    table = report.biases_kept("overnight")
+    assert set(table.seed) == set(range(100, 120))
+    assert len(report.gaps(table, "snip")) == 4 * 20  # at each sparsity, of all parameters
+    assert set(table.sparsity) == {0.8, 0.9, 0.95, 0.98}
+    assert report.biases_kept("toy").empty

@@ -51,6 +51,16 @@ def test_a_field_that_is_written_down_comes_before_what_the_method_would_set():
     assert run.same_draw
 
 
+def test_the_smaller_dense_networks_are_on_record_and_as_wide_as_they_can_be(recorded):
+    signals = {"model": "mlp-1d", "data": "mnist-1d", "recipe": "overnight-mnist-1d"}
+    planned = report.smaller_dense(signals | {"sparsities": [0.98, 0.9], "seeds": 20})
+    assert [runs[0].options for runs in planned.values()] == [{"width": 0.07}, {"width": 0.245}]
+    on_images = report.smaller_dense(COMMON | {"sparsities": [0.98], "seeds": 10})
+    assert on_images[0.98][0].options == {"first": 6, "second": 6}
+    assert {run.id for run in report.distinct(planned, on_images)} <= recorded
+    assert report.units_for(784, 785 * 6 + 7 * 6 + 70) == 6  # exactly six fit
+
+
 def test_no_methods_are_no_runs():
     assert report.planned(COMMON, [], [0.9], seeds=3) == []
 

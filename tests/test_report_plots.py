@@ -85,3 +85,11 @@ def test_rows_stand_in_the_order_of_their_categories(errors):
     ordered = errors.assign(group=pd.Categorical(errors.group, ["z", "b", "a"]))
     (ax,) = plots.points(ordered, "group", COLORS).axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+
+
+def test_panels_may_have_scales_of_their_own_and_marks_may_be_hollow(errors):
+    figure = plots.points(errors, "group", COLORS, col="removed", hollow=["b"], sharex=False)
+    left, right = figure.axes
+    assert left.get_xlim() != right.get_xlim()
+    faces = {line.get_color(): line.get_markerfacecolor() for line in left.lines}
+    assert faces[COLORS["b"]] == "white" and faces[COLORS["a"]] != "white"

@@ -234,3 +234,13 @@ def test_masks_of_keep_top_fit_the_table(masks):
     kept = masking.keep_top(scores, 0.5)
     expected = sum(int(kept[name].sum()) for name in ("fc1.weight", "fc2.weight"))
     assert report.layer_shares(kept).kept.sum() == expected
+
+
+def test_incoming_connections_of_each_hidden_unit():
+    masks = {
+        "fc1.weight": torch.tensor([[True, True, False], [False, False, False]]),
+        "fc1.bias": torch.tensor([True, True]),
+        "fc2.weight": torch.tensor([[True, False]]),
+    }
+    counts = report.unit_counts(masks)
+    assert list(counts.connections) == [2, 0] and set(counts.layer) == {"fc1"}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from snipkit.study import notebooks, paths
 from snipkit.study.report import statistics
-from snipkit.study.train import records
+from snipkit.study.train import ladder_runs, records
 from snipkit.study.train.runs import Run
 
 _OUTCOMES = {
@@ -43,6 +43,25 @@ def recorded(profile: str, **fields) -> pd.DataFrame:
         if all(getattr(record.run, name) == value for name, value in fields.items()):
             chosen.append(record.run)
     return records.table(chosen, by_id)
+
+
+def biases_kept(profile: str) -> pd.DataFrame:
+    """SNIP on the MLP for MNIST-1D, with its biases as it ranks them and with all of them kept.
+
+    These are runs of RQ6, with seeds of their own (from 100 on).
+
+    Returns:
+        ``recorded``, with the method "snip, biases" and the sparsity of all parameters where the
+        biases are kept; "snip" otherwise.
+    """
+    fields = {"model": "mlp-1d", "criterion": "snip", "ablation": "none", "same_draw": False}
+    table = recorded(profile, scoring_batch=100, **fields)
+    if not len(table):
+        return table
+    table = table[table.seed >= ladder_runs.FIRST_SEED]
+    share = table.sparsity.where(table.biases, ladder_runs.of_all_parameters(table.sparsity))
+    method = table.method.where(table.biases, "snip, biases")
+    return table.assign(sparsity=share, method=method)
 
 
 def rows(table: pd.DataFrame, runs: Iterable[Run] | None = None, **fields) -> pd.DataFrame:

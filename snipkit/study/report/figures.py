@@ -101,7 +101,7 @@ def label_lines(ax, colors) -> None:
                 ends.append((ax.transData.transform(points[-1]), label, color))
                 break
     ends.sort(key=lambda end: end[0][1])
-    line_height = 1.2 * mpl.rcParams["font.size"] * ax.figure.dpi / 72
+    line_height = 1.5 * mpl.rcParams["font.size"] * ax.figure.dpi / 72
     lowest = -np.inf
     for (x, y), label, color in ends:
         place = max(y, lowest)

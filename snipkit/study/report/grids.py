@@ -2,11 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 
+import snipkit
 from snipkit.study.train.runs import Run, pruning, seeded
 
 DENSE = "dense"
 # what methods, sparsities and seeds set, so that no field may
 SET_BY_GRID = ("criterion", "ablation", "sparsity", "pretrained", "seed")
+# MLPs with two hidden layers: inputs, parameters, and what gives both layers so many units
+_MLPS = {
+    "mlp-1d": (40, 50_410, lambda units: {"width": units / 200}),
+    "lenet-300-100": (784, 266_610, lambda units: {"first": units, "second": units}),
+}
 
 
 def planned(
@@ -72,6 +78,32 @@ def planned(
     return distinct(runs)
 
 
+def units_for(inputs: int, kept: int, outputs: int = 10) -> int:
+    """The most units a layer that a dense MLP can have with at most ``kept`` parameters.
+
+    It has two hidden layers of as many units each; weights and biases count.
+    """
+    units = 1
+    while _parameters(inputs, units + 1, outputs) <= kept:
+        units += 1
+    return units
+
+
+def smaller_dense(common: Mapping) -> dict[float, list[Run]]:
+    """Sparsity → dense MLPs with at most as many parameters as a mask of that sparsity keeps.
+
+    Args:
+        common: see ``planned``, with ``sparsities`` and ``seeds``; its model is "mlp-1d" or
+            "lenet-300-100".
+    """
+    inputs, parameters, options = _MLPS[common["model"]]
+    grids = {}
+    for sparsity in common["sparsities"]:
+        units = units_for(inputs, snipkit.kept_count(parameters, sparsity))
+        grids[sparsity] = planned(common, DENSE, vary=[{"options": options(units)}])
+    return grids
+
+
 def distinct(*grids) -> list[Run]:
     """All runs of some grids, each once, in order.
 
@@ -87,6 +119,11 @@ def distinct(*grids) -> list[Run]:
             for run in distinct(*parts):
                 runs.setdefault(run.id, run)
     return list(runs.values())
+
+
+def _parameters(inputs, units, outputs):
+    """Of a dense MLP with two hidden layers of so many units."""
+    return (inputs + 1) * units + (units + 1) * units + (units + 1) * outputs
 
 
 def _several(value):

@@ -22,6 +22,7 @@ METHODS = {
     "dense": Method("dense", "#000000", "p"),
     "dense, smaller": Method("smaller dense network", "#949494", "s"),
     "snip": Method("SNIP", "#0173B2", "o"),
+    "snip, biases": Method("SNIP, biases kept", "#3018F0", "8"),
     "snip, all": Method("SNIP, all examples", "#661100", "p"),
     "iterative-snip": Method("iterative SNIP", "#D4B000", "*"),
     "force": Method("FORCE", "#CA9161", "d"),
@@ -59,8 +60,8 @@ TOGETHER = {
     ),
     "twins": ("snip", "gradient-twin", "noisy-rank-one-twin", "rank-one-twin", "snip, shuffle"),
     "later methods": (
-        "dense, smaller", "snip", "snip, all", "iterative-snip", "force", "grasp", "synflow",
-        "magnitude, rewound", "magnitude", "erk", "smart-ratio", "random",
+        "dense, smaller", "snip", "snip, biases", "snip, all", "iterative-snip", "force", "grasp",
+        "synflow", "magnitude, rewound", "magnitude", "erk", "smart-ratio", "random",
     ),
     "scores": ("snip", "gradient", "signed-gradient", "random"),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 import seaborn
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
 from snipkit.study.report import figures, statistics
@@ -93,9 +94,11 @@ def points(
     title: str = "{}",
     markers: Mapping[str, str] | None = None,
     order: Collection[str] | None = None,
+    hollow: Collection[str] = (),
     baseline: str = "black",
     seeds: bool = False,
     size: tuple[float, float] = (1.7, 3.0),
+    **panel_options,
 ) -> Figure:
     """Mean differences to a baseline, which is the line at 0, with the study's interval.
 
@@ -108,13 +111,16 @@ def points(
         title: of a panel, a format for its value.
         markers: value of ``hue``, or else of ``y``, → its marker; None: discs.
         order: the rows from top to bottom; None: as in the table, or in the order of categories.
+        hollow: values of ``hue``, or else of ``y``, whose marks are not filled.
         baseline: the colour of the line at 0.
-        seeds: whether to draw each seed, pale.
+        seeds: whether to draw each seed, pale, below its mean.
         size: width and height of a panel, in inches.
+        panel_options: for ``figures.panels``; by default panels share both axes.
     """
     values = [None] if col is None else sorted(set(table[col]))
     titles = ["" if value is None else title.format(value) for value in values]
-    figure, axes = figures.panels(titles, *size, sharey=True, sharex=True)
+    shared = {"sharey": True, "sharex": True}
+    figure, axes = figures.panels(titles, *size, **shared | panel_options)
     rows = _in_order(table[y]) if order is None else list(order)
     groups = rows if hue is None else _in_order(table[hue])
     for ax, value in zip(axes, values):
@@ -124,18 +130,27 @@ def points(
         ax.axvline(0, color=baseline, lw=1.2)
         if seeds:
             seaborn.stripplot(part, **place, **color, alpha=0.4, jitter=False, legend=False)
+            for dots in ax.collections:  # below the interval, so that both are seen
+                dots.set_offsets(dots.get_offsets() + [0, 0.2])
         seaborn.pointplot(
             part,
             **place,
             **color,
             markers=[(markers or {}).get(name, "o") for name in groups],
             markersize=5,
+            markeredgewidth=0.5,
             linewidth=1.5,
             linestyle="none",
             errorbar=statistics.errorbar,
             dodge=0.3 if hue else False,
             legend="full" if hue else False,
         )
+        for name in hollow:
+            for mark in ax.lines:
+                if same_color(mark.get_color(), colors[name]):
+                    mark.set(
+                        markerfacecolor="white", markeredgecolor=colors[name], markeredgewidth=1
+                    )
         ax.set(xlabel="", ylabel="")
     if hue:
         figures.legend(axes)

@@ -133,6 +133,12 @@ def cell(values, digits=1, missing="") -> str:
     return with_interval(row(values), digits) if len(values) else missing
 
 
+def unpaired_cell(first, second, digits=1) -> str:
+    """First minus second as ``2.4 ± 0.3``, of seeds that are no pairs: Welch's interval."""
+    low, high = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+    return with_interval({"mean": (low + high) / 2, "low": low, "high": high}, digits)
+
+
 def means(table, by, values="test_error", digits=2) -> pd.DataFrame:
     """A table to show: "mean ± half the 95 % interval" of each group, in the order of the rows.
 

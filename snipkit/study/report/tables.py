@@ -107,6 +107,23 @@ def layer_shares(masks: Mapping[str, Tensor]) -> pd.DataFrame:
     return _with_sizes(layers.reset_index(drop=True))
 
 
+def unit_counts(masks: Mapping[str, Tensor]) -> pd.DataFrame:
+    """How many incoming connections each hidden unit of a chain of linear layers keeps.
+
+    Args:
+        masks: name → bool tensor of (units, inputs), as ``keep_top`` gives them.
+
+    Returns:
+        DataFrame with a row a unit: ``layer`` ("fc1") and ``connections``.
+    """
+    weights = [name for name in masks if not snipkit.is_bias(name)]
+    parts = []
+    for name in weights[:-1]:  # the last layer has outputs
+        kept = masks[name].sum(1)
+        parts.append(pd.DataFrame({"layer": _layer(name), "connections": kept}))
+    return pd.concat(parts, ignore_index=True)
+
+
 def layer_scores(scores: Mapping[str, Tensor]) -> pd.DataFrame:
     """The scores of all weights, a row a weight, from the input to the output; without the biases.
 

@@ -115,6 +115,16 @@ def bias_runs(
     return each_seed(bed | {"biases": False}, cells, of_weights, seeds)
 
 
+def of_all_parameters(sparsity):
+    """What share of all parameters is removed where all biases are kept (``bias_runs``).
+
+    Args:
+        sparsity: of the weights; a number, or a Series of them.
+    """
+    kept = MLP_WEIGHTS * (1 - sparsity) + MLP_BIASES
+    return (1 - kept / (MLP_WEIGHTS + MLP_BIASES)).round(3)
+
+
 def protocol_runs(seeds: int = 3) -> list[Run]:
     """Table 1's sparse cells: half of a factorial of four things, and the dense networks that
     belong to it.
