@@ -187,3 +187,4 @@ def test_a_difference_of_seeds_that_are_no_pairs_has_welchs_interval():
     """By hand: 5 - 2, variances 1 / 3 and 4 / 3 of the means, 100 / 34 degrees of freedom."""
     assert statistics.unpaired_cell([3, 5, 7], [1, 2, 3], 2) == "3.00 ± 4.16"
     assert statistics.unpaired_cell([3, 5, 7], [3, 5, 7], 1) == "0.0 ± 4.5"
+    assert statistics.unpaired_cell([3, 5, 7], [], missing="none") == "none"

@@ -133,8 +133,13 @@ def cell(values, digits=1, missing="") -> str:
     return with_interval(row(values), digits) if len(values) else missing
 
 
-def unpaired_cell(first, second, digits=1) -> str:
-    """First minus second as ``2.4 ± 0.3``, of seeds that are no pairs: Welch's interval."""
+def unpaired_cell(first, second, digits=1, missing="(not on record)") -> str:
+    """First minus second as ``2.4 ± 0.3``, of seeds that are no pairs: Welch's interval.
+
+    ``missing`` where one side has fewer than two.
+    """
+    if min(len(first), len(second)) < 2:
+        return missing
     low, high = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
     return with_interval({"mean": (low + high) / 2, "low": low, "high": high}, digits)
 
