@@ -6,8 +6,8 @@ import pytest
 from tiny import ROOT
 
 from snipkit import study
-from snipkit.study import notebooks, paths, report
-from snipkit.study.report import Estimate
+from snipkit.study import notebooks, paper, paths, report
+from snipkit.study.report import Estimate, registered
 from snipkit.study.train import ladder_runs
 from snipkit.study.train.recipes import RECIPES
 
@@ -49,3 +49,19 @@ def test_each_number_of_the_front_page_is_that_of_the_records(records):
     expected = [Estimate(random, 0), *map(Estimate, (layers, lenet, caffe, biases))]
     findings = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Try it")[0]
     assert MEASURED.findall(findings) == [str(estimate) for estimate in expected]
+
+
+def test_table_1_on_the_front_page_is_that_of_the_registered_runs():
+    claims = registered.table().set_index("claim")
+    others = paper.table("others").query("protocol == 'momentum, 100,000 steps'")
+    authors = others.set_index("claim").error
+    ours, theirs, printed = [], [], []
+    for sparsity in (95, 98):
+        claim = f"table1-lenet-300-100-{sparsity}"
+        ours.append(claims.ours[claim].partition(";")[0])
+        theirs.append(f"{authors[claim]:.2f}")
+        printed.append(claims.printed[claim])
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"errs on {ours[0]} % at 95 % removed and on {ours[1]} % at 98 %" in text
+    assert f"where {printed[0]} and {printed[1]} are printed" in text
+    assert f"errs on {theirs[0]} and {theirs[1]} %" in text
