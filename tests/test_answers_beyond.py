@@ -99,6 +99,13 @@ def of_rq6(cells, runs):
             "layers": lenet("random", LAYERS),
             "units": mlp(LAYERS, UNITS),
             "connections": mlp(UNITS, "snip"),
+            **{
+                f"fair_{percent}": Estimate(
+                    any_connections(cells, "uniform", percent / 100)
+                    - any_connections(cells, "own", percent / 100)
+                )
+                for percent in (80, 90, 95, 98)
+            },
         },
         "rq6_erk": {
             "layers_80": mlp(LAYERS, "erk", 0.8),
@@ -130,6 +137,11 @@ def of_rq6(cells, runs):
     }
 
 
+def any_connections(cells, counts, sparsity):
+    """Errors of the MLP by masks without biases, with these layer counts."""
+    return cells["mlp-1d", LAYERS, sparsity, f"new {counts}"]
+
+
 def of_the_second_page(cells, runs):
     factorial, twins, biases = of_the_factorial(cells), of_the_twins(cells), of_the_biases(cells)
     chosen = ("snip_98", "erk_98", "snip_90", "erk_90")
@@ -143,15 +155,17 @@ def of_the_second_page(cells, runs):
         lenet[seed] = outcomes[0].test_error - outcomes[1].test_error
     lenet = Estimate(pd.Series(lenet), 2)
 
-    def any_connections(counts, sparsity):
-        return cells["mlp-1d", LAYERS, sparsity, f"new {counts}"]
-
     def minus_erks(sparsity):
-        return Estimate(any_connections("uniform", sparsity) - any_connections("erk", sparsity))
+        uniform = any_connections(cells, "uniform", sparsity)
+        return Estimate(uniform - any_connections(cells, "erk", sparsity))
 
     misaligned = factorial["misaligned_98"]
     units_98 = cells["mlp-1d", UNITS, 0.98, "new own"] - cells["mlp-1d", "snip", 0.98, "new own"]
-    uniform_80 = any_connections("uniform", 0.8) - any_connections("own", 0.8)
+    uniform_80 = any_connections(cells, "uniform", 0.8) - any_connections(cells, "own", 0.8)
+    to_two_digits = {
+        "snip_90": Estimate(factorial["snip_90"].values, 2),
+        "erk_layers_90": Estimate(biases["erk_layers_90"].values, 2),
+    }
     return {
         "rq6b_answer": {
             "biases": biases["biases_90"],
@@ -179,7 +193,7 @@ def of_the_second_page(cells, runs):
             "units": Estimate(units_98),
             "misaligned": misaligned,
         },
-        "rq6_new_predictions": factorial | twins | biases,
+        "rq6_new_predictions": factorial | twins | biases | to_two_digits,
     }
 
 

@@ -57,7 +57,7 @@ def rq4_numbers(recorded):
         "lead": random_pruning - mnist,
         "noise_counts": moved["noise"] - moved["shuffled"],
         "noise_error": moved["noise"] + mnist,
-        "shuffled_loss": by_seed(table, "train_loss", **at_90 | {"ablation": "shuffle"}) - snip,
+        "labels_loss": by_seed(table, "train_loss", **at_90 | {"scoring_labels": "random"}) - snip,
         "dense": by_seed(table, "train_loss", **usual | random | dense),
         "pruned": by_seed(table, "train_loss", **at_90 | {"sparsity": 0.99}),
         "mnist": own_class["mnist"],
@@ -98,7 +98,7 @@ TEMPLATES = {
     "rq4_found": (
         RQ4,
         rq4_numbers,
-        "mnist fashion_mnist dense pruned shuffled_loss labels fashion noise".split(),
+        "mnist fashion_mnist dense pruned labels_loss labels fashion noise".split(),
     ),
     "rq5_answer": (RQ5, rq5_numbers, ["one", "ten", "large", "one_90"]),
     "rq5_found": (

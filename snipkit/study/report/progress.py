@@ -3,7 +3,7 @@
 import pandas as pd
 
 from snipkit.study import notebooks, paths
-from snipkit.study.train import records
+from snipkit.study.train import records, registration
 
 SCALES = ("overnight", "paper")  # whose records are committed
 SETS = {
@@ -43,13 +43,13 @@ def has_its_own(page: str, scale: str) -> bool:
 def sentence() -> str:
     """How many runs are on record, on what data, in how many core-hours.
 
-    A run in both folders counts once. They took longer than that: a training that was stopped and
-    resumed is on record with its last part's time. Runs on a GPU are counted only: several share
-    it, and each has its own seconds.
+    A run in several folders counts once. They took longer than that: a training that was stopped
+    and resumed is on record with its last part's time. Runs on a GPU are counted only: several
+    share it, and each has its own seconds.
     """
     recorded = {}
-    for scale in SCALES:
-        for record in records.read(paths.results(scale)).values():
+    for folder in (*SCALES, registration.FOLDER):
+        for record in records.read(paths.results(folder)).values():
             recorded[record.run.id] = record
     counts: dict[str, int] = {}
     on_gpu, seconds = 0, 0.0

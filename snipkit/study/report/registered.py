@@ -19,6 +19,7 @@ from snipkit.study.train.registration import Setting
 PICTURES = "pictures.csv"  # the measurements that need no training
 #: the scale of exploratory runs, in words: a reader takes "paper" for the paper's own numbers
 SHORTER = "shorter training"
+SHORTENED = ("our schedule", "the training was shortened")  # as earlier verdicts say it
 SCALES = {"paper: ": "by the paper's protocol: ", "overnight: ": f"by {SHORTER}: "}
 
 
@@ -111,7 +112,7 @@ def exploratory(verdict: pd.Series) -> str:
     found = verdict.here
     for name, words in SCALES.items():
         found = found.replace(name, words)
-    if found and found == verdict.here and verdict.n and verdict.scale == "overnight":
+    if found == verdict.here and found and any(words in verdict.reason for words in SHORTENED):
         return f"{found}, by {SHORTER}"
     return found
 

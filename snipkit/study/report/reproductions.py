@@ -6,6 +6,7 @@ Ours, those of the authors' code that we ran ourselves, and those that other peo
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
+from scipy.stats import t
 
 from snipkit.study import paper
 
@@ -29,8 +30,8 @@ def errors(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     Returns:
         DataFrame with the columns "table" (with its data, "Table 1, MNIST"), "network" (and the
         share removed), "printed", "source" (one of ``SOURCES``), "protocol", "error" (per cent),
-        "half" (of the 95 % interval; NaN where it is not known), "n" (runs; 0 where all registered
-        ones are meant) and "full" (whether the training is as long as the paper's).
+        "half" (of the 95 % interval of the mean; NaN where it is not known), "n" (runs) and
+        "full" (whether the training is as long as the paper's).
     """
     reported = paper.table("others")
     lines = []
@@ -53,17 +54,20 @@ def errors(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ours(claim, exploratory):
-    """(protocol, error, half of its interval, n, whether as long as the paper's) of our runs."""
-    rows = []
+    """(protocol, error, half of its interval, n, whether as long as the paper's) of our runs.
+
+    The registered ones where they are complete, else the exploratory ones.
+    """
     if claim.ours:
-        error = float(claim.ours.partition(";")[0])
-        rows.append([REGISTERED, error, (claim.high - claim.low) / 2, 0, True])
+        error, sd = map(float, claim.ours.split("; sd "))
+        half = t.ppf(0.975, claim.planned - 1) * sd / claim.planned**0.5
+        return [[REGISTERED, error, half, claim.planned, True]]
     if exploratory.here:
         error, _, half = exploratory.here.partition(" ± ")
         full = exploratory.scale == "paper"
         protocol = EXPLORATORY[exploratory.scale]
-        rows.append([protocol, float(error), float(half), int(exploratory.n), full])
-    return rows
+        return [[protocol, float(error), float(half), int(exploratory.n), full]]
+    return []
 
 
 def side_by_side(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +81,7 @@ def side_by_side(numbers: pd.DataFrame) -> pd.DataFrame:
         text = f"{row.error:.2f}"
         if pd.notna(row.half):
             text += f" ± {row.half:.2f}"
-        texts.append(text + (f" ({row.n})" if row.n else ""))
+        texts.append(f"{text} ({row.n})")
     keys = ["network", "printed"]
     wide = numbers.assign(text=texts).pivot(
         index=keys, columns=["source", "protocol"], values="text"
@@ -140,7 +144,7 @@ def _explain(ax):
             label = f"the same, by {PLAIN_SGD}"
             handles.append(Line2D([], [], color=color, marker="v", ls="", label=label))
     for face, label in (("0.4", "trained as long as the paper"), ("white", "trained otherwise")):
-        mark = Line2D([], [], color="0.4", marker="D", ls="", label=label)
+        mark = Line2D([], [], color="0.4", marker="o", ls="", label=label)
         mark.set_markerfacecolor(face)
         handles.append(mark)
     ax.legend(handles=handles, loc="center")
