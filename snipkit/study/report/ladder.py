@@ -7,7 +7,7 @@ keeps, in which ones these are, in whether biases are pruned, and in the weights
 import pandas as pd
 
 from snipkit.study.report import answers, comparisons, methods
-from snipkit.study.train.ladder_runs import MLP_BIASES, MLP_WEIGHTS
+from snipkit.study.train import ladder_runs
 
 RANKED, ALL_KEPT = "as the rule ranks them", "all kept"  # the biases
 
@@ -76,11 +76,9 @@ def ladder_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     if not len(table):
         return table
-    kept = MLP_WEIGHTS * (1 - table.sparsity) + MLP_BIASES
-    of_all = (1 - kept / (MLP_WEIGHTS + MLP_BIASES)).round(3)
     pruned = table.biases
     columns = {
-        "sparsity": table.sparsity.where(pruned, of_all),
+        "sparsity": table.sparsity.where(pruned, ladder_runs.of_all_parameters(table.sparsity)),
         "biases": pruned.map({True: RANKED, False: ALL_KEPT}),
     }
     return methods.labelled(table.assign(**columns))
