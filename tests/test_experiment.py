@@ -186,6 +186,8 @@ def test_random_biases_are_scored_and_trained_only_with_the_scored_draw(seen):
     assert equal(random["trained"], zero["trained"])
     both = seen(scoring_biases="random", same_draw=True)
     assert equal(both["scored"], both["trained"]) and both["trained"]["fc1.bias"].any()
+    other_seed = seen(scoring_biases="random", seed=1)["scored"]["fc1.bias"]
+    assert not equal(other_seed, random["scored"]["fc1.bias"])
 
 
 def test_random_labels_are_the_true_ones_permuted(seen):
