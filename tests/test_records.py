@@ -168,6 +168,20 @@ def test_a_second_reading_reads_what_was_added(tmp_path):
         records.read(tmp_path, seen)
 
 
+def test_a_line_that_is_being_written_is_waited_for(tmp_path, monkeypatch):
+    path, made = tmp_path / "a.jsonl", record(quick())
+    line = made.to_line() + "\n"
+    path.write_text(line[:100])
+
+    def written_meanwhile(stream):
+        path.write_text(line)
+
+    monkeypatch.setattr(records, "_lock", written_meanwhile)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(records.read(tmp_path)) == [made.id]
+
+
 def test_a_file_from_which_lines_were_deleted_is_read_anew(tmp_path):
     """By an editor, which writes another file, or in place."""
     path, seen, made = tmp_path / "a.jsonl", {}, [record(quick(seed=seed)) for seed in range(4)]

@@ -205,10 +205,9 @@ def read(folder: Path | str, seen: dict | None = None) -> dict[str, Record]:
     for path in sorted(paths.expanded(folder).glob("*.jsonl")):
         if path.name.startswith("."):
             continue
-        number, lines = _new_lines(path, seen)
-        for line in lines:
+        first_number, lines = _new_lines(path, seen)
+        for number, line in enumerate(lines, first_number):
             record = _parsed(line, path, number)
-            number += line.endswith(b"\n")
             if record is None:
                 continue
             first = records.setdefault(record.run.id, record)

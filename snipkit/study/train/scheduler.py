@@ -58,7 +58,7 @@ def run_all(
     """
     if minutes is not None and not (isinstance(minutes, int | float) and minutes >= 0):
         raise ValueError(f"minutes is {minutes!r}; it takes a number of minutes, or None")
-    runs = list({run.id: run for run in runs}.values())
+    runs = list(runs)
     results = paths.expanded(results)
     if minutes == 0:
         return records.table(runs, records.read(results.parent))
