@@ -281,10 +281,9 @@ def figures(
 @app.command()
 def report():
     """Write REPLICATION.md from the records, and say which word each of the paper's claims has."""
-    from snipkit.study import notebooks, paths
+    from snipkit.study import paths
     from snipkit.study.report import progress, registered, replication
 
-    notebooks.names()  # where there are none, there is no project to report on
     table = progress.table().to_markdown(index=False)
     heading = "## What is planned, and what is on record"
     claims = replication.write(f"\n{heading}\n\n{progress.sentence()}.\n\n{table}\n")
