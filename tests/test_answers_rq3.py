@@ -130,7 +130,7 @@ def test_the_paper_prints_less_than_a_point_where_both_were_trained(table):
 
 
 def test_what_is_said_of_the_initialiser(table):
-    """Both normals are told from 0 for LeNet-300-100, and 0.1 is in both intervals; He's is not."""
+    """Both normals' intervals for LeNet-300-100 lie just above 0 and hold 0.1; He's hold 0."""
     intervals = {}
     for name, estimate in values(table)["rq3_initialiser"].items():
         intervals[name] = statistics.interval(estimate.values)[1:]

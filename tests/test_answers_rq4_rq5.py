@@ -152,7 +152,7 @@ def test_rq4_says_how_the_lead_is_on_the_other_pages(recorded):
     pd.testing.assert_series_equal(lead[:8], rq4_numbers(recorded)["lead"])
 
 
-def test_rq4_says_how_the_clean_control_ends(recorded):
+def test_rq4_says_how_the_mask_of_random_labels_ends(recorded):
     """0.01 ± 0.01 nats above SNIP's own mask: an interval without 0 (section 4)."""
     table = study.table(notebooks.grid(RQ4, "overnight"), recorded)
     fields = {"model": "lenet-5-caffe", "train_labels": "random", "method": "snip"}

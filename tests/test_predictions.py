@@ -23,22 +23,23 @@ ON_THE_PAGE = dict(re.findall(r"^\| (\w\d) \|.*\| ([^|]+) \|$", PAGE, re.MULTILI
 ANY, LIVE, MISALIGNED, UNITS = (f"snip, {control}" for control in ladder_runs.WITHIN_LAYERS)
 
 
-@pytest.fixture(scope="module")
-def with_biases():
-    """The runs that keep all biases."""
-    planned = ladder_runs.bias_runs()
+def on_record(planned):
+    """A table of these runs, which must all be on record."""
     recorded = study.table(planned, study.read(paths.results(ladder_runs.PROFILE)))
     assert len(recorded) == len(planned)
     return recorded
+
+
+@pytest.fixture(scope="module")
+def with_biases():
+    """The runs that keep all biases."""
+    return on_record(ladder_runs.bias_runs())
 
 
 @pytest.fixture(scope="module")
 def table():
-    """All runs of the MLP's part, which are on record as a whole."""
-    planned = ladder_runs.mlp_runs()
-    recorded = study.table(planned, study.read(paths.results(ladder_runs.PROFILE)))
-    assert len(recorded) == len(planned)
-    return recorded
+    """All runs of the MLP's part."""
+    return on_record(ladder_runs.mlp_runs())
 
 
 def cell(table, method, sparsity, counts="own", scored=False):

@@ -25,6 +25,7 @@ import snipkit
 from snipkit import data, masking, models, saliency, training
 from snipkit.recipe import Recipe, learning_rate, optimiser_of
 from snipkit.study import paths
+from snipkit.study.report import mask_costs
 from snipkit.study.sets import datasets
 from snipkit.study.sets.vision import load_torchvision
 from snipkit.study.train.recipes import RECIPES
@@ -435,15 +436,6 @@ COMPACTED = (  # network, sparsity, data set, examples in a batch, steps in a tu
 )
 
 
-def multiply_adds(model, image):
-    """Of one forward pass in evaluation mode, with the multiplications by zeros."""
-    model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    model.train()
-    return counter.get_total_flops() / 2
-
-
 def compacted():
     """Training by SNIP's mask: a step of the compacted network over one of the masked network."""
     print(
@@ -456,7 +448,8 @@ def compacted():
         model, image = models.build(name), batch[0][:1]
         masks = snipkit.prune(model, batch, sparsity)
         small, small_masks = snipkit.compact(model, masks, image)
-        left = multiply_adds(small, image) / multiply_adds(model, image)
+        costs = mask_costs(small, small_masks, image), mask_costs(model, masks, image)
+        left = costs[0]["multiply-adds"] / costs[1]["multiply-adds"]
         first, second = step(small, small_masks, batch), step(model, masks, batch)
         measured = alternate(several(first, times), several(second, times), rounds)
         report(f"{name}, {100 * sparsity:g} % removed, batch {size} (x{times})", measured, left)
