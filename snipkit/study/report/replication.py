@@ -241,7 +241,7 @@ def draw(claims: pd.DataFrame):
     for claim in judged.itertuples():
         name = f"{claim.where}, {claim.says.partition(':')[0]}"
         names.append(textwrap.shorten(name, 45, placeholder=" …"))
-    heights = [13, len(judged)] if len(judged) else [13]
+    heights = [13, len(judged)] if len(judged) else [13]  # rows in each panel
     figure, axes = plt.subplots(
         len(heights),
         1,
@@ -253,6 +253,7 @@ def draw(claims: pd.DataFrame):
     _draw_squares(axes[0, 0], claims)
     if len(judged):
         draw_intervals(axes[1, 0], judged.assign(name=names))
+        axes[1, 0].set_title("complete claims with a margin: our difference, 95 % interval")
     return figure
 
 
@@ -270,7 +271,7 @@ def _draw_squares(ax, claims):
     ax.set_yticks(list(places.values()), [f"{item}: {ABOUT[item]}" for item in places])
     ax.set(xticks=[], xlim=(-0.7, 13), ylim=(len(places) - 0.4, -0.6))
     ax.spines["bottom"].set_visible(False)
-    ax.set_title("a square for each claim")
+    ax.set_title("a square for each claim of the paper")
     handles = []
     for state, count in states(claims).value_counts().reindex(list(COLORS)).dropna().items():
         label = f"{state}: {count:.0f}"
@@ -291,8 +292,8 @@ def draw_intervals(ax, rows: pd.DataFrame) -> None:
         low, high = row.low / row.margin, row.high / row.margin
         ax.plot([low, high], [place, place], color="0.3", lw=2)
         ax.plot((low + high) / 2, place, "o", color=COLORS[row.word], markeredgecolor="0.3")
-        style = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(row.word, (high, place), annotation_clip=False, **style)
+        where = {"xycoords": ax.get_yaxis_transform(), "va": "center", "annotation_clip": False}
+        ax.annotate(row.word, (1.02, place), **where)
     ax.set_yticks(range(len(rows)), rows.name)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.axvline(0, color="black", lw=0.8)
