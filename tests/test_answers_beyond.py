@@ -371,10 +371,10 @@ def of_the_replication(cells, runs):
         recorded |= {json.loads(line)["id"] for line in path.read_text().splitlines()}
     return {
         "replication_answer": {
-            "dense": f"{own[0.0].mean():.2f}",
-            "at_95": f"{own[0.95].mean():.2f}",
-            "at_98": f"{own[0.98].mean():.2f}",
-            "rise": str(Estimate(own[0.9] - own[0.0], 2)),
+            "dense": Estimate(own[0.0], 2),
+            "at_95": Estimate(own[0.95], 2),
+            "at_98": Estimate(own[0.98], 2),
+            "rise": Estimate(own[0.9] - own[0.0], 2),
             "authors_0": momentum["lenet-300-100-0"],
             "authors_95": momentum["lenet-300-100-95"],
             "authors_98": momentum["lenet-300-100-98"],

@@ -1,17 +1,18 @@
-"""Two pictures that pages share: lines with their names at the end, and points beside a baseline.
+"""Pictures that pages share: named lines, lines with named points, points beside a baseline, bars.
 
 seaborn draws them, with the study's interval. What is added is the same on every page: a name or a
 baseline in place of a legend, plain numbers on logarithmic axes, a panel a setting.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
-from snipkit.study.report import figures, statistics
+from snipkit.study.report import charts, figures, methods, statistics
 
 
 def curves(
@@ -157,6 +158,99 @@ def points(
         for ax in axes[:-1]:
             ax.legend().remove()
     return figure
+
+
+def traced(
+    means: pd.DataFrame,
+    x: str,
+    y: str,
+    name: str,
+    offsets: Mapping[str, float],
+    *,
+    ticks: tuple[Sequence[float], Sequence[float]],
+    height: float = 3.2,
+    aspect: float = 1.15,
+):
+    """One quantity against another, both logarithmic: a panel a network, a line a method.
+
+    Args:
+        means: a row a point, with the columns "network" and "mask" of ``report.labelled``.
+        x, y: the columns on the axes.
+        name: the column with the name of a point.
+        offsets: label of a method → how far above its points their names stand, in points of type.
+            Those of the first method are written first. A later name that would touch one of them
+            is left out.
+        ticks: of both axes.
+        height, aspect: of a panel: inches, and width / height.
+
+    Returns:
+        seaborn's FacetGrid.
+    """
+    look = {"palette": methods.PALETTE, "markers": methods.MARKERS, "dashes": False, "ms": 7}
+    grid = seaborn.relplot(
+        means, kind="line", x=x, y=y, col="network", hue="mask", style="mask", height=height,
+        aspect=aspect, **look,
+    )  # fmt: skip
+    for ax in grid.axes.flat:
+        ax.margins(0.1, 0.12)  # room for the names
+    charts.plain_log(grid.axes.flat, "x", ticks[0])
+    charts.plain_log(grid.axes.flat, "y", ticks[1])
+    grid.legend.set_title("")
+    grid.set_titles("{col_name}").tight_layout()
+    grid.figure.draw_without_rendering()  # so that the layout knows where the points are
+    for network, ax in grid.axes_dict.items():
+        _name_where_free(ax, means[means.network == network], (x, y, name), offsets)
+    return grid
+
+
+def _name_where_free(ax, means, columns, offsets, apart=18):
+    """Names of points; none nearer to another than ``apart``, in points of type."""
+    taken = []
+    for mask, offset in offsets.items():
+        color = methods.PALETTE[mask]
+        rows = means.loc[means["mask"] == mask, list(columns)]
+        for x, y, name in rows.itertuples(index=False):
+            place = ax.transData.transform((x, y)) * 72 / ax.figure.dpi + [0, offset]
+            if all(np.hypot(*(place - other)) >= apart for other in taken):
+                taken.append(place)
+                charts.name_points(
+                    ax, [x], [y], [name], (0, offset), color=color, ha="center", va="center"
+                )
+
+
+def bars(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str,
+    colors: Mapping[str, str],
+    *,
+    line: float | None = None,
+    height: float = 2.5,
+    aspect: float = 2.2,
+):
+    """Means as bars from the left, each with its number behind it and the study's interval.
+
+    Args:
+        table: a row a value.
+        x, y, hue: the columns of the length, of the rows, and of the bars in a row.
+        colors: value of ``hue`` → its colour.
+        line: where a dotted line stands.
+        height, aspect: inches, and width / height.
+
+    Returns:
+        seaborn's FacetGrid.
+    """
+    grid = seaborn.catplot(
+        table, kind="bar", x=x, y=y, hue=hue, hue_order=colors, palette=dict(colors),
+        errorbar=statistics.errorbar, err_kws={"linewidth": 1.5}, height=height, aspect=aspect,
+    )  # fmt: skip
+    for of_hue in grid.ax.containers:
+        grid.ax.bar_label(of_hue, fmt="%.1f", padding=9)
+    if line is not None:
+        grid.ax.axvline(line, color="black", lw=1, ls=":")
+    grid.legend.set_title("")
+    return grid.set(ylabel="")
 
 
 def _in_order(column):
