@@ -355,12 +355,14 @@ def of_the_replication(cells, runs):
     for path in sorted((ROOT / "results/registered").glob("*.jsonl")):
         for line in path.read_text().splitlines():
             run = json.loads(line)["run"]
-            usual = run["recipe"]["steps"] == 100_000 and run["scoring_batch"] == 100
+            usual = run["recipe"]["steps"] == 100_000 and run["scoring_init"] == "lecun"
             if usual and run["model"] == "lenet-300-100":
                 error = json.loads(line)["outcome"]["test_error"]
-                own.append([run["sparsity"], run["seed"], error])
-    own = pd.DataFrame(own, columns=["sparsity", "seed", "error"])
-    own = own.pivot(index="seed", columns="sparsity", values="error")
+                own.append([run["sparsity"], run["scoring_batch"], run["seed"], error])
+    own = pd.DataFrame(own, columns=["sparsity", "batch", "seed", "error"])
+    by_batch = own[own.sparsity == 0.9].pivot(index="seed", columns="batch", values="error")
+    assert len(by_batch) == 10 and by_batch.notna().all().all()
+    own = own[own.batch == 100].pivot(index="seed", columns="sparsity", values="error")
     assert len(own) == 10 and own[[0.0, 0.9, 0.95, 0.98]].notna().all().all()
     claims = registered.table()
     planned, recorded = set(), set()
@@ -375,6 +377,8 @@ def of_the_replication(cells, runs):
             "at_95": Estimate(own[0.95], 2),
             "at_98": Estimate(own[0.98], 2),
             "rise": Estimate(own[0.9] - own[0.0], 2),
+            "one_image": Estimate(by_batch[1] - by_batch[10_000], 2),
+            "beyond_100": Estimate(by_batch[100] - by_batch[10_000], 2),
             "authors_0": momentum["lenet-300-100-0"],
             "authors_95": momentum["lenet-300-100-95"],
             "authors_98": momentum["lenet-300-100-98"],

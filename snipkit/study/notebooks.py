@@ -195,12 +195,9 @@ def draw(name: str, profile: str, records: dict) -> int:
         ValueError: see ``parameters``.
         Exception: whatever a cell raises; the traceback says in which.
     """
-    import matplotlib.pyplot as plt
-
     from snipkit.study.train.records import table
 
-    with _as_a_page_runs(profile), plt.rc_context():
-        plt.switch_backend("agg")  # there is no screen
+    with as_a_page_runs(profile):
         namespace = _after_grid(name, profile)
         runs = namespace.get("runs", [])
         on_record = {run.id for run in runs} & records.keys()
@@ -209,21 +206,28 @@ def draw(name: str, profile: str, records: dict) -> int:
             namespace["display"] = lambda *shown: None
             for number, source in enumerate(_sources(name, "figure"), 1):
                 exec(compile(source, f"{name}, figure cell {number}", "exec"), namespace)
-        plt.close("all")
     return len(on_record)
 
 
 @contextlib.contextmanager
-def _as_a_page_runs(profile):
-    """The folder, the environment variables and the one thread of a page's kernel."""
+def as_a_page_runs(profile: str) -> Iterator[None]:
+    """What a page finds in its kernel, for cells that run in this process, and no screen.
+
+    That is the folder, the environment variables, and one thread. What the cells change of torch,
+    matplotlib and the warnings ends with them.
+    """
+    import matplotlib.pyplot as plt
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # their number moves the last digits
     try:
         with _environment(profile), contextlib.chdir(folder()), warnings.catch_warnings():
-            yield
+            with plt.rc_context():
+                plt.switch_backend("agg")
+                yield
     finally:
+        plt.close("all")
         torch.set_num_threads(threads)
 
 
