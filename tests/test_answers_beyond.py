@@ -236,6 +236,7 @@ def of_the_second_page(cells, runs):
     }
     return {
         "rq6b_answer": {
+            "extra": factorial["extra_95"],
             "biases": biases["biases_90"],
             "biases_lenet": lenet,
             "gradient": twins["gradient_98"],
@@ -422,6 +423,7 @@ def outcomes_of_what_came_after(cells):
         units.append(judged(at_98(f"{name}, shuffle-units") - at_98(name), 1.5, "none"))
     others = ["snip", "iterative-snip", "force", "grasp", "magnitude"]
     leads = [judged(at_98(name) - synflow, 1.5, "above") for name in others]
+    assert leads.count("holds") == 4 and leads[2] == "open"  # the page names FORCE
     widths = {0.9: "first 32, second 32", 0.95: "first 16, second 16", 0.98: "first 6, second 6"}
     narrow = []
     for sparsity, kind in widths.items():
