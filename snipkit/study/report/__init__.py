@@ -4,8 +4,8 @@
 gives every method one label, colour and marker, ``tables`` has means with intervals and masks by
 layer, ``charts`` draws what several pages draw, ``rungs`` what RQ6 draws, ``pictures`` shows masks
 as images, ``costs`` counts what a mask saves, ``ladder`` has the numbers behind
-``docs/predictions.md``, ``outcomes`` the words for predictions, and ``answers`` writes a page's
-sentences from templates. seaborn draws the statistics. The names that pages use are here.
+``docs/predictions.md``, ``predictions`` the words for what came of them, and ``answers`` writes a
+page's sentences from templates. seaborn draws the statistics. The names that pages use are here.
 """
 
 import importlib

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from snipkit.study.report import outcomes
+from snipkit.study.report import predictions
 
 
 def around(mean, spread):
@@ -23,17 +23,17 @@ def around(mean, spread):
 )
 def test_a_difference_has_a_word_for_each_prediction(mean, spread, is_equal, is_worse):
     difference = around(mean, spread)
-    assert outcomes.equal(difference, 1.5) == is_equal
-    assert outcomes.worse(difference, 1.5) == is_worse
+    assert predictions.equal(difference, 1.5) == is_equal
+    assert predictions.worse(difference, 1.5) == is_worse
 
 
 def test_without_a_margin_nothing_is_equal():
-    assert outcomes.worse(around(0.0, 1.0)) == "open"
+    assert predictions.worse(around(0.0, 1.0)) == "open"
 
 
 def test_a_run_that_diverged_leaves_it_open():
     difference = pd.Series([1.0, 1.1, float("nan")])
-    assert outcomes.equal(difference, 1.5) == outcomes.worse(difference, 1.5) == "open"
+    assert predictions.equal(difference, 1.5) == predictions.worse(difference, 1.5) == "open"
 
 
 def test_each_setting_has_the_margin_of_its_network():
@@ -44,21 +44,21 @@ def test_each_setting_has_the_margin_of_its_network():
             rows.append([model, 0.9, "random", seed, 1.0 + 0.01 * seed])
     columns = ["model", "sparsity", "method", "seed", "test_error"]
     table = pd.DataFrame(rows, columns=columns)
-    words = outcomes.by_setting(table, "random", "snip", outcomes.equal)
+    words = predictions.by_setting(table, "random", "snip", predictions.equal)
     assert words == {("mlp-1d", 0.9): "holds", ("lenet-300-100", 0.9): "failed"}
-    assert outcomes.by_setting(table, "erk", "snip", outcomes.equal) == {}
-    assert outcomes.by_setting(table[:0], "random", "snip", outcomes.equal) == {}
+    assert predictions.by_setting(table, "erk", "snip", predictions.equal) == {}
+    assert predictions.by_setting(table[:0], "random", "snip", predictions.equal) == {}
 
 
 def test_all_parts_must_hold():
-    assert outcomes.together(["holds", "holds"]) == "holds"
-    assert outcomes.together(["holds", "open"]) == "open"
-    assert outcomes.together(["holds", "open", "failed"]) == "failed"
+    assert predictions.together(["holds", "holds"]) == "holds"
+    assert predictions.together(["holds", "open"]) == "open"
+    assert predictions.together(["holds", "open", "failed"]) == "failed"
 
 
 def test_settings_are_counted():
-    assert outcomes.tally({}) == "not on record"
-    assert outcomes.tally({"a": "holds"}) == "holds"
-    assert outcomes.tally(["open", "open"]) == "open in 2 of 2 settings"
+    assert predictions.tally({}) == "not on record"
+    assert predictions.tally({"a": "holds"}) == "holds"
+    assert predictions.tally(["open", "open"]) == "open in 2 of 2 settings"
     words = ["holds", "failed", "holds"]
-    assert outcomes.tally(words) == "failed: holds in 2, failed in 1 of 3 settings"
+    assert predictions.tally(words) == "failed: holds in 2, failed in 1 of 3 settings"
