@@ -161,7 +161,7 @@ def judged(difference, margin, predicted):
     none = max(map(abs, test.confidence_interval(0.9))) < margin
     if predicted == "none":
         return "holds" if none else "failed" if low > 0 or high < 0 else "open"
-    return "holds" if low > 0 else "failed" if high < 0 or none else "open"
+    return "holds" if low > 0 else "failed" if high < 0 else "open"
 
 
 def counted(words):
