@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
 from snipkit.study.report import charts, figures, methods, statistics
@@ -95,7 +94,6 @@ def points(
     title: str = "{}",
     markers: Mapping[str, str] | None = None,
     order: Collection[str] | None = None,
-    hollow: Collection[str] = (),
     baseline: str = "black",
     seeds: bool = False,
     size: tuple[float, float] = (1.7, 3.0),
@@ -112,7 +110,6 @@ def points(
         title: of a panel, a format for its value.
         markers: value of ``hue``, or else of ``y``, → its marker; None: discs.
         order: the rows from top to bottom; None: as in the table, or in the order of categories.
-        hollow: values of ``hue``, or else of ``y``, whose marks are not filled.
         baseline: the colour of the line at 0.
         seeds: whether to draw each seed, pale, below its mean.
         size: width and height of a panel, in inches.
@@ -146,12 +143,6 @@ def points(
             dodge=0.3 if hue else False,
             legend="full" if hue else False,
         )
-        for name in hollow:
-            for mark in ax.lines:
-                if same_color(mark.get_color(), colors[name]):
-                    mark.set(
-                        markerfacecolor="white", markeredgecolor=colors[name], markeredgewidth=1
-                    )
         ax.set(xlabel="", ylabel="")
     if hue:
         figures.legend(axes)
