@@ -61,7 +61,7 @@ endif
 registered: data  ## train the registered replication (REGISTRATION.md; resumable; CLAIMS="table1 figure3" trains those alone)
 	$(PY) -m snipkit.study registered $(CLAIMS) $(BUDGET:%=--budget %)
 
-figures: setup  ## draw the figures again from the records alone, and rewrite REPLICATION.md (2 minutes)
+figures: setup  ## draw the figures again from the records alone, and rewrite REPLICATION.md (a minute)
 	$(PY) -m snipkit.study figures
 	$(PY) -m snipkit.study report
 

@@ -204,8 +204,9 @@ def draw(name: str, profile: str, records: dict) -> int:
         if on_record:
             namespace["table"] = table(runs, records)
             namespace["display"] = lambda *shown: None
-            for number, source in enumerate(_sources(name, "figure"), 1):
-                exec(compile(source, f"{name}, figure cell {number}", "exec"), namespace)
+            with contextlib.redirect_stdout(None):  # the page shows what its cells print
+                for number, source in enumerate(_sources(name, "figure"), 1):
+                    exec(compile(source, f"{name}, figure cell {number}", "exec"), namespace)
     return len(on_record)
 
 
@@ -216,6 +217,7 @@ def as_a_page_runs(profile: str) -> Iterator[None]:
     That is the folder, the environment variables, and one thread. What the cells change of torch,
     matplotlib and the warnings ends with them.
     """
+    import matplotlib
     import matplotlib.pyplot as plt
     import torch
 
@@ -225,6 +227,7 @@ def as_a_page_runs(profile: str) -> Iterator[None]:
         with _environment(profile), contextlib.chdir(folder()), warnings.catch_warnings():
             with plt.rc_context():
                 plt.switch_backend("agg")
+                matplotlib.rc_file_defaults()  # as in a process that has drawn nothing
                 yield
     finally:
         plt.close("all")
