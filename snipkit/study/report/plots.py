@@ -196,7 +196,7 @@ def traced(
 
 def _name_where_free(ax, means, columns, offsets, apart=18):
     """Names of points; none nearer to another than ``apart``, in points of type."""
-    taken = []
+    taken: list[np.ndarray] = []
     for mask, offset in offsets.items():
         color = methods.PALETTE[mask]
         rows = means.loc[means["mask"] == mask, list(columns)]

@@ -69,7 +69,7 @@ def by_setting(
     Returns:
         (model, sparsity) → the word.
     """
-    words = {}
+    words: dict[tuple[str, float], str] = {}
     if not len(table):
         return words
     for (model, sparsity), group in table.groupby(["model", "sparsity"]):

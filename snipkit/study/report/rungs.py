@@ -54,12 +54,13 @@ def mask_rows(
     table = table.assign(mask=table["mask"].cat.remove_unused_categories())
     if col == "setting":
         table["setting"] = table["setting"].cat.remove_unused_categories()
+    dodge: bool | float = False
     if kinds is None:
-        names, dodge = list(table["mask"].cat.categories), False
+        names = list(table["mask"].cat.categories)
         looks = {name: (methods.PALETTE[name], methods.MARKERS[name]) for name in names}
     else:
-        names, dodge = [name for name in _KINDS if name in set(table[kinds])], 0.3
-        looks = _KINDS
+        names = [name for name in _KINDS if name in set(table[kinds])]
+        looks, dodge = _KINDS, 0.3
     grid = seaborn.catplot(
         table, x=x, y="mask", col=col, col_wrap=wrap, hue=kinds or "mask",
         hue_order=names, palette=[looks[name][0] for name in names],
@@ -135,7 +136,7 @@ def pixels_and_units(masks: Mapping[str, Tensor]):
         1, len(masks) + 1, figsize=(9, 2.2), width_ratios=[*[1] * len(masks), 1.7],
         layout="constrained",
     )  # fmt: skip
-    received = []
+    received: list[pd.DataFrame] = []
     for ax, (label, mask) in zip(axes, masks.items()):
         of_pixels = mask.sum(0)
         seaborn.heatmap(
