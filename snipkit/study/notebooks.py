@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +139,20 @@ def checked_profile(profile: str) -> str:
     return profile
 
 
-def grid(name: str, profile: str) -> list:
-    """The runs of a page in a profile: what its ``grid`` cells leave in ``runs``, else []."""
-    namespace = _defaults(name) | parameters(name, profile)
+def grid(name: str, profile: str, values: Mapping[str, Any] | None = None) -> list:
+    """The runs of a page in a profile: what its ``grid`` cells leave in ``runs``, else [].
+
+    Args:
+        name, profile: see ``parameters``.
+        values: the page's parameters in place of the profile's; other names are not looked at. A
+            page passes ``globals()``: so it has all of its runs, with the parameters as a reader
+            set them, before its sections plan them.
+    """
+    namespace = _defaults(name)
+    if values is None:
+        namespace |= parameters(name, profile)
+    else:
+        namespace |= {key: values[key] for key in namespace if key in values}
     # These cells of the project's own pages are executed here, in this process: they are plain
     # Python, and so a grid needs no kernel. All other cells run in a kernel, through papermill.
     try:
