@@ -166,6 +166,24 @@ def test_what_is_said_of_the_initialiser(table):
         assert intervals[name][0] < 0 < intervals[name][1]
 
 
+def test_what_the_picture_of_table_3_shows(table):
+    """LeNet-300-100's four intervals overlap; the normal rows of the others lie to the right."""
+
+    def rows_of(model):
+        fields = {"model": model, "sparsity": 0.9, "training_init": "glorot"}
+        inits = ("normal", "truncated-normal", "glorot", "he")
+        return [errors(table, scoring_init=init, **fields) for init in inits]
+
+    intervals = [statistics.interval(row)[1:] for row in rows_of("lenet-300-100")]
+    assert max(low for low, _ in intervals) < min(high for _, high in intervals)
+    for model in ("lstm-s", "gru-s"):
+        normal, truncated, glorot, he = rows_of(model)
+        assert min(normal.min(), truncated.min()) > 1.9 * max(glorot.max(), he.max())
+    printed = paper.table("table3").set_index(["model", "scoring_init"]).error_mean
+    for model in ("lstm-s", "gru-s"):
+        assert printed[model, "normal"] > 1.9 * printed[model, "glorot"]
+
+
 def test_only_settings_are_written_by_hand():
     by_hand = [number for name in TEMPLATES for number in literal_numbers(name)]
     assert {number.rstrip(",.") for number in by_hand} <= SETTINGS, by_hand

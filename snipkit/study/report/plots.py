@@ -208,8 +208,9 @@ def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str, digit
         Line2D([], [], marker="|", ms=10, mew=2, label="ours, mean (upper number)", **marks),
         Line2D([], [], color="black", marker="s", ms=4.5, ls="none", label="printed mean (lower)"),
     ]
-    grid.figure.legend(handles=handles, loc="upper center", ncols=3)
-    return grid.tight_layout(rect=(0, 0, 1, 0.92), w_pad=1.5)
+    columns, top = (3, 0.92) if len(grid.axes_dict) > 1 else (1, 0.78)  # one panel is narrow
+    grid.figure.legend(handles=handles, loc="upper center", ncols=columns)
+    return grid.tight_layout(rect=(0, 0, 1, top), w_pad=1.5)
 
 
 def _in_order(column):
