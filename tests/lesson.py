@@ -9,6 +9,7 @@ import re
 import nbformat
 import pandas as pd
 import pytest
+from IPython.display import display
 from tiny import ROOT
 
 from snipkit._prunable import kept_count
@@ -34,6 +35,25 @@ def home(tmp_path_factory, worker_id):
         yield folder
 
 
+def run_page(name, profile):
+    """Run all code cells of a page in this process; its source texts.
+
+    In a kernel `make test` runs the page against its stored outputs, and a kernel takes seconds to
+    start.
+    """
+    page = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
+    namespace = {"__name__": "__main__", "display": display}
+    sources = []
+    with notebooks.as_a_page_runs(profile):
+        for number, cell in enumerate(page.cells):
+            if cell.cell_type == "code":
+                sources.append(cell.source)
+                exec(compile(cell.source, f"{name} [{number}]", "exec"), namespace)
+                if "parameters" in cell.metadata.get("tags", []):
+                    namespace |= notebooks.parameters(name, profile)
+    return sources
+
+
 def errors(recorded, **fields):
     """The test errors of the records whose runs have these fields."""
     return [
@@ -46,23 +66,9 @@ def errors(recorded, **fields):
 
 @pytest.mark.parametrize("name", notebooks.names())
 def test_a_notebook_from_nothing(name, home):
-    target = home / f"{name}.ipynb"
-    notebooks.execute(name, "lesson", target)
-    page = nbformat.read(target, as_version=4)
-    pictures = [
-        output
-        for cell in page.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
-    saved = {
-        name
-        for cell in page.cells
-        for name in re.findall(r'figures\.save\([\w.]+, "(\w+)"', cell.source)
-    }
-    assert pictures and any(
-        (paths.figures("lesson") / f"{picture}.png").exists() for picture in saved
-    )
+    sources = run_page(name, "lesson")
+    saved = set(re.findall(r'figures\.save\([\w.]+, "(\w+)"', "\n".join(sources)))
+    assert any((paths.figures("lesson") / f"{picture}.png").exists() for picture in saved)
     if not (runs := notebooks.grid(name, "lesson")):
         return
     recorded = records.read(paths.results("lesson"))

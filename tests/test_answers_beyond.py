@@ -4,6 +4,7 @@ Each number computed in another way.
 """
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from tiny import ROOT
 import snipkit
 from snipkit import study
 from snipkit.study import notebooks, paths, report
-from snipkit.study.report import Estimate, registered
+from snipkit.study.report import Estimate, answers, registered
 from snipkit.study.train import registration
 
 LAYERS, UNITS, RECEIVED = "snip, shuffle", "snip, shuffle-units", "snip, shuffle-outputs"
@@ -35,6 +36,9 @@ TEMPLATES = {  # page → what it renders, in order
     ],
     "replication": ["replication_answer", "replication_tables"],
 }  # fmt: skip
+PREDICTIONS = (ROOT / "docs/predictions.md").read_text()
+EARLIER = PREDICTIONS.partition("### RQ6: what carries")[2].partition("###")[0]
+OF_RQ6 = dict(re.findall(r"^\| \S+ \| (\d)\. .* \| ([^|]+) \|$", EARLIER, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +84,14 @@ def of_rq6(cells, runs):
     guessing = inverted[inverted.test_error > 88]
     widths = {
         "narrow": mlp(LAYERS, "snip", 0.95, "width 0.5"),
+        "usual": mlp(LAYERS, "snip", 0.95),
         "broad": mlp(LAYERS, "snip", 0.95, "width 2"),
     }
     resnet = gap(cells, "resnet-20", LAYERS, "snip", 0.98)
     return {
         "rq6_answer": {
+            "gain_mlp": mlp("random", "snip"),
+            "units_mlp": mlp(UNITS, "snip"),
             "layers_lenet": lenet("random", LAYERS),
             "gain_lenet": lenet("random", "snip"),
             "random_lenet": Estimate(cells["lenet-300-100", "random", 0.98, ""]),
@@ -133,7 +140,68 @@ def of_rq6(cells, runs):
             "layers_90": mlp(LAYERS, "snip", 0.9),
             "channels": gap(cells, "cnn-1d", "snip, shuffle-channels", UNITS, 0.9),
             **widths,
+            **outcomes_of_rq6(cells, widths),
         },
+    }
+
+
+RULE_MARGINS = {  # of docs/predictions.md, in points
+    "mlp-1d": 1.5,
+    "cnn-1d": 1.5,
+    "lenet-300-100": 0.3,
+    "lenet-5-caffe": 0.3,
+    "resnet-20": 2.0,
+}
+
+
+def judged(difference, margin, predicted):
+    """The word for a difference that was predicted to be none, or to lie above 0."""
+    test = stats.ttest_1samp(difference, 0)
+    low, high = test.confidence_interval(0.95)
+    none = max(map(abs, test.confidence_interval(0.9))) < margin
+    if predicted == "none":
+        return "holds" if none else "failed" if low > 0 or high < 0 else "open"
+    return "holds" if low > 0 else "failed" if high < 0 else "open"
+
+
+def counted(words):
+    """The words of several settings as the page writes them."""
+    parts = [f"{word} in {words.count(word)}" for word in ("holds", "failed", "open")]
+    text = ", ".join(part for part in parts if not part.endswith(" 0"))
+    text += f" of {len(words)} settings"
+    if len(set(words)) == 1:
+        return text
+    return ("failed: " if "failed" in words else "open: ") + text
+
+
+def outcomes_of_rq6(cells, widths):
+    def words(first, second, predicted, sparsities, models=tuple(RULE_MARGINS)):
+        found = []
+        for model in models:
+            for sparsity in sparsities:
+                keys = [(model, method, sparsity, "") for method in (first, second)]
+                if all(key in cells for key in keys):
+                    difference = (cells[keys[0]] - cells[keys[1]]).dropna()
+                    found.append(judged(difference, RULE_MARGINS[model], predicted))
+        return found
+
+    up_to_98, mlp = (0.8, 0.9, 0.95, 0.98), ("mlp-1d",)
+    between = []
+    for side in ("snip, shuffle-inputs", RECEIVED):
+        below = words(LAYERS, side, "above", (0.98,), ("mlp-1d", "lenet-300-100", "lenet-5-caffe"))
+        above = words(side, UNITS, "above", (0.98,))
+        for pair in zip(below, above, strict=True):
+            alike = "holds" if pair == ("holds", "holds") else "open"
+            between.append("failed" if "failed" in pair else alike)
+    narrower = judged(widths["narrow"].values - widths["broad"].values, 0, "above")
+    return {
+        "so_null": counted(words("snip, relabel", "snip", "none", up_to_98)),
+        "so_units": counted(words(UNITS, "snip", "none", up_to_98)),
+        "so_layers": counted(words(LAYERS, "snip", "above", (0.98,))),
+        "so_between": counted(between),
+        "so_helps": counted(words("snip", LAYERS, "above", (0.8, 0.9), mlp)),
+        "so_width": narrower,
+        "so_channels": counted(words("snip, shuffle-channels", UNITS, "none", up_to_98)),
     }
 
 
@@ -168,6 +236,7 @@ def of_the_second_page(cells, runs):
     }
     return {
         "rq6b_answer": {
+            "extra": factorial["extra_95"],
             "biases": biases["biases_90"],
             "biases_lenet": lenet,
             "gradient": twins["gradient_98"],
@@ -340,7 +409,31 @@ def of_what_came_after(cells, runs):
             "synflow_units": mlp("synflow, shuffle-units", "synflow"),
             "force": mlp("force", "synflow"),
             "narrow": narrow,
+            **outcomes_of_what_came_after(cells),
         },
+    }
+
+
+def outcomes_of_what_came_after(cells):
+    def at_98(method):
+        return cells["mlp-1d", method, 0.98, ""]
+
+    synflow, units = at_98("synflow"), []
+    for name in ("grasp", "synflow"):
+        units.append(judged(at_98(f"{name}, shuffle-units") - at_98(name), 1.5, "none"))
+    others = ["snip", "iterative-snip", "force", "grasp", "magnitude"]
+    leads = [judged(at_98(name) - synflow, 1.5, "above") for name in others]
+    assert leads.count("holds") == 4 and leads[2] == "open"  # the page names FORCE
+    widths = {0.9: "first 32, second 32", 0.95: "first 16, second 16", 0.98: "first 6, second 6"}
+    narrow = []
+    for sparsity, kind in widths.items():
+        dense = cells["lenet-300-100", "dense", 0.0, kind]
+        gap = (dense - cells["lenet-300-100", "snip", sparsity, ""]).dropna()
+        narrow.append(judged(gap, 0.3, "above"))
+    return {
+        "so_units": counted(units),
+        "so_synflow": "failed" if "failed" in leads else "open" if "open" in leads else "holds",
+        "so_narrow": counted(narrow),
     }
 
 
@@ -355,12 +448,14 @@ def of_the_replication(cells, runs):
     for path in sorted((ROOT / "results/registered").glob("*.jsonl")):
         for line in path.read_text().splitlines():
             run = json.loads(line)["run"]
-            usual = run["recipe"]["steps"] == 100_000 and run["scoring_batch"] == 100
+            usual = run["recipe"]["steps"] == 100_000 and run["scoring_init"] == "lecun"
             if usual and run["model"] == "lenet-300-100":
                 error = json.loads(line)["outcome"]["test_error"]
-                own.append([run["sparsity"], run["seed"], error])
-    own = pd.DataFrame(own, columns=["sparsity", "seed", "error"])
-    own = own.pivot(index="seed", columns="sparsity", values="error")
+                own.append([run["sparsity"], run["scoring_batch"], run["seed"], error])
+    own = pd.DataFrame(own, columns=["sparsity", "batch", "seed", "error"])
+    by_batch = own[own.sparsity == 0.9].pivot(index="seed", columns="batch", values="error")
+    assert len(by_batch) == 10 and by_batch.notna().all().all()
+    own = own[own.batch == 100].pivot(index="seed", columns="sparsity", values="error")
     assert len(own) == 10 and own[[0.0, 0.9, 0.95, 0.98]].notna().all().all()
     claims = registered.table()
     planned, recorded = set(), set()
@@ -371,10 +466,12 @@ def of_the_replication(cells, runs):
         recorded |= {json.loads(line)["id"] for line in path.read_text().splitlines()}
     return {
         "replication_answer": {
-            "dense": f"{own[0.0].mean():.2f}",
-            "at_95": f"{own[0.95].mean():.2f}",
-            "at_98": f"{own[0.98].mean():.2f}",
-            "rise": str(Estimate(own[0.9] - own[0.0], 2)),
+            "dense": Estimate(own[0.0], 2),
+            "at_95": Estimate(own[0.95], 2),
+            "at_98": Estimate(own[0.98], 2),
+            "rise": Estimate(own[0.9] - own[0.0], 2),
+            "one_image": Estimate(by_batch[1] - by_batch[10_000], 2),
+            "beyond_100": Estimate(by_batch[100] - by_batch[10_000], 2),
             "authors_0": momentum["lenet-300-100-0"],
             "authors_95": momentum["lenet-300-100-95"],
             "authors_98": momentum["lenet-300-100-98"],
@@ -405,12 +502,25 @@ def test_each_number_on_the_page_is_that_of_the_records(page, cells, runs):
         assert differences(text, name, values[name]) == []
 
 
+@pytest.mark.parametrize("page", ["rq6_what_carries_the_gain", "what_came_after"])
+def test_the_outcomes_of_predictions_are_those_of_their_rule(page, cells, runs):
+    """Their words, which the test of the numbers does not see."""
+    name, text = TEMPLATES[page][-1], shown(page)[-1]
+    assert text == answers.fill(name, VALUES[page](cells, runs)[name])
+    for row in re.findall(r"^\| \d.*\|$", text, re.MULTILINE):
+        number, outcome = re.match(r"\| (\d)", row)[1], row.split("|")[-2].strip()
+        words = OF_RQ6[number].replace("*", "").lower()
+        assert outcome.split()[0].strip(":") in words.split(".")[0], (number, outcome)
+
+
 def test_no_measured_number_is_written_by_hand():
     settings = {"80", "90", "95", "98", "100", "300", "400", "20", "5", "1", "1D"}
     settings |= {"0", "2", "3", "4", "6", "7", "8", "9", "1.2", "1.5", "2.1"}  # of predictions
+    settings |= {"0.3", "99.5"}  # of the rule for predictions
     settings |= {"410"}  # biases of either network
     settings |= {"99"}  # parameters of a smaller network, with 90 of what a mask keeps (below)
     settings |= {"1.6", "1.7", "2.4"}  # printed in the paper's table 1
+    settings |= {"10,000", "0.24"}  # images, and the fall of the error in the paper's figure 3
     settings |= {"10", "200"}  # classes: of the networks that table 4 counts, and of its task
     for names in TEMPLATES.values():
         for name in names:

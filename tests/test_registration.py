@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from snipkit.study.report import judging, measures, registered
+from snipkit.study.report import judging, measures, registered, statistics
 from snipkit.study.report.judging import AGREES, DISAGREES, OPEN
 from snipkit.study.train import experiment, records, registration
 from snipkit.study.train.runs import Run
@@ -142,6 +142,27 @@ def test_a_complete_claim_is_judged_from_its_own_runs_and_its_pool():
     assert set(unfinished.word[:3]) == {""}, "a run of the pool is missing"
     dense = next(unfinished.itertuples())
     assert registered.runs_done(dense) == "10 of 10 runs; 1 of its pool to come"
+
+
+def test_outcomes_of_a_claim_are_numbers_by_seed():
+    recorded = {}
+    for run in registration.runs(("table1-lenet-300-100", "figure1-lenet-300-100")):
+        error = 1.0 + 0.1 * (run.seed % 2) * (1 + run.sparsity) + run.sparsity
+        outcome = SimpleNamespace(test_error=error, train_loss=[0.0])
+        recorded[run.id] = SimpleNamespace(outcome=outcome, provenance={})
+    lines = registered.table(recorded).set_index("claim")
+    ours = registered.outcomes("table1-lenet-300-100-95", recorded)
+    assert len(ours) == 10 and f"{ours.mean():.2f};" in lines.ours["table1-lenet-300-100-95"]
+    rises = registered.outcomes("figure1-lenet-300-100", recorded, sparsity=0.9)
+    last = lines.difference["figure1-lenet-300-100"].split("; ")[-1]
+    assert f"+{statistics.cell(rises, 2)}" == last
+    assert sorted(set(rises.round(9))) == [0.9, 0.99]
+    with pytest.raises(ValueError, match="figure1-lenet-300-100 has 2 trained settings"):
+        registered.outcomes("figure1-lenet-300-100", recorded)
+    with pytest.raises(ValueError, match="table4-counts has 0 trained settings"):
+        registered.outcomes("table4-counts", recorded)
+    recorded.popitem()
+    assert registered.outcomes("table1-lenet-300-100-95", recorded).empty  # its pool waits
 
 
 def test_pictures_are_measured_as_when_they_were_registered():

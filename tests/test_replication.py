@@ -44,6 +44,18 @@ def test_a_claim_stands_beside_what_others_found(claims):
     assert set(paper.table("others").claim) <= set(claims.claim)
 
 
+def test_the_report_has_each_claim_once_under_the_table_or_figure_that_makes_it(claims):
+    rows = replication.rows(claims, paper.earlier_verdicts())
+    parts = replication.by_item(rows).split("### ")[1:]
+    assert [part.partition(":")[0] for part in parts] == list(replication.ABOUT)
+    figure_1 = parts[list(replication.ABOUT).index("Figure 1")]
+    for row in rows.itertuples():
+        (part,) = [part for part in parts if f"| {row[2]} " in part]
+        assert (part is figure_1) == row.where.startswith("Figure 1")
+    assert "| Figure 1a " in figure_1 and "margin 0.1" in figure_1
+    assert "others" not in figure_1.splitlines()[2]  # nothing stands in this column
+
+
 def test_no_claim_of_the_paper_is_left_out(claims):
     known = set(paper.table("claims").claim)
     assert known - set(claims.claim) == {replication.DESIGNED_HERE}

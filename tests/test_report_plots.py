@@ -1,11 +1,11 @@
-"""Curves with names at their ends, and differences beside a baseline."""
+"""Curves and points with names, differences beside a baseline, and bars."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from snipkit.study.report import plots, statistics
+from snipkit.study.report import methods, plots, statistics
 
 COLORS = {"a": "#0173B2", "b": "#808080"}
 
@@ -87,9 +87,33 @@ def test_rows_stand_in_the_order_of_their_categories(errors):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
 
 
-def test_panels_may_have_scales_of_their_own_and_marks_may_be_hollow(errors):
-    figure = plots.points(errors, "group", COLORS, col="removed", hollow=["b"], sharex=False)
-    left, right = figure.axes
+def test_panels_may_have_scales_of_their_own(errors):
+    left, right = plots.points(errors, "group", COLORS, col="removed", sharex=False).axes
     assert left.get_xlim() != right.get_xlim()
-    faces = {line.get_color(): line.get_markerfacecolor() for line in left.lines}
-    assert faces[COLORS["b"]] == "white" and faces[COLORS["a"]] != "white"
+
+
+def test_points_have_names_where_there_is_room():
+    points = pd.DataFrame({"on a path": [1, 10, 1.01, 3], "error": [9, 2, 9.0, 20]})
+    points["mask"] = ["SNIP", "SNIP", "random", "random"]
+    points["name"] = ["99", "90", "98", "95"]
+    points["network"] = "LeNet-300-100"
+    offsets = {"random": 10, "SNIP": 10}
+    grid = plots.traced(
+        points, "on a path", "error", "name", offsets, ticks=([1, 10], [2, 5, 20])
+    )  # fmt: skip
+    ax = grid.axes.flat[0]
+    assert [text.get_text() for text in ax.texts] == ["98", "95", "90"]  # "98" is where "99" was
+    assert {text.get_color() for text in ax.texts[:2]} == {methods.PALETTE["random"]}
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert list(ax.get_lines()[0].get_ydata()) == [9, 2]
+
+
+def test_bars_are_means_with_their_numbers_behind_them(errors):
+    at_90 = errors[(errors.removed == 90) & (errors.images < 100)].astype({"images": str})
+    ax = plots.bars(at_90, "gap", "images", "group", COLORS, line=15).ax
+    lengths = [bar.get_width() for bars in ax.containers for bar in bars]
+    assert lengths == pytest.approx([11, 20, 12, 21])
+    assert [text.get_text() for text in ax.texts] == ["11.0", "20.0", "12.0", "21.0"]
+    _, low, high = statistics.interval([10, 11, 12])
+    ends = [list(line.get_xdata()) for line in ax.lines]
+    assert ends[0] == pytest.approx([low, high]) and ends[-1] == [15, 15]

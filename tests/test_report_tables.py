@@ -11,7 +11,7 @@ import torch
 
 from snipkit import masking
 from snipkit.study import paper, report
-from snipkit.study.report import statistics, table2, table3
+from snipkit.study.report import statistics, table1, table2, table3
 
 NAN = math.nan
 
@@ -162,6 +162,54 @@ def test_what_is_not_positive_is_not_drawn_against_equality():
     options = {"hue": "of", "palette": {"a": "black"}, "unit": "nats"}
     grid = report.against_equality(rows.assign(network="A"), "predicted", "true", **options)
     assert len(grid.axes.flat[0].collections[0].get_offsets()) == 1
+
+
+@pytest.fixture
+def pairs_of_runs():
+    """LeNet-300-100 by one protocol, dense and with 98 % removed: two seeds; one is not dense."""
+    rows = [(0.0, 0, 1.5), (0.98, 0, 3.0), (0.0, 1, 1.25), (0.98, 1, 3.5), (0.98, 2, 4.0)]
+    trained = pd.DataFrame(rows, columns=["sparsity", "seed", "test_error"])
+    trained["method"] = ["dense" if sparsity == 0 else "snip" for sparsity in trained.sparsity]
+    protocol = {"optimiser": "momentum", "weight decay": 1e-4, "factor": 0.1}
+    return trained.assign(model="lenet-300-100", **protocol)
+
+
+def test_errors_of_table_1_in_pairs(pairs_of_runs):
+    points = table1.dense_and_pruned(pairs_of_runs, "lenet-300-100", 0.98).set_index("source")
+    printed, authors = points.loc[table1.PRINTED], points.loc[table1.AUTHORS]
+    assert list(printed[["dense", "pruned", "weight decay"]]) == [1.7, 2.4, 5e-4]
+    by_momentum = paper.table("others").query("protocol == 'momentum, 100,000 steps'")
+    errors = by_momentum.set_index("claim").error
+    expected = [errors[f"table1-lenet-300-100-{percent}"] for percent in (0, 98)]
+    assert expected in authors[["dense", "pruned"]].to_numpy().tolist() and len(authors) == 3
+    ours = points.loc[table1.OURS].dropna()
+    assert ours.to_numpy().tolist() == [[1.5, 3.0, 1e-4], [1.25, 3.5, 1e-4]]
+    none = table1.dense_and_pruned(pairs_of_runs[:0], "lenet-300-100", 0.98)
+    assert table1.OURS not in set(none.source)
+
+
+def test_the_picture_of_table_1_has_a_mark_a_pair_and_lines_of_equal_rise(pairs_of_runs):
+    points = table1.dense_and_pruned(pairs_of_runs, "lenet-300-100", 0.98)
+    places = {"table 1": (1.7, 2.2)}
+    (ax,) = table1.draw(points.dropna(), "98 % removed", places, rises=[0.7]).axes
+    marks = ax.collections[0].get_offsets().tolist()
+    assert sorted(marks) == sorted(points.dropna()[["dense", "pruned"]].to_numpy().tolist())
+    (line,) = [line for line in ax.lines if len(line.get_xdata())]
+    assert (line.get_xy1(), line.get_slope()) == ((0, 0.7), 1)
+    assert ax.get_xlim()[0] > 1, "the line widens the axis"
+    assert [text.get_text().strip() for text in ax.texts] == ["rise 0.7", "table 1"]
+    assert ax.get_ylabel() == "98 % removed: test error, %"
+
+
+def test_all_errors_of_table_1_stand_side_by_side(pairs_of_runs):
+    errors = table1.side_by_side(pairs_of_runs, "one cycle")
+    assert list(errors.index.get_level_values("removed, %")) == [0, 95, 98, 0, 98, 99]
+    at_98 = errors.loc["LeNet-300-100", 98.0]
+    assert at_98["table 1", "printed"] == "2.4"
+    assert at_98["ours", "one cycle"] == statistics.cell(pd.Series([3.0, 3.5, 4.0]), 2)
+    authors = table1.by_authors("lenet-300-100", 0.98)
+    assert at_98["authors' code", "momentum, 100,000 steps"] == f"{authors.iloc[0]:.2f}"
+    assert errors.loc["LeNet-5-Caffe", 0.0]["ours", "one cycle"] == ""  # none on record
 
 
 def test_numbers_of_table_2_stand_beside_ours():

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,6 @@ ON_GPU = ("evening", "paper")  # profiles that take days or weeks without one
 WRITTEN = "overnight"  # the profile whose parameters and outputs the committed pages show
 LEFT_OUT = "left out"  # the key in a profile that is no page
 SOCKET_PATH = 100  # bytes that the path of a socket may have: 107 on Linux, 103 on macOS
-#: put between the grid and the figures of a page that is drawn from the records alone
-READ_RECORDS = """import snipkit.study
-table = snipkit.study.table(runs, snipkit.study.read(snipkit.study.paths.results(profile)))"""
 
 
 def folder() -> Path:
@@ -148,13 +146,20 @@ def grid(name: str, profile: str, values: Mapping[str, Any] | None = None) -> li
             page passes ``globals()``: so it has all of its runs, with the parameters as a reader
             set them, before its sections plan them.
     """
+    return _after_grid(name, profile, values).get("runs", [])
+
+
+def _after_grid(name, profile, values=None):
+    """The names that a page's ``parameters`` and ``grid`` cells leave, executed in this process.
+
+    These cells of the project's own pages are plain Python, and so are the ``figure`` cells: they
+    need no kernel. A whole page runs in one, through papermill.
+    """
     namespace = _defaults(name)
     if values is None:
         namespace |= parameters(name, profile)
     else:
         namespace |= {key: values[key] for key in namespace if key in values}
-    # These cells of the project's own pages are executed here, in this process: they are plain
-    # Python, and so a grid needs no kernel. All other cells run in a kernel, through papermill.
     try:
         for source in _sources(name, "grid"):
             exec(source, namespace)
@@ -163,7 +168,7 @@ def grid(name: str, profile: str, values: Mapping[str, Any] | None = None) -> li
         if isinstance(error, ValidationError):
             reason = one_line(error)
         raise ValueError(f"{_profile_file(profile)} does not fit {name}: {reason}") from error
-    return namespace.get("runs", [])
+    return namespace
 
 
 def _defaults(name):
@@ -189,10 +194,7 @@ def _sources(name, tag):
 
 
 def draw(name: str, profile: str, records: dict) -> int:
-    """Run a page's ``figure`` cells on the records alone, without data or training.
-
-    Papermill runs a notebook that is made of the page's tagged cells; between its ``grid`` and its
-    ``figure`` cells, ``table`` is read from the records.
+    """Run a page's ``figure`` cells in this process, on the records alone: no data, no training.
 
     Args:
         records: what ``records.read`` gave for the profile.
@@ -201,28 +203,43 @@ def draw(name: str, profile: str, records: dict) -> int:
         How many of the page's runs are on record; 0 means that nothing was drawn.
 
     Raises:
-        papermill.exceptions.PapermillExecutionError: a cell failed.
-        RuntimeError: papermill is not installed.
+        ValueError: see ``parameters``.
+        Exception: whatever a cell raises; the traceback says in which.
     """
-    on_record = {run.id for run in grid(name, profile)} & records.keys()
-    if on_record:
-        _run(_drawing(name), None, profile, parameters(name, profile))
+    from snipkit.study.train.records import table
+
+    with as_a_page_runs(profile):
+        namespace = _after_grid(name, profile)
+        runs = namespace.get("runs", [])
+        on_record = {run.id for run in runs} & records.keys()
+        if on_record:
+            namespace["table"] = table(runs, records)
+            namespace["display"] = lambda *shown: None
+            for number, source in enumerate(_sources(name, "figure"), 1):
+                exec(compile(source, f"{name}, figure cell {number}", "exec"), namespace)
     return len(on_record)
 
 
-def _drawing(name):
-    """The notebook that ``draw`` runs."""
-    nbformat = _needed("nbformat")
-    page = nbformat.read(folder() / f"{name}.ipynb", as_version=4)
-    before, figures = [], []
-    for cell in page.cells:
-        tags = set(cell.metadata.get("tags", []))
-        if "figure" in tags:
-            figures.append(cell)
-        elif tags & {"parameters", "grid"}:
-            before.append(cell)
-    page.cells = [*before, nbformat.v4.new_code_cell(READ_RECORDS), *figures]
-    return page
+@contextlib.contextmanager
+def as_a_page_runs(profile: str) -> Iterator[None]:
+    """What a page finds in its kernel, for cells that run in this process, and no screen.
+
+    That is the folder, the environment variables, and one thread. What the cells change of torch,
+    matplotlib and the warnings ends with them.
+    """
+    import matplotlib.pyplot as plt
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # their number moves the last digits
+    try:
+        with _environment(profile), contextlib.chdir(folder()), warnings.catch_warnings():
+            with plt.rc_context():
+                plt.switch_backend("agg")
+                yield
+    finally:
+        plt.close("all")
+        torch.set_num_threads(threads)
 
 
 def execute(name: str, profile: str, target: Path | str) -> None:

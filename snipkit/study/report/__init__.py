@@ -2,10 +2,10 @@
 
 ``grids`` plans runs, ``comparisons`` picks them from a table and pairs them by seed, ``methods``
 gives every method one label, colour and marker, ``tables`` has means with intervals and masks by
-layer, ``charts`` draws what several pages draw, ``pictures`` shows masks as images, ``costs``
-counts what a mask saves, ``ladder`` has the numbers behind ``docs/predictions.md``, and ``answers``
-writes a page's sentences from templates. seaborn draws the statistics. The names that pages use are
-here.
+layer, ``charts`` draws what several pages draw, ``rungs`` what RQ6 draws, ``pictures`` shows masks
+as images, ``costs`` counts what a mask saves, ``ladder`` has the numbers behind
+``docs/predictions.md``, ``predictions`` the words for what came of them, and ``answers`` writes a
+page's sentences from templates. seaborn draws the statistics. The names that pages use are here.
 """
 
 import importlib
@@ -52,11 +52,16 @@ _NAMES = {
     "layer_lines": "charts",
     "size_law": "charts",
     "source_dots": "charts",
-    "runs_beside_printed": "plots",
+    "runs_beside_printed": "table3",
     "against_equality": "charts",
     "write_means": "charts",
     "plain_log": "charts",
     "name_points": "charts",
+    "WEIGHTS": "rungs",
+    "mask_rows": "rungs",
+    "crossed_masks": "rungs",
+    "step_bars": "rungs",
+    "pixels_and_units": "rungs",
     "mask_picture": "pictures",
     "draw_pictures": "pictures",
     "draw_sheets": "pictures",

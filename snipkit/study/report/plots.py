@@ -1,16 +1,15 @@
-"""Lines with their names at the end, points beside a baseline, and runs beside printed means.
+"""Pictures that pages share: named lines, lines with named points, points beside a baseline, bars.
 
 seaborn draws them, with the study's interval. What is added is the same on every page: a name or a
 baseline in place of a legend, plain numbers on logarithmic axes, a panel a setting.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.colors import same_color
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from snipkit.study.report import charts, figures, methods, statistics
 
@@ -95,7 +94,6 @@ def points(
     title: str = "{}",
     markers: Mapping[str, str] | None = None,
     order: Collection[str] | None = None,
-    hollow: Collection[str] = (),
     baseline: str = "black",
     seeds: bool = False,
     size: tuple[float, float] = (1.7, 3.0),
@@ -112,7 +110,6 @@ def points(
         title: of a panel, a format for its value.
         markers: value of ``hue``, or else of ``y``, → its marker; None: discs.
         order: the rows from top to bottom; None: as in the table, or in the order of categories.
-        hollow: values of ``hue``, or else of ``y``, whose marks are not filled.
         baseline: the colour of the line at 0.
         seeds: whether to draw each seed, pale, below its mean.
         size: width and height of a panel, in inches.
@@ -146,12 +143,6 @@ def points(
             dodge=0.3 if hue else False,
             legend="full" if hue else False,
         )
-        for name in hollow:
-            for mark in ax.lines:
-                if same_color(mark.get_color(), colors[name]):
-                    mark.set(
-                        markerfacecolor="white", markeredgecolor=colors[name], markeredgewidth=1
-                    )
         ax.set(xlabel="", ylabel="")
     if hue:
         figures.legend(axes)
@@ -160,57 +151,97 @@ def points(
     return figure
 
 
-def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str, digits: int = 2):
-    """Test errors of single runs and their means, beside printed means: a panel a network.
-
-    A pale dot is a run, the bar below it the mean with its 95 % interval, and the black square the
-    printed mean. Both means stand as numbers at the right of each row.
+def traced(
+    means: pd.DataFrame,
+    x: str,
+    y: str,
+    name: str,
+    offsets: Mapping[str, float],
+    *,
+    ticks: tuple[Sequence[float], Sequence[float]],
+    height: float = 3.2,
+    aspect: float = 1.15,
+):
+    """One quantity against another, both logarithmic: a panel a network, a line a method.
 
     Args:
-        runs, printed: with ``network``, ``test error, %`` and ``y``, which makes the rows.
-        digits: decimals of the numbers.
+        means: a row a point, with the columns "network" and "mask" of ``report.labelled``.
+        x, y: the columns on the axes.
+        name: the column with the name of a point.
+        offsets: label of a method → how far above its points their names stand, in points of type.
+            Those of the first method are written first. A later name that would touch one of them
+            is left out.
+        ticks: of both axes.
+        height, aspect: of a panel: inches, and width / height.
 
     Returns:
-        seaborn's FacetGrid; each panel has its own axis of errors, logarithmic where some are ten
-        times as large as others.
+        seaborn's FacetGrid.
     """
-    error, color = "test error, %", methods.PALETTE["snip"]
-    order = list(dict.fromkeys(runs[y]))
-    axes = {"x": error, "y": y, "order": order}
-    grid = seaborn.catplot(
-        runs, kind="strip", col="network", color=color, jitter=False, alpha=0.4, size=4.5,
-        sharex=False, height=2.9, aspect=1.12, **axes,
+    look = {"palette": methods.PALETTE, "markers": methods.MARKERS, "dashes": False, "ms": 7}
+    grid = seaborn.relplot(
+        means, kind="line", x=x, y=y, col="network", hue="mask", style="mask", height=height,
+        aspect=aspect, **look,
     )  # fmt: skip
+    for ax in grid.axes.flat:
+        ax.margins(0.1, 0.12)  # room for the names
+    charts.plain_log(grid.axes.flat, "x", ticks[0])
+    charts.plain_log(grid.axes.flat, "y", ticks[1])
+    grid.legend.set_title("")
+    grid.set_titles("{col_name}").tight_layout()
+    grid.figure.draw_without_rendering()  # so that the layout knows where the points are
     for network, ax in grid.axes_dict.items():
-        ours = runs[runs.network == network]
-        theirs = printed[printed.network == network]
-        for dots in ax.collections:  # above the mean, so that both are seen
-            dots.set_offsets(dots.get_offsets() - [0, 0.22])
-        seaborn.pointplot(
-            ours, color=color, marker="|", markersize=10, markeredgewidth=2, linestyle="none",
-            errorbar=statistics.errorbar, err_kws={"linewidth": 1.5}, ax=ax, **axes,
-        )  # fmt: skip
-        squares = [theirs[theirs[y] == row][error].mean() for row in order]
-        ax.plot(squares, [place + 0.25 for place in range(len(order))], "ks", ms=4.5)
-        for place, (row, mean) in enumerate(zip(order, squares)):
-            mean_of_ours = statistics.cell(ours[ours[y] == row][error].dropna(), digits)
-            text = f"{mean_of_ours}\n{mean:.{digits}f}"
-            ax.annotate(text, (1.03, place), xycoords=ax.get_yaxis_transform(), va="center")
-        for place in range(len(order) - 1):
-            ax.axhline(place + 0.5, color="0.85", lw=0.8, zorder=0)
-        ax.set(title=network, ylabel="", ylim=(len(order) - 0.5, -0.5))
-        if ours[error].max() > 10 * ours[error].min():
-            charts.plain_log([ax], "x", charts.ERROR_TICKS)
-            ax.set_title(f"{network} (logarithmic axis)")
-    marks = {"color": color, "ls": "none"}
-    handles = [
-        Line2D([], [], marker="o", ms=4.5, alpha=0.4, label="ours, one run", **marks),
-        Line2D([], [], marker="|", ms=10, mew=2, label="ours, mean (upper number)", **marks),
-        Line2D([], [], color="black", marker="s", ms=4.5, ls="none", label="printed mean (lower)"),
-    ]
-    columns, top = (3, 0.92) if len(grid.axes_dict) > 1 else (1, 0.78)  # one panel is narrow
-    grid.figure.legend(handles=handles, loc="upper center", ncols=columns)
-    return grid.tight_layout(rect=(0, 0, 1, top), w_pad=1.5)
+        _name_where_free(ax, means[means.network == network], (x, y, name), offsets)
+    return grid
+
+
+def _name_where_free(ax, means, columns, offsets, apart=18):
+    """Names of points; none nearer to another than ``apart``, in points of type."""
+    taken = []
+    for mask, offset in offsets.items():
+        color = methods.PALETTE[mask]
+        rows = means.loc[means["mask"] == mask, list(columns)]
+        for x, y, name in rows.itertuples(index=False):
+            place = ax.transData.transform((x, y)) * 72 / ax.figure.dpi + [0, offset]
+            if all(np.hypot(*(place - other)) >= apart for other in taken):
+                taken.append(place)
+                charts.name_points(
+                    ax, [x], [y], [name], (0, offset), color=color, ha="center", va="center"
+                )
+
+
+def bars(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str,
+    colors: Mapping[str, str],
+    *,
+    line: float | None = None,
+    height: float = 2.5,
+    aspect: float = 2.2,
+):
+    """Means as bars from the left, each with its number behind it and the study's interval.
+
+    Args:
+        table: a row a value.
+        x, y, hue: the columns of the length, of the rows, and of the bars in a row.
+        colors: value of ``hue`` → its colour.
+        line: where a dotted line stands.
+        height, aspect: inches, and width / height.
+
+    Returns:
+        seaborn's FacetGrid.
+    """
+    grid = seaborn.catplot(
+        table, kind="bar", x=x, y=y, hue=hue, hue_order=colors, palette=dict(colors),
+        errorbar=statistics.errorbar, err_kws={"linewidth": 1.5}, height=height, aspect=aspect,
+    )  # fmt: skip
+    for of_hue in grid.ax.containers:
+        grid.ax.bar_label(of_hue, fmt="%.1f", padding=9)
+    if line is not None:
+        grid.ax.axvline(line, color="black", lw=1, ls=":")
+    grid.legend.set_title("")
+    return grid.set(ylabel="")
 
 
 def _in_order(column):

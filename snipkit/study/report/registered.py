@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from snipkit.study import paper
-from snipkit.study.report import facts, judging, measures
+from snipkit.study.report import facts, judging, measures, statistics
 from snipkit.study.report.judging import AGREES, DISAGREES, NOT_RUN
 from snipkit.study.train import records, registration
 from snipkit.study.train.records import Record
@@ -63,6 +63,46 @@ def table(recorded: dict[str, Record] | None = None) -> pd.DataFrame:
                 | line
             )
     return pd.DataFrame(lines)
+
+
+def outcomes(claim: str, recorded: dict[str, Record] | None = None, **cell) -> pd.Series:
+    """What the runs of a claim gave, a number a seed: for ``report.render``.
+
+    ``outcomes("table1-lenet-300-100-98")`` are our errors, where the paper prints one, and
+    ``outcomes("figure1-lenet-300-100", sparsity=0.9)`` the errors at 90 % minus those of the dense
+    network.
+
+    Args:
+        claim: its id in ``paper/claims.csv``.
+        recorded: see ``table``.
+        cell: fields of the runs, to choose among the settings of the claim.
+
+    Returns:
+        The outcomes of the setting, minus those that it is compared with, if it has any; empty
+        while the claim waits for runs.
+
+    Raises:
+        ValueError: the claim has no such setting whose runs are trained, or several.
+    """
+    if recorded is None:
+        recorded = records.read(registration.folder())
+    rows = registration.settings()
+    of_claim = [row for row in rows if row.claim == claim]
+    chosen = []
+    for row in of_claim:
+        if isinstance(row.first, dict) and cell.items() <= row.first.items():
+            chosen.append(row)
+    if len(chosen) != 1:
+        raise ValueError(f"{claim} has {len(chosen)} trained settings with {cell}, and not one")
+    measured = _measured()
+    if not _line(of_claim, rows, recorded, measured)["word"]:
+        return pd.Series(dtype=float)
+    (setting,) = chosen
+    values = _values(recorded, measured)
+    first = pd.Series(values(setting.first, setting))
+    if isinstance(setting.second, dict):
+        return statistics.difference(first, pd.Series(values(setting.second, setting)))
+    return first if setting.second is None else first - setting.second
 
 
 def evidence(page: str) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def write(progress: str = "") -> pd.DataFrame:
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         summary=summary(claims),
         scoreboard=_markdown(scoreboard(claims)),
-        claims=_markdown(rows(claims, earlier)),
+        claims=by_item(rows(claims, earlier)),
         others=_markdown(others()),
         shorter=_markdown(shorter(earlier)),
         files=_markdown(sources()),
@@ -103,8 +103,7 @@ def states(claims: pd.DataFrame) -> pd.Series:
 
 def scoreboard(claims: pd.DataFrame) -> pd.DataFrame:
     """One row for each table and figure of the paper: how many of its claims have which word."""
-    item = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
-    board = pd.crosstab(item, states(claims)).reindex(
+    board = pd.crosstab(_items(claims), states(claims)).reindex(
         columns=[*judging.WORDS, RUNNING], fill_value=0
     )
     board = board.loc[sorted(board.index, key=lambda name: (name.split()[0] != "Table", name))]
@@ -118,6 +117,7 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     reported = paper.table("others")
     for claim in claims.itertuples():
         numbers = reported[reported.claim == claim.claim]
+        margin = "" if pd.isna(claim.margin) else f"margin {claim.margin:g}"
         lines.append(
             {
                 "where": claim.where,
@@ -125,14 +125,37 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
                 "printed": claim.printed,
                 "word": f"**{claim.word}**" if claim.word else registered.runs_done(claim),
                 "ours": claim.ours,
-                "difference": claim.difference,
-                "margin": "" if pd.isna(claim.margin) else f"{claim.margin:g}",
+                "difference": "; ".join(filter(None, [claim.difference, margin])),
                 "exploratory": registered.exploratory(earlier.loc[claim.claim]),
                 "others": _in_short(numbers),
                 "note": claim.note,
             }
         )
     return pd.DataFrame(lines)
+
+
+def by_item(claims: pd.DataFrame) -> str:
+    """The claims as Markdown: a heading and a table for each table and figure of the paper.
+
+    A table has only the columns in which something stands.
+
+    Args:
+        claims: what ``rows`` gave.
+    """
+    items = _items(claims)
+    parts = []
+    for item, about in ABOUT.items():
+        part = claims[items == item]
+        if part["where"].nunique() == 1:
+            part = part.drop(columns="where")  # the heading says it
+        part = part.loc[:, (part != "").any()]
+        parts.append(f"### {item}: {about}\n\n{_markdown(part)}")
+    return "\n\n".join(parts)
+
+
+def _items(claims):
+    """The table or figure of each claim: "Figure 1" for "Figure 1a"."""
+    return claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
 
 
 def _in_short(numbers):
@@ -167,9 +190,8 @@ def shorter(earlier: pd.DataFrame) -> pd.DataFrame:
 def sources() -> pd.DataFrame:
     """Which page and which files make each table and figure of the paper."""
     claims = paper.table("claims")
-    items = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
     lines = []
-    for item, group in claims.groupby(items):
+    for item, group in claims.groupby(_items(claims)):
         links = []
         for name in dict.fromkeys(group.file):
             links += _links(name)
@@ -219,7 +241,7 @@ def draw(claims: pd.DataFrame):
     for claim in judged.itertuples():
         name = f"{claim.where}, {claim.says.partition(':')[0]}"
         names.append(textwrap.shorten(name, 45, placeholder=" …"))
-    heights = [13, len(judged)] if len(judged) else [13]
+    heights = [13, len(judged)] if len(judged) else [13]  # rows in each panel
     figure, axes = plt.subplots(
         len(heights),
         1,
@@ -231,11 +253,12 @@ def draw(claims: pd.DataFrame):
     _draw_squares(axes[0, 0], claims)
     if len(judged):
         draw_intervals(axes[1, 0], judged.assign(name=names))
+        axes[1, 0].set_title("complete claims with a margin: our difference, 95 % interval")
     return figure
 
 
 def _draw_squares(ax, claims):
-    items = claims["where"].str.replace(r"(\d)[ab]$", r"\1", regex=True)
+    items = _items(claims)
     places = {item: place for place, item in enumerate(scoreboard(claims)["in the paper"])}
     columns = dict.fromkeys(places, 0)
     for item, claim, state in zip(items, claims.itertuples(), states(claims)):
@@ -248,7 +271,7 @@ def _draw_squares(ax, claims):
     ax.set_yticks(list(places.values()), [f"{item}: {ABOUT[item]}" for item in places])
     ax.set(xticks=[], xlim=(-0.7, 13), ylim=(len(places) - 0.4, -0.6))
     ax.spines["bottom"].set_visible(False)
-    ax.set_title("a square for each claim")
+    ax.set_title("a square for each claim of the paper")
     handles = []
     for state, count in states(claims).value_counts().reindex(list(COLORS)).dropna().items():
         label = f"{state}: {count:.0f}"
@@ -269,8 +292,8 @@ def draw_intervals(ax, rows: pd.DataFrame) -> None:
         low, high = row.low / row.margin, row.high / row.margin
         ax.plot([low, high], [place, place], color="0.3", lw=2)
         ax.plot((low + high) / 2, place, "o", color=COLORS[row.word], markeredgecolor="0.3")
-        style = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(row.word, (high, place), annotation_clip=False, **style)
+        where = {"xycoords": ax.get_yaxis_transform(), "va": "center", "annotation_clip": False}
+        ax.annotate(row.word, (1.02, place), **where)
     ax.set_yticks(range(len(rows)), rows.name)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.axvline(0, color="black", lw=0.8)

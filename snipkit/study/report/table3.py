@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 import pandas as pd
+import seaborn
+from matplotlib.lines import Line2D
 
 from snipkit.study import paper
-from snipkit.study.report import comparisons, grids, methods
+from snipkit.study.report import charts, comparisons, grids, methods, statistics
 from snipkit.study.train.runs import Run
 
 SPARSITY = 0.9
@@ -49,3 +51,56 @@ def against_glorot(table: pd.DataFrame) -> pd.DataFrame:
         table: one row a run of this table.
     """
     return labelled(comparisons.gaps(table, "glorot", of="scoring_init"))
+
+
+def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str, digits: int = 2):
+    """Test errors of single runs and their means, beside printed means: a panel a network.
+
+    A pale dot is a run, the bar below it the mean with its 95 % interval, and the black square the
+    printed mean. Both means stand as numbers at the right of each row.
+
+    Args:
+        runs, printed: with ``network``, ``test error, %`` and ``y``, which makes the rows.
+        digits: decimals of the numbers.
+
+    Returns:
+        seaborn's FacetGrid; each panel has its own axis of errors, logarithmic where some are ten
+        times as large as others.
+    """
+    error, color = "test error, %", methods.PALETTE["snip"]
+    order = list(dict.fromkeys(runs[y]))
+    axes = {"x": error, "y": y, "order": order}
+    grid = seaborn.catplot(
+        runs, kind="strip", col="network", color=color, jitter=False, alpha=0.4, size=4.5,
+        sharex=False, height=2.9, aspect=1.12, **axes,
+    )  # fmt: skip
+    for network, ax in grid.axes_dict.items():
+        ours = runs[runs.network == network]
+        theirs = printed[printed.network == network]
+        for dots in ax.collections:  # above the mean, so that both are seen
+            dots.set_offsets(dots.get_offsets() - [0, 0.22])
+        seaborn.pointplot(
+            ours, color=color, marker="|", markersize=10, markeredgewidth=2, linestyle="none",
+            errorbar=statistics.errorbar, err_kws={"linewidth": 1.5}, ax=ax, **axes,
+        )  # fmt: skip
+        squares = [theirs[theirs[y] == row][error].mean() for row in order]
+        ax.plot(squares, [place + 0.25 for place in range(len(order))], "ks", ms=4.5)
+        for place, (row, mean) in enumerate(zip(order, squares)):
+            mean_of_ours = statistics.cell(ours[ours[y] == row][error].dropna(), digits)
+            text = f"{mean_of_ours}\n{mean:.{digits}f}"
+            ax.annotate(text, (1.03, place), xycoords=ax.get_yaxis_transform(), va="center")
+        for place in range(len(order) - 1):
+            ax.axhline(place + 0.5, color="0.85", lw=0.8, zorder=0)
+        ax.set(title=network, ylabel="", ylim=(len(order) - 0.5, -0.5))
+        if ours[error].max() > 10 * ours[error].min():
+            charts.plain_log([ax], "x", charts.ERROR_TICKS)
+            ax.set_title(f"{network} (logarithmic axis)")
+    marks = {"color": color, "ls": "none"}
+    handles = [
+        Line2D([], [], marker="o", ms=4.5, alpha=0.4, label="ours, one run", **marks),
+        Line2D([], [], marker="|", ms=10, mew=2, label="ours, mean (upper number)", **marks),
+        Line2D([], [], color="black", marker="s", ms=4.5, ls="none", label="printed mean (lower)"),
+    ]
+    columns, top = (3, 0.92) if len(grid.axes_dict) > 1 else (1, 0.78)  # one panel is narrow
+    grid.figure.legend(handles=handles, loc="upper center", ncols=columns)
+    return grid.tight_layout(rect=(0, 0, 1, top), w_pad=1.5)

@@ -1,0 +1,162 @@
+"""The pictures of RQ6: masks that keep different counts, side by side in the study's colours."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn
+from torch import Tensor
+
+from snipkit.study.report import charts, methods, statistics
+
+#: ``same_draw`` of a run → the weights that it trained, in words
+WEIGHTS = {False: "new draw", True: "scored"}
+#: two kinds that stand in one row, one above the other → colour and marker
+_KINDS = {
+    "new draw": ("0.1", "o"),
+    "scored": ("0.6", "s"),
+    "as the rule ranks them": ("0.6", "s"),
+    "all kept": ("0.1", "o"),
+}
+_POINTS = {
+    "kind": "point",
+    "linestyle": "none",
+    "errorbar": statistics.errorbar,
+    "markersize": 5,
+    "linewidth": 1.5,
+}
+
+
+def mask_rows(
+    table: pd.DataFrame,
+    x: str,
+    col: str,
+    kinds: str | None = None,
+    wrap: int = 2,
+    height: float = 1.7,
+    aspect: float = 2.0,
+):
+    """Means of ``x`` with the study's interval: a panel a setting, and a row a mask.
+
+    Args:
+        table: what ``methods.labelled`` gives: a row a run, or a row a difference.
+        x: the column on the axis, with a scale of its own in each panel. Where it is "gap", a
+            dashed line at 0 is the mask that was subtracted.
+        col: the column that makes panels.
+        kinds: a column of two kinds that stand in one row: "weights" or "biases". None: each mask
+            has its own colour and marker.
+        wrap: panels in a line.
+        height, aspect: of a panel: inches, and width / height.
+
+    Returns:
+        seaborn's FacetGrid.
+    """
+    table = table.assign(mask=table["mask"].cat.remove_unused_categories())
+    if col == "setting":
+        table["setting"] = table["setting"].cat.remove_unused_categories()
+    if kinds is None:
+        names, dodge = list(table["mask"].cat.categories), False
+        looks = {name: (methods.PALETTE[name], methods.MARKERS[name]) for name in names}
+    else:
+        names, dodge = [name for name in _KINDS if name in set(table[kinds])], 0.3
+        looks = _KINDS
+    grid = seaborn.catplot(
+        table, x=x, y="mask", col=col, col_wrap=wrap, hue=kinds or "mask",
+        hue_order=names, palette=[looks[name][0] for name in names],
+        markers=[looks[name][1] for name in names], dodge=dodge, legend=kinds is not None,
+        sharex=False, height=height, aspect=aspect, **_POINTS,
+    )  # fmt: skip
+    grid.set_titles("{col_name}" if col == "setting" else "{col_name:g} % removed")
+    grid.set_axis_labels("points worse than SNIP's" if x == "gap" else x, "")
+    if x == "gap":
+        grid.refline(x=0)
+    _names_at_the_left(grid, wrap)
+    return grid.tight_layout() if kinds is None else grid
+
+
+def crossed_masks(table: pd.DataFrame, x: str, hue: str, looks: Mapping[str, str]):
+    """Test errors of two crossed properties of a mask: a panel a sparsity.
+
+    Args:
+        table: what ``methods.labelled`` gives, a row a run.
+        x: the column of the first property, in categories.
+        hue: the column of the second property.
+        looks: value of ``hue`` → the method whose colour and marker it gets, in drawing order.
+
+    Returns:
+        seaborn's FacetGrid; each panel has its own axis of errors.
+    """
+    grid = seaborn.catplot(
+        table, x=x, y="test error, %", col="removed, %", col_wrap=2, hue=hue, hue_order=looks,
+        palette=[methods.PALETTE[method] for method in looks.values()],
+        markers=[methods.MARKERS[method] for method in looks.values()], dodge=0.45,
+        sharey=False, height=2.1, aspect=1.5, **_POINTS,
+    )  # fmt: skip
+    return grid.set_titles("{col_name:g} % removed").set_xlabels(x)
+
+
+def step_bars(gaps: pd.DataFrame, steps: Mapping[str, tuple[str, str]], wrap: int = 3):
+    """A gain and the steps that it is made of, as bars: a panel a setting, numbers at the right.
+
+    Args:
+        gaps: what ``comparisons.gaps`` gives for ``steps``, through ``methods.labelled``.
+        steps: name → the two masks between which the step lies. The first is the whole gain, grey;
+            each other one has the colour of the mask that it reaches.
+        wrap: panels in a line.
+
+    Returns:
+        seaborn's FacetGrid.
+    """
+    settings = gaps["setting"].cat.remove_unused_categories()
+    colors = [methods.PALETTE[reached] for _, reached in steps.values()]
+    shown = gaps.assign(setting=settings).rename(columns={"mask": "step"})
+    grid = seaborn.catplot(
+        shown, kind="bar", x="gap", y="step", col="setting", col_wrap=wrap, hue="step",
+        palette=["0.5", *colors[1:]], errorbar=statistics.errorbar, err_kws={"linewidth": 1.5},
+        dodge=False, legend=False, sharex=False, height=1.5, aspect=1.95,
+    )  # fmt: skip
+    grid.set_titles("{col_name}").set_axis_labels("points of test error", "").refline(x=0, ls="-")
+    charts.write_means(grid, shown, "gap", "step", "setting")
+    _names_at_the_left(grid, wrap)
+    return grid.tight_layout()
+
+
+def pixels_and_units(masks: Mapping[str, Tensor]):
+    """How many connections each pixel sends, as images, and each hidden unit receives, as lines.
+
+    Args:
+        masks: label → the first layer's bool tensor of (units, 784 pixels).
+
+    Returns:
+        The matplotlib figure, and a table with the columns "mask", "unit" (by rank, from 1) and
+        "connections".
+    """
+    figure, axes = plt.subplots(
+        1, len(masks) + 1, figsize=(9, 2.2), width_ratios=[*[1] * len(masks), 1.7],
+        layout="constrained",
+    )  # fmt: skip
+    received = []
+    for ax, (label, mask) in zip(axes, masks.items()):
+        of_pixels = mask.sum(0)
+        seaborn.heatmap(
+            of_pixels.view(28, 28), ax=ax, vmax=20, cmap="viridis", square=True,
+            xticklabels=[], yticklabels=[], cbar=len(received) == len(masks) - 1,
+        )  # fmt: skip
+        ax.set_title(f"{label}:\n{int((of_pixels == 0).sum())} pixels without any")
+        ranked = mask.sum(1).sort(descending=True).values
+        units = {"mask": label, "unit": range(1, len(ranked) + 1), "connections": ranked}
+        received.append(pd.DataFrame(units))
+    table = pd.concat(received, ignore_index=True)
+    seaborn.lineplot(
+        table, x="unit", y="connections", hue="mask", style="mask", palette=methods.PALETTE,
+        ax=axes[-1],
+    )  # fmt: skip
+    axes[-1].set(xlabel="hidden unit, by rank", title="connections per hidden unit")
+    axes[-1].legend(title=None)
+    return figure, table
+
+
+def _names_at_the_left(grid, wrap):
+    """Only the first panel of a line names its rows."""
+    for place, ax in enumerate(grid.axes.flat):
+        ax.tick_params(labelleft=place % wrap == 0, left=place % wrap == 0)
