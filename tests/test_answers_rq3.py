@@ -87,7 +87,7 @@ def values(table):
         "rq3_trained": {
             "alexnet_b": Estimate(alexnet_gap, 2),
             "alexnet_b_printed": f"{printed.error_pruned - printed.error_dense:.2f}",
-            "others": f"{gaps.min():.1f} to {gaps.max():.1f}",
+            "others": Estimate(gaps, 1),
             "alexnet_b_longer": Estimate(errors(longer, model="alexnet-b") - alexnet, 2),
             "gru_s_longer": Estimate(gru_longer, 2),
             "lstm_s_short": Estimate(
@@ -129,6 +129,32 @@ def test_the_paper_prints_less_than_a_point_where_both_were_trained(table):
     assert len(costs) == 5 and (printed.error_pruned - printed.error_dense < 1).all()
 
 
+def test_every_gap_lies_right_of_the_printed_one(table):
+    """The picture of section 2 shows it of ours and of others, and of our errors on CIFAR-10."""
+    printed = paper.table("table2").set_index("model")
+    printed_gap = printed.error_pruned - printed.error_dense
+    costs, others = costs_of_snip(table), paper.table("others_table2").set_index("model")
+    assert (costs > printed_gap[costs.index]).all()
+    assert (others.error_pruned - others.error_dense > printed_gap[others.index]).all()
+    trained = table[(table.data == "cifar-10") & (table.method == "snip")]
+    means = trained.groupby(["model", "steps"]).test_error.mean()
+    assert (means > printed.error_pruned[means.index.get_level_values("model")].to_numpy()).all()
+    assert {10_500, 21_000} == set(means.index.get_level_values("steps"))
+    for model in ("alexnet-s", "alexnet-b"):  # twice the time brings them nearer
+        assert means[model, 21_000] < means[model, 10_500]
+
+
+def test_no_layer_is_empty_at_the_printed_sparsities():
+    """The answer says it of all twelve networks, which were scored on one batch."""
+    counts = pd.read_csv(paths.figures("overnight") / "rq3_counts.csv")
+    assert len(counts) == 12 and not counts["empty layers"].any()
+
+
+def test_gru_s_errs_more_in_all_trainings(table):
+    """The answer says it of normal weights, against Glorot's."""
+    assert (values(table)["rq3_answer"]["gru_normal"].values > 0).all()
+
+
 def test_what_is_said_of_the_initialiser(table):
     """Both normals' intervals for LeNet-300-100 lie just above 0 and hold 0.1; He's hold 0."""
     intervals = {}
@@ -138,6 +164,24 @@ def test_what_is_said_of_the_initialiser(table):
         assert 0 < intervals[name][0] < 0.1 < intervals[name][1]
     for name in ("lenet_he", "lstm_he", "gru_he"):
         assert intervals[name][0] < 0 < intervals[name][1]
+
+
+def test_what_the_picture_of_table_3_shows(table):
+    """LeNet-300-100's four intervals overlap; the normal rows of the others lie to the right."""
+
+    def rows_of(model):
+        fields = {"model": model, "sparsity": 0.9, "training_init": "glorot"}
+        inits = ("normal", "truncated-normal", "glorot", "he")
+        return [errors(table, scoring_init=init, **fields) for init in inits]
+
+    intervals = [statistics.interval(row)[1:] for row in rows_of("lenet-300-100")]
+    assert max(low for low, _ in intervals) < min(high for _, high in intervals)
+    for model in ("lstm-s", "gru-s"):
+        normal, truncated, glorot, he = rows_of(model)
+        assert min(normal.min(), truncated.min()) > 1.9 * max(glorot.max(), he.max())
+    printed = paper.table("table3").set_index(["model", "scoring_init"]).error_mean
+    for model in ("lstm-s", "gru-s"):
+        assert printed[model, "normal"] > 1.9 * printed[model, "glorot"]
 
 
 def test_only_settings_are_written_by_hand():

@@ -47,6 +47,8 @@ def test_what_is_not_on_record_is_said():
     )
     assert report.Estimate(GAP[:0]).range == "(not on record)"
     assert report.Estimate(GAP, 0).range == "33 to 37"
+    assert (report.Estimate(GAP, 0).lowest, report.Estimate(GAP).highest) == ("33", "37.0")
+    assert report.Estimate(GAP[:0]).lowest == report.Estimate(GAP[:0]).highest == "(not on record)"
     assert (
         str(report.Estimate(-GAP)) == "-35.0 ± 5.0" and report.Estimate(-GAP).size == "35.0 ± 5.0"
     )

@@ -83,3 +83,28 @@ def test_nested_grids_are_one_list_without_repetition():
     first, second = report.planned(COMMON, "dense", seeds=2)
     again = report.planned(COMMON, "dense", seeds=2)  # equal runs, other objects
     assert report.distinct({"a": [first], "b": {"c": [second, first]}}, again) == [first, second]
+
+
+def test_a_recipe_among_the_changes_is_laid_over_the_one_that_is_there():
+    fields = {"model": "mlp-1d", "recipe": {"steps": 9, "lr": 1.0}}
+    changed = report.changed(fields, {"seeds": 2}, {"recipe": {"lr": 2.0}, "model": "cnn-1d"})
+    assert changed == {"model": "cnn-1d", "recipe": {"steps": 9, "lr": 2.0}, "seeds": 2}
+    assert fields["recipe"] == {"steps": 9, "lr": 1.0}  # a page's parameter stays as it is
+    assert report.changed({"model": "mlp-1d"}) == {"model": "mlp-1d"}
+
+
+def test_parts_of_a_grid_by_name():
+    parts = {
+        "true labels": ("snip", {}),
+        "random labels": ("snip", {"train_labels": "random"}),
+        "dense, penalty": ("dense", {"recipe": {"weight_decay": 5e-4}}),
+    }
+    common = COMMON | {"recipe": {"steps": 9, "weight_decay": 0.0}, "seeds": 2}
+    grids = report.planned_by_name(common, parts, 0.9)
+    assert list(grids) == list(parts) and {len(runs) for runs in grids.values()} == {2}
+    assert grids["random labels"] == report.planned(
+        common | {"train_labels": "random"}, "snip", 0.9
+    )
+    recipe = grids["dense, penalty"][0].recipe
+    assert (recipe.steps, recipe.weight_decay) == (9, 5e-4)
+    assert grids["dense, penalty"][0].sparsity == 0

@@ -100,6 +100,10 @@ def test_sheets_of_pictures_and_rows_of_seeds():
     assert [text.get_text() for text in ax.texts] == ["5.00 ± 0.00", "2.00 ± 2.48"]
     figures.seeds_and_means(gaps, "gap", "mask", ax, baseline="c")
     assert ax.texts[-1].get_text() == "c"
+    fig = report.above_baseline(gaps, "mask", ["b", "none", "a"], "c", "title", "points")
+    ax = fig.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("title", "points", "mask")
     plt.close("all")
 
 

@@ -11,7 +11,7 @@ import torch
 
 from snipkit import masking
 from snipkit.study import paper, report
-from snipkit.study.report import statistics, table1, table2
+from snipkit.study.report import statistics, table1, table2, table3
 
 NAN = math.nan
 
@@ -247,15 +247,59 @@ def test_the_grid_of_table_2_has_the_printed_sparsities():
     assert len(runs) == 4 and table2.data_and_init("vgg-d")["data"] == "cifar-10"
 
 
+def test_what_snip_costs_each_network_of_table_2():
+    rows = [
+        ("gru-s", "snip", 0.95, 10, 0, 7.0),
+        ("gru-s", "dense", 0.0, 10, 0, 4.0),
+        ("gru-s", "snip", 0.95, 20, 0, 5.0),  # longer, without a dense network
+        ("gru-s", "snip", 0.9, 10, 0, 100.0),  # a run of table 3
+        ("lenet-300-100", "snip", 0.9, 10, 0, 2.0),
+        ("lenet-300-100", "dense", 0.0, 10, 0, 1.0),
+    ]
+    columns = ["model", "method", "sparsity", "steps", "seed", "test_error"]
+    table = pd.DataFrame(rows, columns=columns)
+    networks = table[table.model == "gru-s"]
+    assert dict(table2.costs_of_snip(networks)) == {"gru-s": 3}
+    assert dict(table2.costs_of_snip(table)) == {"gru-s": 3}  # no network of table 2
+    assert table2.costs_of_snip(table[:0]).empty
+
+
+def test_the_grid_of_table_3_and_its_differences():
+    runs = table3.planned({"gru-s": {"recipe": {"steps": 10}, "seeds": 2}})
+    assert len(runs) == 8 and {run.training_init for run in runs} == {"glorot"}
+    assert {run.scoring_init for run in runs} == set(table3.INITS)
+    assert set(table3.printed().weights) == set(table3.INITS.values())
+    rows = [(run.model, run.sparsity, run.scoring_init, run.seed) for run in runs]
+    table = pd.DataFrame(rows, columns=["model", "sparsity", "scoring_init", "seed"])
+    table["test_error"] = table.seed + 3 * (table.scoring_init == "normal")
+    gaps = table3.against_glorot(table).groupby("weights").gap.mean()
+    assert dict(gaps) == {"normal": 3, "trunc. normal": 0, "He": 0}
+
+
 def test_runs_stand_beside_printed_means():
-    ours = pd.DataFrame({"network": ["A", "A"], "weights": ["x", "y"], "test error, %": [1.0, 2.0]})
-    grid = report.runs_beside_printed(ours, ours.assign(**{"test error, %": 5.0}), "weights")
+    ours = pd.DataFrame({"network": "A", "weights": list("xyx"), "test error, %": [1.0, 2.0, 3.0]})
+    printed = ours[:2].assign(**{"test error, %": 5.0})
+    grid = report.runs_beside_printed(ours, printed, "weights", digits=1)
+    ax = grid.axes.flat[0]
+    half = statistics.interval([1, 3])[2] - 2
+    assert [text.get_text() for text in ax.texts] == [f"2.0 ± {half:.1f}\n5.0", "2.0\n5.0"]
     texts = [text.get_text() for text in grid.figure.legends[-1].texts]
-    assert texts == ["ours, one run", "printed mean"]
-    assert grid.axes.flat[0].get_xscale() == "linear"
-    spread = ours.assign(**{"test error, %": [1.0, 20.0]})
+    assert texts[0] == "ours, one run" and texts[-1].startswith("printed mean")
+    assert ax.get_xscale() == "linear" and ax.get_ylim() == (1.5, -0.5)
+    assert [5.0, 5.0] in [list(line.get_xdata()) for line in ax.get_lines()]
+    spread = ours.assign(**{"test error, %": [1.0, 20.0, 1.0]})
     grid = report.runs_beside_printed(spread, spread, "weights")
     assert grid.axes.flat[0].get_xscale() == "log"
+
+
+def test_what_masks_have_in_common(masks):
+    other = {name: mask.clone() for name, mask in masks.items()}
+    other["fc1.weight"] = ~masks["fc1.weight"]  # 5 of 8, none of them the same
+    row = report.agreement([masks, other])
+    assert row["in common, %"] == pytest.approx(100 * 1 / 4)
+    assert row["by chance, %"] == pytest.approx(100 * (3 * 5 / 8 + 1 / 4) / 4)
+    assert row["sd of the count in fc1, %"] == pytest.approx(100 * 2**0.5 / 4)
+    assert row["sd of the count in fc2, %"] == 0
 
 
 def test_the_mean_of_each_row_stands_beside_it():

@@ -12,6 +12,8 @@ import importlib
 
 _NAMES = {
     "planned": "grids",
+    "changed": "grids",
+    "planned_by_name": "grids",
     "distinct": "grids",
     "smaller_dense": "grids",
     "units_for": "grids",
@@ -42,6 +44,7 @@ _NAMES = {
     "layer_shares": "tables",
     "layer_scores": "tables",
     "unit_counts": "tables",
+    "agreement": "tables",
     "error_curves": "charts",
     "gap_rows": "charts",
     "layer_boxes": "charts",
@@ -49,7 +52,7 @@ _NAMES = {
     "layer_lines": "charts",
     "size_law": "charts",
     "source_dots": "charts",
-    "runs_beside_printed": "charts",
+    "runs_beside_printed": "table3",
     "against_equality": "charts",
     "write_means": "charts",
     "plain_log": "charts",
@@ -64,6 +67,7 @@ _NAMES = {
     "draw_sheets": "pictures",
     "means": "statistics",
     "seeds_and_means": "figures",
+    "above_baseline": "figures",
     "draw_losses": "figures",
     "mask_costs": "costs",
     "compact_costs": "costs",

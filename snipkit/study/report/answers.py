@@ -58,6 +58,16 @@ class Estimate:
         return f"{self.values.min():.{self.digits}f} to {self.values.max():.{self.digits}f}"
 
     @property
+    def lowest(self) -> str:
+        """The lowest of the values, "3"."""
+        return self.range.partition(" to ")[0]
+
+    @property
+    def highest(self) -> str:
+        """The highest of the values, "79"."""
+        return self.range.rpartition(" to ")[2]
+
+    @property
     def n(self) -> int:
         """The number of seeds."""
         return len(self.values)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from snipkit.study.report import figures, methods, statistics
@@ -276,40 +275,6 @@ def source_dots(table: pd.DataFrame, looks: Mapping[str, tuple[str, str]], group
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
     return figure
-
-
-def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str):
-    """Test errors of single runs as dots, printed means as black bars: a panel a network.
-
-    Args:
-        runs, printed: with ``network``, ``test error, %`` and ``y``, which makes the rows.
-
-    Returns:
-        seaborn's FacetGrid; each panel has its own axis of errors, logarithmic where some are ten
-        times as large as others.
-    """
-    axes = {"x": "test error, %", "y": y}
-    grid = seaborn.catplot(
-        runs, kind="strip", col="network", color=methods.PALETTE["snip"], jitter=False, alpha=0.6,
-        size=5, sharex=False, height=2.2, aspect=1.3, **axes,
-    )  # fmt: skip
-    for network, ax in grid.axes_dict.items():
-        seaborn.pointplot(
-            printed[printed.network == network], color="black", marker="|", markersize=16,
-            markeredgewidth=2, linestyle="none", errorbar=None, ax=ax, **axes,
-        )  # fmt: skip
-        ax.set(title=network, ylabel="")
-        errors = runs[runs.network == network]["test error, %"]
-        if errors.max() > 10 * errors.min():
-            plain_log([ax], "x", ERROR_TICKS)
-    dot = Line2D(
-        [], [], color=methods.PALETTE["snip"], marker="o", ls="none", label="ours, one run"
-    )
-    bar = Line2D([], [], color="black", marker="|", ms=12, mew=2, ls="none", label="printed mean")
-    width, for_legend = grid.figure.get_figwidth(), 1.7  # inches
-    grid.figure.set_figwidth(width + for_legend)
-    grid.figure.legend(handles=[dot, bar], loc="center right")
-    return grid.tight_layout(rect=(0, 0, width / (width + for_legend), 1))
 
 
 def write_means(grid, table: pd.DataFrame, x: str, y: str, col: str, digits: int = 1) -> None:

@@ -180,6 +180,26 @@ def seeds_and_means(table, x, y, ax, order=None, color="#332288", baseline=None)
         ax.set_title(ax.get_title(), pad=18)  # above that name
 
 
+def above_baseline(gaps, y, order, baseline, title, xlabel):
+    """One panel of ``seeds_and_means``: differences to a baseline, which is the line at 0.
+
+    Args:
+        gaps: what ``comparisons.gaps`` gives.
+        y: the column that makes rows, and the label of that axis.
+        order: of the rows, from above; those without a value are left out.
+        baseline: the name of what was subtracted.
+        title, xlabel: of the panel, and of its axis of differences.
+
+    Returns:
+        The matplotlib figure.
+    """
+    rows = [name for name in order if name in set(gaps[y])]
+    figure, (ax,) = panels([title], 4.6, 1.6 + 0.2 * len(rows))
+    seeds_and_means(gaps, "gap", y, ax, rows, baseline=baseline)
+    ax.set(xlabel=xlabel)
+    return figure
+
+
 def cells(summary, methods, digits=1) -> pd.DataFrame:
     """A table of "mean ± half the 95 % interval": a row a setting, a column a method.
 

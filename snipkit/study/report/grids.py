@@ -78,6 +78,41 @@ def planned(
     return distinct(runs)
 
 
+def changed(fields: Mapping, *changes: Mapping) -> dict:
+    """Fields of ``Run`` with changes laid over them; those of the recipe one by one.
+
+    ``changed({"recipe": {"steps": 9, "lr": 1}}, {"recipe": {"lr": 2}})`` keeps the steps.
+
+    Args:
+        fields, changes: the recipes among them are mappings too, not names.
+    """
+    result = dict(fields)
+    for change in changes:
+        recipe = dict(result.get("recipe", {})) | dict(change.get("recipe", {}))
+        result |= change
+        if recipe:
+            result["recipe"] = recipe
+    return result
+
+
+def planned_by_name(
+    common: Mapping,
+    parts: Mapping[str, tuple[str, Mapping]],
+    sparsities: float | Iterable[float] | None = None,
+) -> dict[str, list[Run]]:
+    """Name → the runs of a part of the grid that is described by a method and by what it changes.
+
+    Args:
+        common: see ``planned``.
+        parts: name → (method, changes to ``common``), as ``changed`` takes them.
+        sparsities: see ``planned``.
+    """
+    grids = {}
+    for name, (method, changes) in parts.items():
+        grids[name] = planned(changed(common, changes), method, sparsities)
+    return grids
+
+
 def units_for(inputs: int, kept: int, outputs: int = 10) -> int:
     """The most units a layer that a dense MLP can have with at most ``kept`` parameters.
 

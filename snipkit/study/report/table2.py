@@ -12,6 +12,14 @@ from snipkit.study.train.runs import Run
 
 RECURRENT = ("lstm-s", "lstm-b", "gru-s", "gru-b")
 IMAGES = {"cifar-10": "CIFAR-10", "mnist": "MNIST, row by row"}
+#: source of an error → colour and marker; of our runs, the longer the darker
+LOOKS = {
+    "printed": ("#000000", "s"),
+    "others": ("#949494", "X"),
+    "ours, shorter": ("#89BEDC", "v"),
+    "ours": ("#0173B2", "o"),
+    "ours, twice as long": ("#08306B", "D"),
+}
 ERROR, COST = "test error with SNIP, %", "SNIP minus dense, points"
 
 
@@ -88,3 +96,21 @@ def by_source(trained: Mapping[str, pd.DataFrame], others: str = "others") -> pd
     both = both[["model", "source", "quantity", "seed", "value"]].reset_index(drop=True)
     both["images"] = [IMAGES[data_and_init(model)["data"]] for model in both.model]
     return methods.labelled(both)
+
+
+def costs_of_snip(table: pd.DataFrame) -> pd.Series:
+    """Mean error with SNIP minus that of the dense network, by network, from the runs on record.
+
+    Each network is pruned as far as the table prints, and compared with dense ones that were
+    trained for as many steps, seed by seed. Networks without such pairs are left out.
+
+    Args:
+        table: what ``records.table`` gives, of runs with one such setting a length of training.
+    """
+    if not len(table):
+        return pd.Series(dtype=float)
+    printed = table.model.map(paper.table("table2").set_index("model").sparsity)
+    as_printed = table[(table.method == "dense") | (table.sparsity == printed)]
+    pairs = {"cost": ("snip", "dense")}
+    costs = comparisons.gaps(as_printed, pairs, by=["model", "steps"])
+    return costs.groupby("model").gap.mean()

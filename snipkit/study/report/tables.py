@@ -1,7 +1,9 @@
 """Tables that pages show and draw from: results by setting, means, masks and scores by layer."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -122,6 +124,26 @@ def unit_counts(masks: Mapping[str, Tensor]) -> pd.DataFrame:
         kept = masks[name].sum(1)
         parts.append(pd.DataFrame({"layer": _layer(name), "connections": kept}))
     return pd.concat(parts, ignore_index=True)
+
+
+def agreement(masks: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """What masks of one network have in common: their connections, and their counts by layer.
+
+    Args:
+        masks: two or more, each name → bool tensor; all pairs of them are compared.
+
+    Returns:
+        "in common, %" of the kept connections and "by chance, %" (``masking.overlap``), the means
+        over the pairs; and for each layer the standard deviation of its count over the masks, in
+        per cent of the mean ("sd of the count in fc1, %").
+    """
+    pairs = itertools.combinations(masks, 2)
+    share, chance = 100 * np.mean([masking.overlap(*pair) for pair in pairs], axis=0)
+    row = {"in common, %": share, "by chance, %": chance}
+    counts = pd.concat([layer_shares(mask) for mask in masks])
+    for layer, kept in counts.groupby("layer", sort=False).kept:
+        row[f"sd of the count in {layer}, %"] = 100 * kept.std() / kept.mean()
+    return row
 
 
 def layer_scores(scores: Mapping[str, Tensor]) -> pd.DataFrame:
