@@ -1,6 +1,7 @@
 """Table 3 of the paper, four ways to draw the scored weights: its runs, its errors beside ours."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import pandas as pd
 import seaborn
@@ -95,11 +96,11 @@ def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str, digit
         if ours[error].max() > 10 * ours[error].min():
             charts.plain_log([ax], "x", charts.ERROR_TICKS)
             ax.set_title(f"{network} (logarithmic axis)")
-    marks = {"color": color, "ls": "none"}
+    mark = partial(Line2D, [], [], ls="none")
     handles = [
-        Line2D([], [], marker="o", ms=4.5, alpha=0.4, label="ours, one run", **marks),
-        Line2D([], [], marker="|", ms=10, mew=2, label="ours, mean (upper number)", **marks),
-        Line2D([], [], color="black", marker="s", ms=4.5, ls="none", label="printed mean (lower)"),
+        mark(color=color, marker="o", ms=4.5, alpha=0.4, label="ours, one run"),
+        mark(color=color, marker="|", ms=10, mew=2, label="ours, mean (upper number)"),
+        mark(color="black", marker="s", ms=4.5, label="printed mean (lower)"),
     ]
     columns, top = (3, 0.92) if len(grid.axes_dict) > 1 else (1, 0.78)  # one panel is narrow
     grid.figure.legend(handles=handles, loc="upper center", ncols=columns)

@@ -126,7 +126,7 @@ def unit_counts(masks: Mapping[str, Tensor]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def agreement(masks: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+def agreement(masks: Sequence[dict[str, Tensor]]) -> dict[str, float]:
     """What masks of one network have in common: their connections, and their counts by layer.
 
     Args:
