@@ -125,6 +125,14 @@ def test_each_error_is_drawn_as_far_from_0_as_it_is_from_the_printed_one(claims)
     authors = found[(found.source == reproductions.AUTHORS) & found.full]
     ax = reproductions.draw(authors[authors.network == "LeNet-300-100, 95 %"]).axes[0]
     assert [line.get_marker() for line in ax.lines[:2]] == ["^", "v"]  # with momentum, without
+    defaults = found[found.protocol.str.contains("defaults")]
+    others = found[~found.layers]
+    for rows, marker in ((defaults, "v"), (others, "x")):
+        marks = (
+            reproductions.draw(rows).axes[0].lines[: len(rows[rows.table == rows.table.iloc[0]])]
+        )
+        assert {line.get_marker() for line in marks} == {marker}
+    assert set(others.source) == {reproductions.PUBLISHED}
     plt.close("all")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.patches import Patch, Rectangle
 
 from snipkit.study import paper, paths
-from snipkit.study.report import facts, figures, judging, registered
+from snipkit.study.report import answers, facts, figures, judging, registered
 from snipkit.study.train import records, registration
 
 TEMPLATE = Path(__file__).parent / "replication.md"
@@ -33,6 +33,7 @@ ABOUT = {
     "Figure 6": "masks ranked by the gradient alone",
     "Figure 7": "random labels, by sparsity",
 }
+AUTHORS_PROTOCOL = "momentum, 100,000 steps"  # of their code, nearest to the paper's text
 DESIGNED_HERE = "figure4-task"  # a test of ours, not a claim of the paper
 
 
@@ -48,10 +49,10 @@ def write(progress: str = "") -> pd.DataFrame:
     figures.save(draw(claims), "replication", "", claims.drop(columns=["note"]))
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         summary=summary(claims),
+        findings=answers.fill("replication_answer", findings(claims), digits=2),
         scoreboard=_markdown(scoreboard(claims)),
         claims=by_item(rows(claims, earlier)),
         others=_markdown(others()),
-        shorter=_markdown(shorter(earlier)),
         files=_markdown(sources()),
         progress=progress,
     )
@@ -68,6 +69,26 @@ def summary(claims: pd.DataFrame) -> str:
         # Counts and layers say that our networks are the paper's, and nothing about pruning.
         parts[judging.AGREES] += f" ({built} of them by the way our networks are built)"
     return ", ".join(parts[state] for state in (*judging.WORDS, RUNNING) if state in parts)
+
+
+def findings(claims: pd.DataFrame) -> dict[str, object]:
+    """The numbers of ``notebooks/answers/replication_answer.md``, for ``answers.fill``.
+
+    Args:
+        claims: what ``registered.table`` gave.
+    """
+    values: dict[str, object] = {
+        "rise": registered.outcomes("figure1-lenet-300-100", sparsity=0.9),
+        "one_image": registered.outcomes("figure3-order"),
+        "beyond_100": registered.outcomes("figure3-100-10000"),
+    }
+    reported = paper.table("others")
+    with_momentum = reported[reported.protocol == AUTHORS_PROTOCOL].set_index("claim").error
+    for name, sparsity in (("dense", 0), ("at_95", 95), ("at_98", 98)):
+        claim = f"table1-lenet-300-100-{sparsity}"
+        values[name] = registered.outcomes(claim)
+        values[f"authors_{sparsity}"] = f"{with_momentum[claim]:.2f}"
+    return values | counts(claims)
 
 
 def counts(claims: pd.DataFrame, recorded: Collection[str] | None = None) -> dict[str, str]:
@@ -117,6 +138,7 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     reported = paper.table("others")
     for claim in claims.itertuples():
         numbers = reported[reported.claim == claim.claim]
+        exploratory = registered.exploratory(earlier.loc[claim.claim])
         margin = "" if pd.isna(claim.margin) else f"margin {claim.margin:g}"
         lines.append(
             {
@@ -126,7 +148,7 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
                 "word": f"**{claim.word}**" if claim.word else registered.runs_done(claim),
                 "ours": claim.ours,
                 "difference": "; ".join(filter(None, [claim.difference, margin])),
-                "exploratory": registered.exploratory(earlier.loc[claim.claim]),
+                "exploratory": "" if exploratory == claim.ours else exploratory,  # counts
                 "others": _in_short(numbers),
                 "note": claim.note,
             }
@@ -172,19 +194,14 @@ def others() -> pd.DataFrame:
     """Numbers of other people for the claims of tables 1 and 2, with their protocols."""
     claims = paper.table("claims").set_index("claim")
     table = paper.table("others")
+    order = {claim: place for place, claim in enumerate(claims.index)}
+    table = table.sort_values("claim", key=lambda names: names.map(order), kind="stable")
     says = [claims.says[claim].replace(": test error, %", "") for claim in table.claim]
     table.insert(0, "the paper says", says)
     table.insert(1, "printed", [claims.printed[claim] for claim in table.claim])
     spread = ["" if pd.isna(sd) else f" (sd {sd:.2f})" for sd in table.sd]
     table["error"] = [f"{error:.2f}{sd}" for error, sd in zip(table.error, spread)]
     return table.drop(columns=["claim", "sd"])
-
-
-def shorter(earlier: pd.DataFrame) -> pd.DataFrame:
-    """Errors on CIFAR-10 after 30 epochs, where the paper trains for 430."""
-    cifar = earlier[earlier["the paper says"].str.contains("CIFAR-10") & (earlier.here != "")]
-    table = cifar[["the paper says", "printed", "here", "n"]]
-    return table.rename(columns={"here": "here, 30 epochs", "printed": "printed, 430 epochs"})
 
 
 def sources() -> pd.DataFrame:

@@ -16,7 +16,7 @@ FULL_LENGTH = "100,000 steps"  # what the paper's protocol is taken to be on MNI
 #: protocol of the exploratory runs, by the scale that they belong to
 EXPLORATORY = {"paper": "the paper's protocol", "overnight": "shorter training"}
 REGISTERED = "registered runs"
-PLAIN_SGD = "plain SGD"  # in the protocols of the authors' code without momentum
+OTHER_LAYERS = "layer"  # in the protocols of networks that are not built as the paper's
 _STYLES = {OURS: ("#0173B2", "o"), AUTHORS: ("#D55E00", "^"), PUBLISHED: ("#029E73", "s")}
 
 
@@ -30,8 +30,9 @@ def errors(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     Returns:
         DataFrame with the columns "table" (with its data, "Table 1, MNIST"), "network" (and the
         share removed), "printed", "source" (one of ``SOURCES``), "protocol", "error" (per cent),
-        "half" (of the 95 % interval of the mean; NaN where it is not known), "n" (runs) and
-        "full" (whether the training is as long as the paper's).
+        "half" (of the 95 % interval of the mean; NaN where it is not known), "n" (runs), "full"
+        (whether the training is as long as the paper's) and "layers" (whether the network has the
+        paper's layers).
     """
     reported = paper.table("others")
     lines = []
@@ -42,15 +43,17 @@ def errors(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
         data = measured_on.removesuffix(", %").removeprefix(" on ") or "MNIST"
         about = [f"{claim.where}, {data}", network.replace("SNIP ", ""), float(claim.printed)]
         for row in _ours(claim, earlier.loc[claim.claim]):
-            lines.append([*about, OURS, *row])
+            lines.append([*about, OURS, *row, True])
         for row in reported[reported.claim == claim.claim].itertuples():
             by_authors = row.source == "authors' code"
             protocol = row.protocol if by_authors else row.source
             full = by_authors and FULL_LENGTH in row.protocol
             source = AUTHORS if by_authors else PUBLISHED
-            lines.append([*about, source, protocol, row.error, float("nan"), row.n, full])
-    columns = ["table", "network", "printed", "source", "protocol", "error", "half", "n", "full"]
-    return pd.DataFrame(lines, columns=columns)
+            layers = OTHER_LAYERS not in row.protocol
+            number = [row.error, float("nan"), row.n, full, layers]
+            lines.append([*about, source, protocol, *number])
+    columns = ["table", "network", "printed", "source", "protocol"]
+    return pd.DataFrame(lines, columns=[*columns, "error", "half", "n", "full", "layers"])
 
 
 def _ours(claim, exploratory):
@@ -97,7 +100,8 @@ def side_by_side(numbers: pd.DataFrame) -> pd.DataFrame:
 def draw(numbers: pd.DataFrame):
     """How far each error lies from the printed one, which is the line at 0.
 
-    A panel a table and data set, a row a network. Filled marks: trained as long as the paper.
+    A panel a table and data set, a row a network. Filled marks: trained as long as the paper. A
+    cross: a network that has other layers than the paper's.
 
     Args:
         numbers: what ``errors`` gave.
@@ -122,8 +126,10 @@ def _draw_table(ax, numbers):
     networks = list(dict.fromkeys(numbers.network))
     for row in numbers.itertuples():
         color, marker = _STYLES[row.source]
-        if row.source == AUTHORS and PLAIN_SGD in row.protocol:
+        if row.source == AUTHORS and "momentum" not in row.protocol:  # nor have its defaults
             marker = "v"
+        if not row.layers:
+            marker = "x"
         place = networks.index(row.network) + 0.22 * (SOURCES.index(row.source) - 1)
         difference = row.error - row.printed
         if pd.notna(row.half):
@@ -141,8 +147,11 @@ def _explain(ax):
     for source, (color, marker) in _STYLES.items():
         handles.append(Line2D([], [], color=color, marker=marker, ls="", label=source))
         if source == AUTHORS:
-            label = f"the same, by {PLAIN_SGD}"
+            label = "the same, without momentum"
             handles.append(Line2D([], [], color=color, marker="v", ls="", label=label))
+        if source == PUBLISHED:
+            label = "the same, with other layers than the paper's"
+            handles.append(Line2D([], [], color=color, marker="x", ls="", label=label))
     for face, label in (("0.4", "trained as long as the paper"), ("white", "trained otherwise")):
         mark = Line2D([], [], color="0.4", marker="o", ls="", label=label)
         mark.set_markerfacecolor(face)
