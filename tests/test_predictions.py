@@ -20,6 +20,7 @@ OUTCOMES = dict(ROW.findall((ROOT / "docs/predictions.md").read_text()))  # lett
 
 PAGE = (ROOT / "notebooks/answers/rq6_new_predictions.md").read_text()
 ON_THE_PAGE = dict(re.findall(r"^\| (\w\d) \|.*\| ([^|]+) \|$", PAGE, re.MULTILINE))
+LISTED = dict(re.findall(r"\*\*(Holds|Failed|Open):\*\* ([^.]*)", PAGE))
 ANY, LIVE, MISALIGNED, UNITS = (f"snip, {control}" for control in ladder_runs.WITHIN_LAYERS)
 
 
@@ -253,6 +254,13 @@ def test_the_outcomes_with_all_biases_are_those_of_their_rules(table, with_biase
     for letter, outcome in judged_with_biases(table, with_biases).items():
         assert OUTCOMES[letter].lower().startswith(outcome), letter
         assert ON_THE_PAGE.get(letter, outcome).startswith(outcome), letter
+
+
+def test_the_list_above_the_rows_of_the_page_has_their_words():
+    assert len(ON_THE_PAGE) == 15
+    for letter, outcome in ON_THE_PAGE.items():
+        (word,) = [word for word, text in LISTED.items() if letter in re.findall(r"\w\d", text)]
+        assert outcome.startswith(word.lower()), letter
 
 
 def failed_at(letter):

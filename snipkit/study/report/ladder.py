@@ -102,7 +102,7 @@ def predicted_values(table: pd.DataFrame) -> dict[str, pd.Series | str | answers
         table: from ``ladder_table``.
 
     Returns:
-        Placeholder, such as "gradient_98" → numbers by seed; and ``live_share_98``, the mean gain
+        Placeholder, such as "gradient_98" → numbers by seed; and ``live_share_90``, the mean gain
         of live units in per cent of that of unit counts, as a text.
     """
     differences: dict[str, pd.Series] = {}
@@ -110,12 +110,11 @@ def predicted_values(table: pd.DataFrame) -> dict[str, pd.Series | str | answers
         for percent in percents:
             differences[f"{name}_{percent}"] = between(table, first, second, percent / 100)
     values: dict[str, pd.Series | str | answers.Estimate] = dict(differences)
-    for percent in (80, 90, 98):
+    for percent in (80, 90):
         live, units = differences[f"live_{percent}"], differences[f"units_{percent}"]
         values[f"live_share_{percent}"] = answers.ABSENT
         if len(live) and len(units):
-            digits = 2 if percent == 98 else 0  # there it is close to the half that was predicted
-            values[f"live_share_{percent}"] = f"{100 * live.mean() / units.mean():.{digits}f} %"
+            values[f"live_share_{percent}"] = f"{100 * live.mean() / units.mean():.0f} %"
     for percent in (80, 90, 95):  # what units bring at ERK's layer counts, minus that at SNIP's
         at_erks = between(table, "ERK's layer counts", BOTH, percent / 100)
         at_snips = between(table, "layer counts", "unit counts", percent / 100)

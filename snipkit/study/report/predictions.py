@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-from snipkit.study.report import comparisons, statistics
+from snipkit.study.report import answers, comparisons, statistics
 
 HOLDS, FAILED, OPEN = "holds", "failed", "open"
 #: network → points: two masks are equal if the 90 % interval of their difference lies within
@@ -15,6 +15,26 @@ MARGINS = {
     "lenet-5-caffe": 0.3,
     "resnet-20": 2.0,
 }
+JUDGED_BELOW = 0.99  # beyond it, at 99.5 %, errors spread too far
+
+_LAYERS, _UNITS = "snip, shuffle", "snip, shuffle-units"
+_NULL, _CHANNELS = "snip, relabel", "snip, shuffle-channels"
+_SENT, _RECEIVED = "snip, shuffle-inputs", "snip, shuffle-outputs"
+#: placeholder → the two masks whose difference it is (the first minus the second), and the setting
+_SEEN = {
+    "null_mlp": (_NULL, "snip", "mlp-1d", 0.98),
+    "null_lenet": (_NULL, "snip", "lenet-300-100", 0.98),
+    "units_mlp": (_UNITS, "snip", "mlp-1d", 0.9),
+    "units_lenet": (_UNITS, "snip", "lenet-300-100", 0.98),
+    "layers_mlp": (_LAYERS, "snip", "mlp-1d", 0.98),
+    "layers_resnet": (_LAYERS, "snip", "resnet-20", 0.98),
+    "received_lenet": (_RECEIVED, "snip", "lenet-300-100", 0.98),
+    "layers_lenet": (_LAYERS, "snip", "lenet-300-100", 0.98),
+    "layers_80": (_LAYERS, "snip", "mlp-1d", 0.8),
+    "layers_90": (_LAYERS, "snip", "mlp-1d", 0.9),
+    "channels": (_CHANNELS, _UNITS, "cnn-1d", 0.9),
+}
+_WIDTHS = {"narrow": 0.5, "usual": 1.0, "broad": 2.0}  # of the MLP's hidden layers
 
 
 def equal(difference: pd.Series, margin: float) -> str:
@@ -94,3 +114,42 @@ def tally(words: Mapping | Iterable[str]) -> str:
     counted = ", ".join(f"{word} in {count}" for word, count in counts.items() if count)
     text = f"{counted} of {len(parts)} settings"
     return text if len(set(parts)) == 1 else f"{together(parts)}: {text}"
+
+
+def ladder_values(ladder: pd.DataFrame, widths: pd.DataFrame) -> dict[str, object]:
+    """All values of the template ``rq6_predictions``: what came of the predictions of the ladder.
+
+    Args:
+        ladder: one row a run, of SNIP's masks and their controls in all settings.
+        widths: the same of the MLP with hidden layers of several widths, at one sparsity.
+
+    Returns:
+        Placeholder, such as "layers_mlp" → numbers by seed; and, from "so_null" on, the words.
+    """
+    values: dict[str, object] = {}
+    for name, (first, second, model, sparsity) in _SEEN.items():
+        values[name] = comparisons.gap(ladder, first, second, model=model, sparsity=sparsity)
+    values["units_lenet"] = answers.Estimate(values["units_lenet"], 2)
+    scale = pd.Series([options.get("width", 1.0) for options in widths.options], widths.index)
+    costs = {}
+    for name, width in _WIDTHS.items():
+        costs[name] = comparisons.gap(widths[scale == width], _LAYERS, "snip")
+    judged = ladder[ladder.sparsity < JUDGED_BELOW]
+    at_98 = comparisons.rows(ladder, sparsity=0.98)
+    mlp = comparisons.rows(ladder, model="mlp-1d", sparsity=[0.8, 0.9])
+    words: dict[str, Mapping | list[str]] = {
+        "so_null": by_setting(judged, _NULL, "snip", equal),
+        "so_units": by_setting(judged, _UNITS, "snip", equal),
+        "so_layers": by_setting(at_98, _LAYERS, "snip", worse),
+        "so_between": [*_between(at_98, _SENT), *_between(at_98, _RECEIVED)],
+        "so_helps": by_setting(mlp, "snip", _LAYERS, worse),
+        "so_width": [worse(statistics.difference(costs["narrow"], costs["broad"]))],
+        "so_channels": by_setting(judged, _CHANNELS, _UNITS, equal),
+    }
+    return values | costs | {name: tally(of_settings) for name, of_settings in words.items()}
+
+
+def _between(table, side):
+    """Whether a control of one side is worse than the unit counts, better than the layer counts."""
+    below, above = by_setting(table, _LAYERS, side, worse), by_setting(table, side, _UNITS, worse)
+    return [together([below[key], above[key]]) for key in below if key in above]
