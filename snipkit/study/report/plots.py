@@ -184,6 +184,8 @@ def traced(
     )  # fmt: skip
     for ax in grid.axes.flat:
         ax.margins(0.1, 0.12)  # room for the names
+        for above, line in enumerate(reversed(ax.get_lines())):
+            line.set_zorder(2 + above / 10)  # the first method on top
     charts.plain_log(grid.axes.flat, "x", ticks[0])
     charts.plain_log(grid.axes.flat, "y", ticks[1])
     grid.legend.set_title("")

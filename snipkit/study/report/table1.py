@@ -96,7 +96,10 @@ def draw(
     for name, place in names.items():
         ax.annotate(name, place, ha="center", weight="bold")
     ax.set(**limits, xlabel="dense: test error, %", ylabel=f"{pruned}: test error, %")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.2, 1))
+    legend = ax.legend(loc="upper left", bbox_to_anchor=(1.2, 1))
+    for text in legend.get_texts():
+        if text.get_text() in ("source", "weight decay"):  # seaborn's headings
+            text.set_weight("bold")
     return figure
 
 
