@@ -149,6 +149,8 @@ def test_a_picture_says_what_it_was_drawn_from(folder):
             drawings.append((folder / "lesson/picture.svg").read_bytes())
     assert notes[0].startswith("picture, profile lesson: drawn from 1 rows, SHA-256 ")
     assert notes[0] == notes[1] != notes[2] and drawings[0] == drawings[1] != drawings[2]
+    figures.save(figure, "nothing", "lesson", data[:0])
+    assert not list((folder / "lesson").glob("nothing*"))
 
 
 def test_a_picture_full_of_text_stays_small(folder):

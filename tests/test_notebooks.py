@@ -54,13 +54,6 @@ def test_a_failing_cell_leaves_no_target(toy, monkeypatch):
     assert not (toy / "build/toy.ipynb").exists()
 
 
-def test_a_page_has_its_runs_with_the_parameters_that_a_reader_set(toy):
-    """Other names of the kernel stay out."""
-    kernel = {"profile": "laptop", "seeds": 3, "recipe": {"steps": 7}, "study": None}
-    runs = notebooks.grid("toy", "laptop", kernel)
-    assert [run.seed for run in runs] == [0, 1, 2] and runs[0].recipe.steps == 7
-
-
 @pytest.mark.parametrize(
     "around, short", [("/tmp", True), ("/tmp/" + 95 * "x", True), (None, False)]
 )

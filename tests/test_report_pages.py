@@ -104,6 +104,8 @@ def test_sheets_of_pictures_and_rows_of_seeds():
     ax = fig.axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
     assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("title", "points", "mask")
+    fig = report.above_baseline(gaps, "mask", ["a"], "c", "title", "points", digits=3)
+    assert fig.axes[0].texts[0].get_text() == "2.000 ± 2.484"
     plt.close("all")
 
 

@@ -282,7 +282,10 @@ def test_runs_stand_beside_printed_means():
     grid = report.runs_beside_printed(ours, printed, "weights", digits=1)
     ax = grid.axes.flat[0]
     half = statistics.interval([1, 3])[2] - 2
-    assert [text.get_text() for text in ax.texts] == [f"2.0 ± {half:.1f}\n5.0", "2.0\n5.0"]
+    numbers = [(text.get_text(), text.get_color()) for text in ax.texts]
+    blue = report.PALETTE["snip"]  # ours above, and the printed one in black below it
+    assert numbers[:2] == [(f"2.0 ± {half:.1f}", blue), ("5.0", "black")]
+    assert numbers[2:] == [("2.0", blue), ("5.0", "black")]
     texts = [text.get_text() for text in grid.figure.legends[-1].texts]
     assert texts[0] == "ours, one run" and texts[-1].startswith("printed mean")
     assert ax.get_xscale() == "linear" and ax.get_ylim() == (1.5, -0.5)

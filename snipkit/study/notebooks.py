@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,29 +137,18 @@ def checked_profile(profile: str) -> str:
     return profile
 
 
-def grid(name: str, profile: str, values: Mapping[str, Any] | None = None) -> list:
-    """The runs of a page in a profile: what its ``grid`` cells leave in ``runs``, else [].
-
-    Args:
-        name, profile: see ``parameters``.
-        values: the page's parameters in place of the profile's; other names are not looked at. A
-            page passes ``globals()``: so it has all of its runs, with the parameters as a reader
-            set them, before its sections plan them.
-    """
-    return _after_grid(name, profile, values).get("runs", [])
+def grid(name: str, profile: str) -> list:
+    """The runs of a page in a profile: what its ``grid`` cells leave in ``runs``, else []."""
+    return _after_grid(name, profile).get("runs", [])
 
 
-def _after_grid(name, profile, values=None):
+def _after_grid(name, profile):
     """The names that a page's ``parameters`` and ``grid`` cells leave, executed in this process.
 
     These cells of the project's own pages are plain Python, and so are the ``figure`` cells: they
     need no kernel. A whole page runs in one, through papermill.
     """
-    namespace = _defaults(name)
-    if values is None:
-        namespace |= parameters(name, profile)
-    else:
-        namespace |= {key: values[key] for key in namespace if key in values}
+    namespace = _defaults(name) | parameters(name, profile)
     try:
         for source in _sources(name, "grid"):
             exec(source, namespace)

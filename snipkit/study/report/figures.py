@@ -152,7 +152,7 @@ def draw_losses(curves, by, **look):
     return picture.set_titles("{col_name}").set(ylim=(0, 2.6)).figure
 
 
-def seeds_and_means(table, x, y, ax, order=None, color="#332288", baseline=None) -> None:
+def seeds_and_means(table, x, y, ax, order=None, color="#332288", baseline=None, digits=2) -> None:
     """A row per value of ``y``: a small dot per seed, and the mean with its 95 % interval.
 
     Beside each row stands the mean ± half of the interval.
@@ -163,6 +163,7 @@ def seeds_and_means(table, x, y, ax, order=None, color="#332288", baseline=None)
         order: of the rows, from above.
         color: of all rows.
         baseline: the name of what was subtracted, above a line at 0.
+        digits: decimals of the numbers.
     """
     names = order or list(dict.fromkeys(table[y]))
     look = {"x": x, "y": y, "order": names, "color": color, "ax": ax}
@@ -171,7 +172,7 @@ def seeds_and_means(table, x, y, ax, order=None, color="#332288", baseline=None)
     seaborn.pointplot(table, **look, linestyle="none", errorbar=statistics.errorbar)
     for row, name in enumerate(names):
         values = table[table[y] == name][x]
-        text = statistics.cell(values, 2)
+        text = statistics.cell(values, digits)
         ax.annotate(text, (1.02, row), xycoords=ax.get_yaxis_transform(), va="center")
     if baseline:
         ax.axvline(0, color="black", lw=0.8)
@@ -180,7 +181,7 @@ def seeds_and_means(table, x, y, ax, order=None, color="#332288", baseline=None)
         ax.set_title(ax.get_title(), pad=18)  # above that name
 
 
-def above_baseline(gaps, y, order, baseline, title, xlabel):
+def above_baseline(gaps, y, order, baseline, title, xlabel, digits=2):
     """One panel of ``seeds_and_means``: differences to a baseline, which is the line at 0.
 
     Args:
@@ -189,13 +190,14 @@ def above_baseline(gaps, y, order, baseline, title, xlabel):
         order: of the rows, from above; those without a value are left out.
         baseline: the name of what was subtracted.
         title, xlabel: of the panel, and of its axis of differences.
+        digits: decimals of the numbers beside the rows.
 
     Returns:
         The matplotlib figure.
     """
     rows = [name for name in order if name in set(gaps[y])]
     figure, (ax,) = panels([title], 4.6, 1.6 + 0.2 * len(rows))
-    seeds_and_means(gaps, "gap", y, ax, rows, baseline=baseline)
+    seeds_and_means(gaps, "gap", y, ax, rows, baseline=baseline, digits=digits)
     ax.set(xlabel=xlabel)
     return figure
 
@@ -224,7 +226,10 @@ def save(figure, name, profile, source) -> None:
     """Write a figure as ``<name>.png`` and ``<name>.svg``, with its origin inside both files.
 
     That is the SHA-256 and the number of rows of ``source``, the DataFrame from which it was drawn.
+    Where it has no rows, nothing of the picture is on record yet, and nothing is written.
     """
+    if source.empty:
+        return
     target = paths.figures_to_write(profile)
     digest = hashlib.sha256(source.to_csv(index=False, float_format="%.6g").encode()).hexdigest()
     note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"

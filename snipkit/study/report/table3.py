@@ -58,7 +58,7 @@ def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str, digit
     """Test errors of single runs and their means, beside printed means: a panel a network.
 
     A pale dot is a run, the bar below it the mean with its 95 % interval, and the black square the
-    printed mean. Both means stand as numbers at the right of each row.
+    printed mean. Both means stand as numbers at the right of each row, each in its mark's colour.
 
     Args:
         runs, printed: with ``network``, ``test error, %`` and ``y``, which makes the rows.
@@ -88,8 +88,9 @@ def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str, digit
         ax.plot(squares, [place + 0.25 for place in range(len(order))], "ks", ms=4.5)
         for place, (row, mean) in enumerate(zip(order, squares)):
             mean_of_ours = statistics.cell(ours[ours[y] == row][error].dropna(), digits)
-            text = f"{mean_of_ours}\n{mean:.{digits}f}"
-            ax.annotate(text, (1.03, place), xycoords=ax.get_yaxis_transform(), va="center")
+            where = {"xy": (1.03, place), "xycoords": ax.get_yaxis_transform()}
+            ax.annotate(mean_of_ours, **where, va="bottom", color=color)
+            ax.annotate(f"{mean:.{digits}f}", **where, va="top", color="black")
         for place in range(len(order) - 1):
             ax.axhline(place + 0.5, color="0.85", lw=0.8, zorder=0)
         ax.set(title=network, ylabel="", ylim=(len(order) - 0.5, -0.5))
@@ -99,8 +100,8 @@ def runs_beside_printed(runs: pd.DataFrame, printed: pd.DataFrame, y: str, digit
     mark = partial(Line2D, [], [], ls="none")
     handles = [
         mark(color=color, marker="o", ms=4.5, alpha=0.4, label="ours, one run"),
-        mark(color=color, marker="|", ms=10, mew=2, label="ours, mean (upper number)"),
-        mark(color="black", marker="s", ms=4.5, label="printed mean (lower)"),
+        mark(color=color, marker="|", ms=10, mew=2, label="ours, mean (blue number)"),
+        mark(color="black", marker="s", ms=4.5, label="printed mean (black number)"),
     ]
     columns, top = (3, 0.92) if len(grid.axes_dict) > 1 else (1, 0.78)  # one panel is narrow
     grid.figure.legend(handles=handles, loc="upper center", ncols=columns)
