@@ -49,7 +49,7 @@ def write(progress: str = "") -> pd.DataFrame:
     figures.save(draw(claims), "replication", "", claims.drop(columns=["note"]))
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         summary=summary(claims),
-        findings=answers.fill("replication_answer", findings(claims), digits=2),
+        findings=_found_so_far(claims),
         scoreboard=_markdown(scoreboard(claims)),
         claims=by_item(rows(claims, earlier)),
         others=_markdown(others()),
@@ -69,6 +69,14 @@ def summary(claims: pd.DataFrame) -> str:
         # Counts and layers say that our networks are the paper's, and nothing about pruning.
         parts[judging.AGREES] += f" ({built} of them by the way our networks are built)"
     return ", ".join(parts[state] for state in (*judging.WORDS, RUNNING) if state in parts)
+
+
+def _found_so_far(claims):
+    """The first section; empty in a folder without the pages, where its template is not."""
+    if not (answers.folder() / "replication_answer.md").exists():
+        return ""
+    text = answers.fill("replication_answer", findings(claims), digits=2)
+    return f"## What we found so far\n\n{text}\n\n"
 
 
 def findings(claims: pd.DataFrame) -> dict[str, object]:
