@@ -14,7 +14,8 @@ BUDGET ?=
 EXECUTOR ?=
 CLAIMS ?=
 
-UV = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
+# The certificates that the system trusts, as pip does: a network may have its own.
+UV = UV_SYSTEM_CERTS=1 UV_FIND_LINKS="$${UV_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}" \
   .venv/bin/uv pip install --python $(PY) --compile-bytecode -c constraints.txt
 
 # The pages are the notebooks that a profile names; any other one in notebooks/ is a reader's own.
