@@ -6,6 +6,7 @@ What the registered rule says of each claim, beside what others found; then earl
 import string
 import textwrap
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -85,18 +86,20 @@ def findings(claims: pd.DataFrame) -> dict[str, object]:
     Args:
         claims: what ``registered.table`` gave.
     """
+    recorded = records.read(registration.folder())
+    outcomes = partial(registered.outcomes, recorded=recorded)
     values: dict[str, object] = {
-        "rise": registered.outcomes("figure1-lenet-300-100", sparsity=0.9),
-        "one_image": registered.outcomes("figure3-order"),
-        "beyond_100": registered.outcomes("figure3-100-10000"),
+        "rise": outcomes("figure1-lenet-300-100", sparsity=0.9),
+        "one_image": outcomes("figure3-order"),
+        "beyond_100": outcomes("figure3-100-10000"),
     }
     reported = paper.table("others")
     with_momentum = reported[reported.protocol == AUTHORS_PROTOCOL].set_index("claim").error
     for name, sparsity in (("dense", 0), ("at_95", 95), ("at_98", 98)):
         claim = f"table1-lenet-300-100-{sparsity}"
-        values[name] = registered.outcomes(claim)
+        values[name] = outcomes(claim)
         values[f"authors_{sparsity}"] = f"{with_momentum[claim]:.2f}"
-    return values | counts(claims)
+    return values | counts(claims, recorded)
 
 
 def counts(claims: pd.DataFrame, recorded: Collection[str] | None = None) -> dict[str, str]:
