@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import papermill
 import pytest
@@ -40,6 +41,7 @@ def test_a_notebook_executed_with_a_profiles_parameters_and_drawn_again(toy, mon
 
     picture = (toy / "figures/laptop/toy.png").read_bytes()
     (toy / "figures/laptop/toy.png").unlink()
+    monkeypatch.setitem(plt.rcParams, "lines.linewidth", 9.0)  # as if something was drawn before
     assert notebooks.draw("toy", "laptop", records.read(paths.results("laptop"))) == 2
     assert (toy / "figures/laptop/toy.png").read_bytes() == picture
     assert notebooks.draw("toy", "lesson", {}) == 0 and not (toy / "figures/lesson").exists()
