@@ -30,6 +30,7 @@ setup: .venv/.done  ## the environment in .venv, once (1 minute on a fast line)
 
 .venv/.done: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snipkit needs Python 3.11 or later: make PYTHON=python3.11 …")'
+	@$(PYTHON) -c 'import shutil; free = shutil.disk_usage(".").free / 1e9; free < 7 and print(f"warning: {free:.1f} GB of disk are free here. Set-up takes 7 with CUDA libraries, 3 by UV_TORCH_BACKEND=cpu")'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet uv==0.13.9
 	$(UV) -e '.[study,notebooks,test]'
@@ -83,7 +84,8 @@ lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
-test: data lint  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (8 minutes)
+test: setup  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (8 minutes)
+	$(MAKE) --no-print-directory -j 2 data lint
 	$(PY) -m pytest -q -n 2 tests
 	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 	$(PY) -m pytest -q -n 2 --dist worksteal tests/lesson.py
