@@ -286,7 +286,8 @@ def report():
 
     table = progress.table().to_markdown(index=False)
     heading = "## What is planned, and what is on record"
-    claims = replication.write(f"\n{heading}\n\n{progress.sentence()}.\n\n{table}\n")
+    note = "Pages share runs, so the columns add up to more. Registered runs have no row here."
+    claims = replication.write(f"\n{heading}\n\n{progress.sentence()}. {note}\n\n{table}\n")
     print(registered.progress(claims))
     print(f"{len(claims)} claims of the paper: {replication.summary(claims)}")
     print(f"claim by claim: {paths.home() / 'REPLICATION.md'}")

@@ -124,8 +124,8 @@ def with_interval(row, digits=1) -> str:
     if np.isnan(row["mean"]):
         return "diverged"
     if np.isnan(row["low"]):
-        return f"{row['mean']:.{digits}f}"
-    return f"{row['mean']:.{digits}f} ± {(row['high'] - row['low']) / 2:.{digits}f}"
+        return f"{row['mean']:z.{digits}f}"
+    return f"{row['mean']:z.{digits}f} ± {(row['high'] - row['low']) / 2:.{digits}f}"
 
 
 def cell(values, digits=1, missing="") -> str:
