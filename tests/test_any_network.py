@@ -18,8 +18,8 @@ EXAMPLES = {
 }
 
 
-def test_there_are_three_examples():
-    assert list(EXAMPLES) == ["resnet", "vit", "bert"]
+def test_there_are_four_examples():
+    assert list(EXAMPLES) == ["resnet", "vit", "bert", "export"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -35,7 +35,9 @@ def test_example(name, tmp_path, monkeypatch):
     found = {}
     exec(compile(code, f"docs/any_network.md ({name})", "exec"), found)
     model, masks = found["model"], found["masks"]
-    share = {"resnet": 0.1, "vit": 0.2, "bert": 0.1}[name]
+    if name == "export":
+        assert torch.allclose(found["loaded"](found["images"]), model(found["images"]), atol=1e-5)
+    share = {"resnet": 0.1, "vit": 0.2, "bert": 0.1, "export": 0.1}[name]
     total = sum(mask.numel() for mask in masks.values())
     assert sum(int(mask.sum()) for mask in masks.values()) == round(share * total)
     assert not masking.empty_layers(masks)

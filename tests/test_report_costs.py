@@ -58,3 +58,16 @@ def test_without_the_units_that_no_path_uses_a_chain_is_small():
     masks["fc2.bias"][8] = True
     costs = report.compact_costs(network, masks, torch.zeros(1, 1, 28, 28))
     assert costs == {"units": "2-1-1-10", "weights": 13, "kept": 4, "bytes": 52}
+
+
+def test_three_kernels_of_one_network_are_timed_on_one_thread():
+    images = torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    batch = images, torch.arange(20) % 10
+    threads = torch.get_num_threads()
+    times = report.kernel_times(["lenet-300-100"], batch, images, sizes=(1, 4), turns=2)
+    assert list(times.kernels) == 2 * ["masked", "units left out", "CSR"]
+    assert list(times.batch) == 3 * [1] + 3 * [4]
+    assert set(times.network) == {"LeNet-300-100"} and (times.microseconds > 0).all()
+    masked = times.microseconds.iloc[0]
+    assert times["times as fast"].iloc[2] == pytest.approx(masked / times.microseconds.iloc[2])
+    assert torch.get_num_threads() == threads

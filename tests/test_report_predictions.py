@@ -58,3 +58,10 @@ def test_settings_are_counted():
     assert predictions.tally(["open", "open"]) == "open in 2 of 2 settings"
     words = ["holds", "failed", "holds"]
     assert predictions.tally(words) == "failed: holds in 2, failed in 1 of 3 settings"
+
+
+def test_predictions_about_later_methods_without_records_are_open():
+    nothing = pd.DataFrame()
+    values = predictions.after_values(nothing, nothing)
+    assert values["so_units"] == values["so_narrow"] == "not on record"
+    assert values["so_synflow"] == "open" and len(values["force"]) == 0

@@ -71,6 +71,7 @@ _NAMES = {
     "draw_losses": "figures",
     "mask_costs": "costs",
     "compact_costs": "costs",
+    "kernel_times": "costs",
     "Estimate": "answers",
     "fill": "answers",
     "render": "answers",

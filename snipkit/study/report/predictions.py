@@ -34,6 +34,9 @@ _SEEN = {
     "layers_90": (_LAYERS, "snip", "mlp-1d", 0.9),
     "channels": (_CHANNELS, _UNITS, "cnn-1d", 0.9),
 }
+#: criteria whose masks learn at 98 %, and those that score before training, as SynFlow does
+_THAT_LEARN = ("grasp", "synflow")
+_RIVALS = ("snip", "iterative-snip", "force", "grasp", "magnitude")
 _WIDTHS = {"narrow": 0.5, "usual": 1.0, "broad": 2.0}  # of the MLP's hidden layers
 
 
@@ -147,6 +150,42 @@ def ladder_values(ladder: pd.DataFrame, widths: pd.DataFrame) -> dict[str, objec
         "so_channels": by_setting(judged, _CHANNELS, _UNITS, equal),
     }
     return values | costs | {name: tally(of_settings) for name, of_settings in words.items()}
+
+
+def after_values(compared: pd.DataFrame, shuffled: pd.DataFrame) -> dict[str, object]:
+    """All values of the template ``after_predictions``: what came of those about later methods.
+
+    Args:
+        compared: one row a run, of all methods (what ``later.compared`` gives).
+        shuffled: one row a run, of the masks of several criteria and of their shuffles.
+
+    Returns:
+        Placeholder, such as "grasp_units" → numbers by seed; and, from "so_units" on, the words.
+    """
+    units: list[str] = []
+    for criterion in _THAT_LEARN:
+        units += by_setting(shuffled, f"{criterion}, shuffle-units", criterion, equal).values()
+    mlp_98 = comparisons.rows(compared, model="mlp-1d", sparsity=0.98)
+    leads: list[str] = []
+    for rival in _RIVALS:
+        leads += by_setting(mlp_98, rival, "synflow", worse).values()
+    images = comparisons.rows(compared, model="lenet-300-100")
+    narrow = {}
+    for percent in (90, 95, 98):
+        narrow[percent] = comparisons.gap(images, "dense, smaller", "snip", sparsity=percent / 100)
+    return {
+        "grasp_units": comparisons.gap(shuffled, "grasp, shuffle-units", "grasp", sparsity=0.98),
+        "synflow_units": comparisons.gap(
+            shuffled, "synflow, shuffle-units", "synflow", sparsity=0.98
+        ),
+        "force": comparisons.gap(mlp_98, "force", "synflow"),
+        "narrow_90": answers.Estimate(narrow[90], 2),
+        "narrow_95": answers.Estimate(narrow[95], 2),
+        "narrow_98": narrow[98],
+        "so_units": tally(units),
+        "so_synflow": together(leads),
+        "so_narrow": tally(by_setting(images, "dense, smaller", "snip", worse)),
+    }
 
 
 def _between(table, side):
