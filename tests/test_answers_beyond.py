@@ -9,12 +9,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from answers import differences, literal_numbers, shown
 from scipy import stats
 from tiny import ROOT
 
 import snipkit
-from snipkit import study
+from snipkit import data, masking, models, saliency, study
+from snipkit.beyond import shuffles
 from snipkit.study import notebooks, paths, report
 from snipkit.study.report import Estimate, answers, registered
 from snipkit.study.train import registration
@@ -26,7 +28,8 @@ TWINS = {
 }
 TEMPLATES = {  # page → what it renders, in order
     "rq6_what_carries_the_gain": [
-        "rq6_answer", "rq6_ladder", "rq6_gain", "rq6_erk", "rq6_survival", "rq6_predictions",
+        "rq6_answer", "rq6_ladder", "rq6_caution", "rq6_gain", "rq6_erk", "rq6_survival",
+        "rq6_predictions",
     ],
     "rq6b_units_biases_twins": [
         "rq6b_answer", "rq6_factorial", "rq6_biases", "rq6_twins", "rq6_new_predictions",
@@ -99,21 +102,21 @@ def of_rq6(cells, runs):
             "erk": mlp("erk", "snip"),
         },
         "rq6_ladder": {
-            "units": mlp(UNITS, "snip"),
+            "units": mlp(LAYERS, UNITS),
             "layers": mlp(LAYERS, "snip"),
             "resnet": resnet,
+        },
+        "rq6_caution": {
+            f"fair_{percent}": Estimate(
+                any_connections(cells, "uniform", percent / 100)
+                - any_connections(cells, "own", percent / 100)
+            )
+            for percent in (80, 90, 95, 98)
         },
         "rq6_gain": {
             "layers": lenet("random", LAYERS),
             "units": mlp(LAYERS, UNITS),
             "connections": mlp(UNITS, "snip"),
-            **{
-                f"fair_{percent}": Estimate(
-                    any_connections(cells, "uniform", percent / 100)
-                    - any_connections(cells, "own", percent / 100)
-                )
-                for percent in (80, 90, 95, 98)
-            },
         },
         "rq6_erk": {
             "layers_80": mlp(LAYERS, "erk", 0.8),
@@ -131,10 +134,13 @@ def of_rq6(cells, runs):
         "rq6_predictions": {
             "null_mlp": mlp("snip, relabel", "snip"),
             "null_lenet": lenet("snip, relabel", "snip"),
+            "null_cnn": gap(cells, "cnn-1d", "snip, relabel", "snip", 0.9),
             "units_mlp": mlp(UNITS, "snip", 0.9),
             "units_lenet": lenet(UNITS, "snip", 2),
+            "units_cnn": gap(cells, "cnn-1d", UNITS, "snip", 0.9),
             "layers_mlp": mlp(LAYERS, "snip"),
             "layers_resnet": resnet,
+            "layers_caffe": gap(cells, "lenet-5-caffe", LAYERS, "snip", 0.98),
             "received_lenet": lenet(RECEIVED, "snip"),
             "layers_lenet": lenet(LAYERS, "snip"),
             "layers_80": mlp(LAYERS, "snip", 0.8),
@@ -213,7 +219,7 @@ def any_connections(cells, counts, sparsity):
 
 def of_the_second_page(cells, runs):
     factorial, twins, biases = of_the_factorial(cells), of_the_twins(cells), of_the_biases(cells)
-    chosen = ("snip_98", "erk_98", "snip_90", "erk_90")
+    chosen = ("snip_98", "erk_98", "erk_90")
     rq3 = notebooks.grid("rq3_architecture_and_initialisation", "overnight")
     ranked = {run.seed: run for run in rq3 if is_lenet_at_95(run) and run.biases}
     kept = {run.seed: run for run in rq3 if is_lenet_at_95(run) and not run.biases}
@@ -231,9 +237,9 @@ def of_the_second_page(cells, runs):
     misaligned = factorial["misaligned_98"]
     units_98 = cells["mlp-1d", UNITS, 0.98, "new own"] - cells["mlp-1d", "snip", 0.98, "new own"]
     uniform_80 = any_connections(cells, "uniform", 0.8) - any_connections(cells, "own", 0.8)
-    to_two_digits = {
-        "snip_90": Estimate(factorial["snip_90"].values, 2),
-        "erk_layers_90": Estimate(biases["erk_layers_90"].values, 2),
+    predicted = {
+        name: Estimate(value.values, 2) if isinstance(value, Estimate) else value
+        for name, value in (factorial | twins | biases).items()
     }
 
     def behind_erks_counts(sparsity):
@@ -243,20 +249,22 @@ def of_the_second_page(cells, runs):
     return {
         "rq6b_answer": {
             "extra": factorial["extra_95"],
-            "erk_80": behind_erks_counts(0.8),
-            "erk_90": behind_erks_counts(0.9),
             "biases": biases["biases_90"],
+            "biases_98": Estimate(-biases["biases_98"].values),
             "biases_lenet": lenet,
             "gradient": twins["gradient_98"],
         },
         "rq6_factorial": {
             **{name: factorial[name] for name in chosen},
+            "snip_90": Estimate(factorial["snip_90"].values, 2),
             "layers_98": minus_erks(0.98),
             "layers_90": minus_erks(0.9),
         },
         "rq6_biases": {
             "gain_90": biases["biases_90"],
             "erk_90": biases["erk_snip_90"],
+            "behind_80": behind_erks_counts(0.8),
+            "behind_90": behind_erks_counts(0.9),
             **of_erks_lead(cells, 0.8),
             **of_erks_lead(cells, 0.9),
             "uniform_80": Estimate(uniform_80),
@@ -270,7 +278,7 @@ def of_the_second_page(cells, runs):
             "units": Estimate(units_98),
             "misaligned": misaligned,
         },
-        "rq6_new_predictions": factorial | twins | biases | to_two_digits,
+        "rq6_new_predictions": predicted,
     }
 
 
@@ -543,7 +551,7 @@ def test_no_measured_number_is_written_by_hand():
     settings |= {"0", "2", "3", "4", "6", "7", "8", "9", "1.2", "1.5", "2.1"}  # of predictions
     settings |= {"0.3", "99.5"}  # of the rule for predictions
     settings |= {"410"}  # biases of either network
-    settings |= {"389"}  # parameters more where LeNet-300-100 keeps all its biases (below)
+    settings |= {"389", "21"}  # parameters more where LeNet-300-100 keeps all biases (below)
     settings |= {"99"}  # parameters of a smaller network, with 90 of what a mask keeps (below)
     settings |= {"1.6", "1.7", "2.4"}  # printed in the paper's table 1
     settings |= {"10,000", "0.24"}  # images, and the fall of the error in the paper's figure 3
@@ -574,6 +582,10 @@ def test_what_erks_lead_is_made_of(cells):
     assert 0.4 < shares[0] < 0.6 and shares[1] > 1
     more = snipkit.kept_count(266_200, 0.95) + 410 - snipkit.kept_count(266_610, 0.95)
     assert more == 389  # LeNet-300-100, whose biases were kept besides the weights
+    assert snipkit.kept_count(266_610, 0.95) - snipkit.kept_count(266_200, 0.95) == 21
+    for weights in (0.80656, 0.90738, 0.95778, 0.98804):  # with all biases in both
+        kept = [cells["mlp-1d", name, weights, "new own"].mean() for name in ("snip", "erk")]
+        assert kept[0] < kept[1]
 
 
 def test_erks_biases_bring_two_to_four_points(cells):
@@ -599,6 +611,41 @@ def test_the_settings_that_the_page_names_failed(cells):
     layers = gap(cells, "resnet-20", LAYERS, "snip", 0.98).values
     received = gap(cells, "lenet-300-100", LAYERS, RECEIVED, 0.98).values
     assert judged(layers, 0, "above") == judged(received, 0, "above") == "failed"
+
+
+def test_the_settings_that_the_page_names_open(cells):
+    """Predictions 1, 2, 3a and 3b: all that stay open are on the networks that the table names."""
+    stay_open = {"none": set(), "above": set()}
+    for method, predicted in (("snip, relabel", "none"), (UNITS, "none"), (LAYERS, "above")):
+        for model, margin in RULE_MARGINS.items():
+            for sparsity in (0.8, 0.9, 0.95, 0.98) if predicted == "none" else (0.98,):
+                if (model, method, sparsity, "") in cells:
+                    difference = gap(cells, model, method, "snip", sparsity).values
+                    if judged(difference, margin, predicted) == "open":
+                        stay_open[predicted].add(model)
+    assert stay_open == {"none": {"cnn-1d"}, "above": {"lenet-5-caffe"}}
+    sent = gap(cells, "mlp-1d", LAYERS, "snip, shuffle-inputs", 0.98).values
+    assert judged(sent, 0, "above") == "open"
+
+
+def test_numbers_in_the_pages_own_cells(cells):
+    """What cells of Markdown say of the first page's records and masks."""
+    assert round(cells["lenet-300-100", "random", 0.98, ""].mean()) == 38
+    checks = pd.read_csv(ROOT / "figures/overnight/rq6_checks.csv", index_col="mask")
+    on_path = checks["on a path, %"]
+    assert round(100 / (100 - on_path["SNIP"])) == 12 and on_path["SNIP's layer counts"] == 100
+    live = cells["mlp-1d", LAYERS, 0.98, "new own"] - cells["mlp-1d", LIVE, 0.98, "new own"]
+    units = cells["mlp-1d", LAYERS, 0.98, "new own"] - cells["mlp-1d", UNITS, 0.98, "new own"]
+    assert 0.49 < live.mean() / units.mean() < 0.5  # just below half
+
+
+def test_pixels_without_a_connection_are_as_many_as_the_page_says(mnist):
+    lenet = models.build("lenet-300-100", seed=0)
+    batch = data.sample(mnist.train, 100, torch.Generator().manual_seed(0))
+    snip = masking.keep_top(saliency.snip(lenet, batch), 0.98)
+    shuffled = shuffles.shuffle(snip, torch.Generator().manual_seed(0), keep="layers")
+    empty = [int((masks["fc1.weight"].sum(0) == 0).sum()) for masks in (snip, shuffled)]
+    assert empty == [515, 64]
 
 
 def test_with_its_biases_snip_is_better_than_the_smaller_network_up_to_90_percent(cells):

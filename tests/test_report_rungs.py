@@ -6,6 +6,7 @@ import pytest
 import torch
 from matplotlib.colors import same_color
 
+from snipkit.data import Images
 from snipkit.study import report
 from snipkit.study.report import statistics
 
@@ -76,6 +77,31 @@ def test_a_gain_is_grey_and_its_steps_have_the_colour_that_they_reach(gaps):
     assert widths == [1, 11]
     texts = [text.get_text() for text in ax.texts]
     assert texts == [statistics.cell(pd.Series([0.0, 1, 2])), "11.0 ± 2.5"]
+
+
+def test_a_row_without_a_value_says_that_it_was_not_run(gaps):
+    chosen = gaps[~gaps.same_draw & ~((gaps.sparsity > 0.9) & (gaps.method == MASKS[0]))]
+    left, right = report.mask_rows(chosen, "gap", "setting").axes.flat
+    assert [text.get_text() for text in left.texts] == []
+    assert [(text.get_text(), text.get_position()[1]) for text in right.texts] == [("not run", 0)]
+
+
+def test_examples_of_a_class_are_the_first_ones():
+    signals = torch.zeros(6, 1, 1, 4, dtype=torch.uint8)
+    images = Images(signals, torch.tensor([0, 1, 1, 0, 1, 1]), mean=(0.0,), std=(1.0,))
+    grid, table = report.example_signals(images, classes=(1, 0), examples=2)
+    assert [ax.get_title() for ax in grid.axes.flat] == ["class 1", "class 0"]
+    assert list(table.example.unique()) == [1, 2, 0, 3]
+    assert list(table[table.example == 2].value) == [6, 6, 6, 6]  # above the first
+
+
+def test_what_is_expected_stands_beside_what_was_kept():
+    odds = torch.tensor([[0.5, 0.25], [0.0, 0.25]])
+    mask = torch.tensor([[True, False], [False, False]])
+    grid, table = report.expected_and_kept(odds, mask, "two pixels, two units")
+    assert list(table.expected) == [0.5, 0.5, 0.75, 0.25] and list(table.kept) == [1, 0, 1, 0]
+    assert [ax.get_title() for ax in grid.axes.flat] == ["each pixel", "each hidden unit"]
+    assert grid.axes.flat[0].get_xscale() == grid.axes.flat[1].get_yscale() == "symlog"
 
 
 def test_connections_of_pixels_and_units_are_counted():

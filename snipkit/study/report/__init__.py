@@ -62,6 +62,8 @@ _NAMES = {
     "crossed_masks": "rungs",
     "step_bars": "rungs",
     "pixels_and_units": "rungs",
+    "example_signals": "rungs",
+    "expected_and_kept": "rungs",
     "mask_picture": "pictures",
     "draw_pictures": "pictures",
     "draw_sheets": "pictures",

@@ -95,7 +95,7 @@ def between(table: pd.DataFrame, first: str, second: str, sparsity: float) -> pd
     return comparisons.gap(table, CELLS[first], CELLS[second], sparsity=sparsity)
 
 
-def predicted_values(table: pd.DataFrame) -> dict[str, pd.Series | str | answers.Estimate]:
+def predicted_values(table: pd.DataFrame) -> dict[str, pd.Series | str]:
     """All values of the template ``rq6_new_predictions``: what came of each prediction.
 
     Args:
@@ -109,7 +109,7 @@ def predicted_values(table: pd.DataFrame) -> dict[str, pd.Series | str | answers
     for name, (first, second, percents) in _DIFFERENCES.items():
         for percent in percents:
             differences[f"{name}_{percent}"] = between(table, first, second, percent / 100)
-    values: dict[str, pd.Series | str | answers.Estimate] = dict(differences)
+    values: dict[str, pd.Series | str] = dict(differences)
     for percent in (80, 90):
         live, units = differences[f"live_{percent}"], differences[f"units_{percent}"]
         values[f"live_share_{percent}"] = answers.ABSENT
@@ -119,6 +119,4 @@ def predicted_values(table: pd.DataFrame) -> dict[str, pd.Series | str | answers
         at_erks = between(table, "ERK's layer counts", BOTH, percent / 100)
         at_snips = between(table, "layer counts", "unit counts", percent / 100)
         values[f"extra_{percent}"] = at_erks - at_snips
-    for name in ("snip_90", "erk_layers_90"):  # one interval holds 0 and the other does not
-        values[name] = answers.Estimate(differences[name], 2)
     return values

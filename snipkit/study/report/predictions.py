@@ -24,10 +24,13 @@ _SENT, _RECEIVED = "snip, shuffle-inputs", "snip, shuffle-outputs"
 _SEEN = {
     "null_mlp": (_NULL, "snip", "mlp-1d", 0.98),
     "null_lenet": (_NULL, "snip", "lenet-300-100", 0.98),
+    "null_cnn": (_NULL, "snip", "cnn-1d", 0.9),
     "units_mlp": (_UNITS, "snip", "mlp-1d", 0.9),
     "units_lenet": (_UNITS, "snip", "lenet-300-100", 0.98),
+    "units_cnn": (_UNITS, "snip", "cnn-1d", 0.9),
     "layers_mlp": (_LAYERS, "snip", "mlp-1d", 0.98),
     "layers_resnet": (_LAYERS, "snip", "resnet-20", 0.98),
+    "layers_caffe": (_LAYERS, "snip", "lenet-5-caffe", 0.98),
     "received_lenet": (_RECEIVED, "snip", "lenet-300-100", 0.98),
     "layers_lenet": (_LAYERS, "snip", "lenet-300-100", 0.98),
     "layers_80": (_LAYERS, "snip", "mlp-1d", 0.8),

@@ -1,12 +1,13 @@
 """The pictures of RQ6: masks that keep different counts, side by side in the study's colours."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
 from torch import Tensor
 
+from snipkit.data import Images
 from snipkit.study.report import charts, methods, statistics
 
 #: ``same_draw`` of a run → the weights that it trained, in words
@@ -42,7 +43,7 @@ def mask_rows(
         table: what ``methods.labelled`` gives: a row a run, or a row a difference.
         x: the column on the axis, with a scale of its own in each panel. Where it is "gap", a
             dashed line at 0 is the mask that was subtracted.
-        col: the column that makes panels.
+        col: the column that makes panels. Where a panel has no run of a mask, its row says so.
         kinds: a column of two kinds that stand in one row: "weights" or "biases". None: each mask
             has its own colour and marker.
         wrap: panels in a line.
@@ -68,9 +69,10 @@ def mask_rows(
         sharex=False, height=height, aspect=aspect, **_POINTS,
     )  # fmt: skip
     grid.set_titles("{col_name}" if col == "setting" else "{col_name:g} % removed")
-    grid.set_axis_labels("points worse than SNIP's" if x == "gap" else x, "")
+    grid.set_axis_labels("points worse than SNIP's masks" if x == "gap" else x, "")
     if x == "gap":
         grid.refline(x=0)
+    _say_what_was_not_run(grid, table, col)
     _names_at_the_left(grid, wrap)
     return grid.tight_layout() if kinds is None else grid
 
@@ -122,6 +124,68 @@ def step_bars(gaps: pd.DataFrame, steps: Mapping[str, tuple[str, str]], wrap: in
     return grid.tight_layout()
 
 
+def example_signals(images: Images, classes: Sequence[int], examples: int = 3):
+    """Signals of some classes, one above the other: a panel a class.
+
+    Args:
+        images: signals and their classes, such as the training set of MNIST-1D.
+        classes: one a panel.
+        examples: of each class, the first so many.
+
+    Returns:
+        seaborn's FacetGrid, and a table with the columns "class", "example" (its place in
+        ``images``), "point" and "value".
+    """
+    parts: list[pd.DataFrame] = []
+    for label in classes:
+        places = (images.labels == label).nonzero()[:examples, 0].tolist()
+        for row, place in enumerate(places):
+            values = images[place][0].flatten().numpy().round(3) + 6 * row  # moved apart
+            columns = {"class": label, "example": place, "point": range(len(values))}
+            parts.append(pd.DataFrame(columns | {"value": values}))
+    table = pd.concat(parts, ignore_index=True)
+    grid = seaborn.relplot(
+        table, kind="line", x="point", y="value", col="class", col_order=classes, units="example",
+        estimator=None, height=2.1, aspect=0.9, lw=1.2,
+    )  # fmt: skip
+    grid.set_titles("class {col_name}").set(yticks=[]).set_ylabels("value (moved apart)")
+    return grid.tight_layout(), table
+
+
+def expected_and_kept(odds: Tensor, mask: Tensor, title: str):
+    """How many connections each pixel and each hidden unit keeps, against how many are expected.
+
+    Both axes are linear up to 2, so that they have a place for 0, and logarithmic beyond.
+
+    Args:
+        odds: the probability of each connection of the first layer, (units, pixels).
+        mask: the bool tensor of the connections that were kept, of the same shape.
+        title: of the picture.
+
+    Returns:
+        seaborn's FacetGrid, and a table with the columns "expected", "kept" and "side".
+    """
+    parts: list[pd.DataFrame] = []
+    for side, dim in (("each pixel", 0), ("each hidden unit", 1)):
+        columns = {"expected": odds.sum(dim), "kept": mask.sum(dim)}
+        parts.append(pd.DataFrame(columns | {"side": side}))
+    table = pd.concat(parts, ignore_index=True)
+    grid = seaborn.relplot(
+        table, x="expected", y="kept", col="side", s=16, alpha=0.4, linewidth=0, height=2.6,
+        aspect=1.3,
+    )  # fmt: skip
+    ticks = [0, 1, 2, 5, 10, 20, 50]
+    for ax in grid.axes.flat:
+        ax.plot([0, 60], [0, 60], color="0.3", lw=0.8)
+        ax.set(xscale="symlog", yscale="symlog", xticks=ticks, yticks=ticks)
+        ax.set(xticklabels=ticks, yticklabels=ticks)
+        ax.minorticks_off()
+    grid.set_titles("{col_name}")
+    grid.set_axis_labels("connections expected from g", "kept by SNIP")
+    grid.figure.suptitle(title, fontsize="medium")
+    return grid.tight_layout(), table
+
+
 def pixels_and_units(masks: Mapping[str, Tensor]):
     """How many connections each pixel sends, as images, and each hidden unit receives, as lines.
 
@@ -155,6 +219,16 @@ def pixels_and_units(masks: Mapping[str, Tensor]):
     axes[-1].set(xlabel="hidden unit, by rank", title="connections per hidden unit")
     axes[-1].legend(title=None)
     return figure, table
+
+
+def _say_what_was_not_run(grid, table, col):
+    """Words in the empty rows of a panel, where a mark would else seem forgotten."""
+    for value, ax in grid.axes_dict.items():
+        run = set(table.loc[table[col] == value, "mask"])
+        for row, mask in enumerate(table["mask"].cat.categories):
+            if mask not in run:
+                place = ax.get_yaxis_transform()
+                ax.text(0.5, row, "not run", transform=place, ha="center", va="center", color="0.4")
 
 
 def _names_at_the_left(grid, wrap):
