@@ -281,3 +281,19 @@ def test_where_methods_are_alike(mnist):
         errors = mnist.test_error[model, sparsity]
         _, low, high = statistics.interval(errors[first] - errors[second])
         assert low < 0 < high
+
+
+def test_figure_1a_has_its_differences_at_80_and_at_90():
+    claims = registered.evidence(PAGE).set_index("in the paper")
+    means = [
+        difference.partition(" ±")[0] for difference in claims.difference["Figure 1a"].split("; ")
+    ]
+    rises = [registered.outcomes("figure1-lenet-300-100", sparsity=at) for at in (0.8, 0.9)]
+    assert means == [f"{rise.mean():+.2f}" for rise in rises]
+
+
+def test_the_grey_lines_are_the_printed_rise_and_the_ends_of_ours(protocol_errors):
+    rises = by_protocol(protocol_errors, 0.98)
+    ends = f"{rises.min():.1f} and {rises.max():.1f} are the lowest and the highest mean"
+    text = (notebooks.folder() / f"{PAGE}.ipynb").read_text(encoding="utf-8")
+    assert ends in text and f"rises=[0.7, {rises.min():.1f}, {rises.max():.1f}]" in text

@@ -92,6 +92,19 @@ def test_panels_may_have_scales_of_their_own(errors):
     assert left.get_xlim() != right.get_xlim()
 
 
+def test_our_means_and_the_papers_stand_in_one_panel():
+    rows = [("ours", 0.1, 0.3), ("ours", 0.9, 0.5), ("the paper's", 0.1, 0.0)]
+    table = pd.DataFrame(rows, columns=["source", "sparsity", "rise"]).assign(model="lenet-300-100")
+    grid = plots.ours_and_printed(methods.labelled(table), "rise", band=0.2)
+    ax = grid.axes.flat[0]
+    line = next(line for line in ax.lines if len(line.get_xdata()) == 2)
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([10, 90], [0.3, 0.5])
+    assert line.get_color() == methods.PALETTE["snip"]
+    assert [text.get_text() for text in grid.legend.get_texts()] == ["ours", "the paper's"]
+    (band,) = ax.patches
+    assert (band.get_y(), band.get_height()) == (-0.2, 0.4)
+
+
 def test_sparsities_are_equally_far_apart():
     rows = [(sparsity, seed, 10 + seed) for sparsity in (0.9, 0.98, 0.995) for seed in range(3)]
     table = pd.DataFrame(rows, columns=["sparsity", "seed", "share"])

@@ -153,6 +153,33 @@ def points(
     return figure
 
 
+def ours_and_printed(
+    table: pd.DataFrame, y: str, band: float, height: float = 2.9, aspect: float = 1.25
+):
+    """Means against sparsity, of our runs and of the paper's: a panel a network.
+
+    Args:
+        table: a row a run, with the columns in words of ``report.labelled``, and "source": "ours"
+            or "the paper's".
+        y: the column on the axis.
+        band: how far a grey band reaches to either side of 0.
+        height, aspect: of a panel: inches, and width / height.
+
+    Returns:
+        seaborn's FacetGrid.
+    """
+    palette = {"ours": methods.PALETTE["snip"], "the paper's": "#767676"}
+    grid = seaborn.relplot(
+        table, kind="line", x="removed, %", y=y, col="network", hue="source", palette=palette,
+        hue_order=palette, style="source", style_order=palette, markers=["o", "s"], dashes=False,
+        errorbar=statistics.errorbar, err_style="bars", height=height, aspect=aspect,
+    )  # fmt: skip
+    for ax in grid.axes.flat:
+        ax.axhspan(-band, band, color="0.93", zorder=-1)
+    grid.legend.set_title("")
+    return grid
+
+
 def by_sparsity(table: pd.DataFrame, y: str, height: float = 2.8, aspect: float = 1.25):
     """Means at each sparsity, one as far from the next: a panel a network, a line a method.
 
