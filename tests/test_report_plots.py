@@ -123,7 +123,7 @@ def test_points_have_names_where_there_is_room():
     points["network"] = "LeNet-300-100"
     offsets = {"random": 10, "SNIP": 10}
     grid = plots.traced(
-        points, "on a path", "error", "name", offsets, ticks=([1, 10], [2, 5, 20])
+        points, "on a path", "error", "name", offsets=offsets, ticks=([1, 10], [2, 5, 20])
     )  # fmt: skip
     ax = grid.axes.flat[0]
     assert [text.get_text() for text in ax.texts] == ["98", "95", "90"]  # "98" is where "99" was

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from snipkit.study.report import charts, figures, methods, statistics
 
 PAIR = ["#332288", "#56B4E9"]  # of what is no method, such as two networks
+#: where names stand above the points of a method, in points of type; no others have names
+OFFSETS = {"SNIP": -11, "random": 10, "SNIP's layer counts": 10}
 
 
 def curves(
@@ -206,9 +208,9 @@ def traced(
     x: str,
     y: str,
     name: str,
-    offsets: Mapping[str, float],
     *,
     ticks: tuple[Sequence[float], Sequence[float]],
+    offsets: Mapping[str, float] = OFFSETS,
     height: float = 3.2,
     aspect: float = 1.15,
 ):
@@ -218,10 +220,10 @@ def traced(
         means: a row a point, with the columns "network" and "mask" of ``report.labelled``.
         x, y: the columns on the axes.
         name: the column with the name of a point.
+        ticks: of both axes.
         offsets: label of a method → how far above its points their names stand, in points of type.
             Those of the first method are written first. A later name that would touch one of them
             is left out.
-        ticks: of both axes.
         height, aspect: of a panel: inches, and width / height.
 
     Returns:
