@@ -92,6 +92,30 @@ def test_panels_may_have_scales_of_their_own(errors):
     assert left.get_xlim() != right.get_xlim()
 
 
+def test_our_means_and_the_papers_stand_in_one_panel():
+    rows = [("ours", 0.1, 0.3), ("ours", 0.9, 0.5), ("the paper's", 0.1, 0.0)]
+    table = pd.DataFrame(rows, columns=["source", "sparsity", "rise"]).assign(model="lenet-300-100")
+    grid = plots.ours_and_printed(methods.labelled(table), "rise", band=0.2)
+    ax = grid.axes.flat[0]
+    line = next(line for line in ax.lines if len(line.get_xdata()) == 2)
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([10, 90], [0.3, 0.5])
+    assert line.get_color() == methods.PALETTE["snip"]
+    assert [text.get_text() for text in grid.legend.get_texts()] == ["ours", "the paper's"]
+    (band,) = ax.patches
+    assert (band.get_y(), band.get_height()) == (-0.2, 0.4)
+
+
+def test_sparsities_are_equally_far_apart():
+    rows = [(sparsity, seed, 10 + seed) for sparsity in (0.9, 0.98, 0.995) for seed in range(3)]
+    table = pd.DataFrame(rows, columns=["sparsity", "seed", "share"])
+    table = methods.labelled(table.assign(model="lenet-300-100", method="snip"))
+    ax = plots.by_sparsity(table, "share").axes.flat[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["90", "98", "99.5"]
+    line = next(line for line in ax.lines if len(line.get_xdata()) == 3)
+    assert list(line.get_ydata()) == [11, 11, 11] and ax.get_title() == "LeNet-300-100"
+    assert line.get_color() == methods.PALETTE["snip"]
+
+
 def test_points_have_names_where_there_is_room():
     points = pd.DataFrame({"on a path": [1, 10, 1.01, 3], "error": [9, 2, 9.0, 20]})
     points["mask"] = ["SNIP", "SNIP", "random", "random"]
@@ -99,7 +123,7 @@ def test_points_have_names_where_there_is_room():
     points["network"] = "LeNet-300-100"
     offsets = {"random": 10, "SNIP": 10}
     grid = plots.traced(
-        points, "on a path", "error", "name", offsets, ticks=([1, 10], [2, 5, 20])
+        points, "on a path", "error", "name", offsets=offsets, ticks=([1, 10], [2, 5, 20])
     )  # fmt: skip
     ax = grid.axes.flat[0]
     assert [text.get_text() for text in ax.texts] == ["98", "95", "90"]  # "98" is where "99" was
@@ -110,7 +134,10 @@ def test_points_have_names_where_there_is_room():
 
 def test_bars_are_means_with_their_numbers_behind_them(errors):
     at_90 = errors[(errors.removed == 90) & (errors.images < 100)].astype({"images": str})
-    ax = plots.bars(at_90, "gap", "images", "group", COLORS, line=15).ax
+    wide = at_90.pivot(index=["group", "seed"], columns="images", values="gap").reset_index("group")
+    ax = plots.bars(wide, "group", "error, points", line=15).ax
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("error, points", "")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "10"]
     lengths = [bar.get_width() for bars in ax.containers for bar in bars]
     assert lengths == pytest.approx([11, 20, 12, 21])
     assert [text.get_text() for text in ax.texts] == ["11.0", "20.0", "12.0", "21.0"]

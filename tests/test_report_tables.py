@@ -177,27 +177,32 @@ def pairs_of_runs():
 def test_errors_of_table_1_in_pairs(pairs_of_runs):
     points = table1.dense_and_pruned(pairs_of_runs, "lenet-300-100", 0.98).set_index("source")
     printed, authors = points.loc[table1.PRINTED], points.loc[table1.AUTHORS]
-    assert list(printed[["dense", "pruned", "weight decay"]]) == [1.7, 2.4, 5e-4]
+    columns = ["dense", "pruned", "weight decay", "group"]
+    assert list(printed[columns]) == [1.7, 2.4, 5e-4, "table 1"]
     by_momentum = paper.table("others").query("protocol == 'momentum, 100,000 steps'")
     errors = by_momentum.set_index("claim").error
     expected = [errors[f"table1-lenet-300-100-{percent}"] for percent in (0, 98)]
     assert expected in authors[["dense", "pruned"]].to_numpy().tolist() and len(authors) == 3
-    ours = points.loc[table1.OURS].dropna()
-    assert ours.to_numpy().tolist() == [[1.5, 3.0, 1e-4], [1.25, 3.5, 1e-4]]
+    assert list(authors.group) == ["momentum", "plain SGD", "authors' defaults"]
+    ours = points.loc[table1.OURS].dropna()[columns]
+    rows = [[1.5, 3.0, 1e-4, "momentum"], [1.25, 3.5, 1e-4, "momentum"]]
+    assert ours.to_numpy().tolist() == rows
     none = table1.dense_and_pruned(pairs_of_runs[:0], "lenet-300-100", 0.98)
     assert table1.OURS not in set(none.source)
 
 
 def test_the_picture_of_table_1_has_a_mark_a_pair_and_lines_of_equal_rise(pairs_of_runs):
     points = table1.dense_and_pruned(pairs_of_runs, "lenet-300-100", 0.98)
-    places = {"table 1": (1.7, 2.2)}
-    (ax,) = table1.draw(points.dropna(), "98 % removed", places, rises=[0.7]).axes
+    (ax,) = table1.draw(points.dropna(), "98 % removed", rises=[0.7]).axes
     marks = ax.collections[0].get_offsets().tolist()
     assert sorted(marks) == sorted(points.dropna()[["dense", "pruned"]].to_numpy().tolist())
     (line,) = [line for line in ax.lines if len(line.get_xdata())]
     assert (line.get_xy1(), line.get_slope()) == ((0, 0.7), 1)
     assert ax.get_xlim()[0] > 1, "the line widens the axis"
-    assert [text.get_text().strip() for text in ax.texts] == ["rise 0.7", "table 1"]
+    names = {text.get_text().strip(): text for text in ax.texts}
+    assert list(names) == ["rise 0.7", "authors' defaults", "momentum", "plain SGD", "table 1"]
+    of_momentum = points.dropna().query("group == 'momentum'")
+    assert names["momentum"].xy == (of_momentum.dense.mean(), of_momentum.pruned.max())
     assert ax.get_ylabel() == "98 % removed: test error, %"
 
 
@@ -209,6 +214,8 @@ def test_all_errors_of_table_1_stand_side_by_side(pairs_of_runs):
     assert at_98["ours", "one cycle"] == statistics.cell(pd.Series([3.0, 3.5, 4.0]), 2)
     authors = table1.by_authors("lenet-300-100", 0.98)
     assert at_98["authors' code", "momentum, 100,000 steps"] == f"{authors.iloc[0]:.2f}"
+    rises = table1.rises_by_authors("lenet-300-100", 0.98)
+    assert rises["momentum, 100,000 steps"] == pytest.approx(3.08 - 1.41) and len(rises) == 3
     assert errors.loc["LeNet-5-Caffe", 0.0]["ours", "one cycle"] == ""  # none on record
 
 

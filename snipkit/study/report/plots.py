@@ -13,6 +13,10 @@ from matplotlib.figure import Figure
 
 from snipkit.study.report import charts, figures, methods, statistics
 
+PAIR = ["#332288", "#56B4E9"]  # of what is no method, such as two networks
+#: where names stand above the points of a method, in points of type; no others have names
+OFFSETS = {"SNIP": -11, "random": 10, "SNIP's layer counts": 10}
+
 
 def curves(
     table: pd.DataFrame,
@@ -151,14 +155,62 @@ def points(
     return figure
 
 
+def ours_and_printed(
+    table: pd.DataFrame, y: str, band: float, height: float = 2.9, aspect: float = 1.25
+):
+    """Means against sparsity, of our runs and of the paper's: a panel a network.
+
+    Args:
+        table: a row a run, with the columns in words of ``report.labelled``, and "source": "ours"
+            or "the paper's".
+        y: the column on the axis.
+        band: how far a grey band reaches to either side of 0.
+        height, aspect: of a panel: inches, and width / height.
+
+    Returns:
+        seaborn's FacetGrid.
+    """
+    palette = {"ours": methods.PALETTE["snip"], "the paper's": "#767676"}
+    grid = seaborn.relplot(
+        table, kind="line", x="removed, %", y=y, col="network", hue="source", palette=palette,
+        hue_order=palette, style="source", style_order=palette, markers=["o", "s"], dashes=False,
+        errorbar=statistics.errorbar, err_style="bars", height=height, aspect=aspect,
+    )  # fmt: skip
+    for ax in grid.axes.flat:
+        ax.axhspan(-band, band, color="0.93", zorder=-1)
+    grid.legend.set_title("")
+    return grid
+
+
+def by_sparsity(table: pd.DataFrame, y: str, height: float = 2.8, aspect: float = 1.25):
+    """Means at each sparsity, one as far from the next: a panel a network, a line a method.
+
+    Args:
+        table: a row a run, with the columns in words of ``report.labelled``.
+        y: the column on the axis.
+        height, aspect: of a panel: inches, and width / height.
+
+    Returns:
+        seaborn's FacetGrid.
+    """
+    markers = [methods.MARKERS[label] for label in table["mask"].cat.categories]
+    grid = seaborn.catplot(
+        table, kind="point", x="removed, %", y=y, col="network", hue="mask", markers=markers,
+        palette=methods.PALETTE, errorbar=statistics.errorbar, linewidth=1.5,
+        formatter="{:g}".format, sharex=False, height=height, aspect=aspect,
+    )  # fmt: skip
+    grid.legend.set_title("")
+    return grid.set_titles("{col_name}")
+
+
 def traced(
     means: pd.DataFrame,
     x: str,
     y: str,
     name: str,
-    offsets: Mapping[str, float],
     *,
     ticks: tuple[Sequence[float], Sequence[float]],
+    offsets: Mapping[str, float] = OFFSETS,
     height: float = 3.2,
     aspect: float = 1.15,
 ):
@@ -168,10 +220,10 @@ def traced(
         means: a row a point, with the columns "network" and "mask" of ``report.labelled``.
         x, y: the columns on the axes.
         name: the column with the name of a point.
+        ticks: of both axes.
         offsets: label of a method → how far above its points their names stand, in points of type.
             Those of the first method are written first. A later name that would touch one of them
             is left out.
-        ticks: of both axes.
         height, aspect: of a panel: inches, and width / height.
 
     Returns:
@@ -213,10 +265,8 @@ def _name_where_free(ax, means, columns, offsets, apart=18):
 
 def bars(
     table: pd.DataFrame,
-    x: str,
-    y: str,
     hue: str,
-    colors: Mapping[str, str],
+    xlabel: str,
     *,
     line: float | None = None,
     height: float = 2.5,
@@ -225,18 +275,20 @@ def bars(
     """Means as bars from the left, each with its number behind it and the study's interval.
 
     Args:
-        table: a row a value.
-        x, y, hue: the columns of the length, of the rows, and of the bars in a row.
-        colors: value of ``hue`` → its colour.
+        table: a row a seed; every column but ``hue`` is a row of the picture.
+        hue: the column of the bars in a row, at most two values.
+        xlabel: what the lengths are.
         line: where a dotted line stands.
         height, aspect: inches, and width / height.
 
     Returns:
         seaborn's FacetGrid.
     """
+    values = table.melt(hue, var_name="row", value_name=xlabel)
+    palette = PAIR[: values[hue].nunique()]
     grid = seaborn.catplot(
-        table, kind="bar", x=x, y=y, hue=hue, hue_order=colors, palette=dict(colors),
-        errorbar=statistics.errorbar, err_kws={"linewidth": 1.5}, height=height, aspect=aspect,
+        values, kind="bar", x=xlabel, y="row", hue=hue, palette=palette, height=height,
+        aspect=aspect, errorbar=statistics.errorbar, err_kws={"linewidth": 1.5},
     )  # fmt: skip
     for of_hue in grid.ax.containers:
         grid.ax.bar_label(of_hue, fmt="%.1f", padding=9)

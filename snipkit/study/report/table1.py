@@ -1,13 +1,13 @@
 """Table 1 of the paper, two networks: its errors beside ours and those of the authors' code."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
 from snipkit.study import paper
-from snipkit.study.report import comparisons, figures, statistics
+from snipkit.study.report import charts, comparisons, figures, statistics
 
 PRINTED, AUTHORS, OURS = "printed in table 1", "authors' code, means", "our runs"
 COLORS = {PRINTED: "black", OURS: "#0173B2", AUTHORS: "#DE8F05"}
@@ -35,6 +35,11 @@ def by_authors(model: str, sparsity: float) -> pd.Series:
     return rows.set_index("protocol").error
 
 
+def rises_by_authors(model: str, sparsity: float) -> pd.Series:
+    """``by_authors``, minus the mean error of the dense network by the same protocol."""
+    return (by_authors(model, sparsity) - by_authors(model, 0.0)).dropna()
+
+
 def dense_and_pruned(trained: pd.DataFrame, model: str, sparsity: float) -> pd.DataFrame:
     """Errors of the dense network and of the pruned one in pairs: printed, the authors', and ours.
 
@@ -45,21 +50,26 @@ def dense_and_pruned(trained: pd.DataFrame, model: str, sparsity: float) -> pd.D
 
     Returns:
         DataFrame with a row a pair: ``source`` (``PRINTED``, ``AUTHORS`` or ``OURS``), ``dense``,
-        ``pruned`` and "weight decay". A pair is two printed numbers, two means of one protocol of
-        the authors' code, or two runs of ours with one protocol and seed.
+        ``pruned``, "weight decay" and ``group``, the name that stands beside it in the picture. A
+        pair is two printed numbers, two means of one protocol of the authors' code, or two runs of
+        ours with one protocol and seed.
     """
     numbers = printed().set_index(["model", "sparsity"]).error
     pair = {"dense": [numbers[model, 0.0]], "pruned": [numbers[model, sparsity]]}
-    parts = [pd.DataFrame(pair).assign(source=PRINTED)]
+    parts = [pd.DataFrame(pair).assign(source=PRINTED, group="table 1")]
 
     pair = {"dense": by_authors(model, 0.0), "pruned": by_authors(model, sparsity)}
-    parts.append(pd.DataFrame(pair).dropna().assign(source=AUTHORS))
+    authors = pd.DataFrame(pair).dropna()
+    groups = authors.index.str.replace(",.*", "", regex=True)  # without the number of steps
+    groups = groups.str.replace("its defaults", "authors' defaults")
+    parts.append(authors.assign(source=AUTHORS, group=groups))
 
     runs = comparisons.rows(trained, model=model)
     protocol = ["optimiser", "weight decay", "factor"]
     ours = runs.pivot(index=[*protocol, "seed"], columns="sparsity", values="test_error")
     ours = ours.rename(columns={0.0: "dense", sparsity: "pruned"}).reset_index()
-    ours = ours.reindex(columns=["dense", "pruned", "weight decay"])  # of no runs, too
+    ours = ours.rename(columns={"optimiser": "group"})
+    ours = ours.reindex(columns=["dense", "pruned", "weight decay", "group"])  # of no runs, too
     parts.append(ours.assign(source=OURS))
 
     points = pd.concat(parts, ignore_index=True)
@@ -67,19 +77,14 @@ def dense_and_pruned(trained: pd.DataFrame, model: str, sparsity: float) -> pd.D
     return points.assign(**{"weight decay": decay})
 
 
-def draw(
-    points: pd.DataFrame,
-    pruned: str,
-    names: Mapping[str, tuple[float, float]],
-    rises: Iterable[float] = (),
-) -> Figure:
+def draw(points: pd.DataFrame, pruned: str, rises: Iterable[float] = ()) -> Figure:
     """The error of the pruned network against that of the dense one, a mark a pair.
+
+    The name of a group stands above its highest mark.
 
     Args:
         points: what ``dense_and_pruned`` gave.
         pruned: the pruned network in words, such as "98 % removed".
-        names: names of groups of marks → where they stand: error of the dense network, and of the
-            pruned one.
         rises: differences, in points, that have a grey line each.
     """
     figure, (ax,) = figures.panels([""], 3.8, 3.5)
@@ -93,8 +98,9 @@ def draw(
     for rise in rises:
         ax.axline((0, rise), slope=1, color="0.75", lw=0.8, zorder=0)
         ax.text(right, right + rise, f" rise {rise:g}", color="0.35", va="center")
-    for name, place in names.items():
-        ax.annotate(name, place, ha="center", weight="bold")
+    for name, group in points.groupby("group"):
+        place = group.dense.mean(), group.pruned.max()
+        charts.name_points(ax, *zip(place), [name], (0, 8), ha="center", weight="bold")
     ax.set(**limits, xlabel="dense: test error, %", ylabel=f"{pruned}: test error, %")
     legend = ax.legend(loc="upper left", bbox_to_anchor=(1.2, 1))
     for text in legend.get_texts():
