@@ -144,6 +144,7 @@ def test_pictures_by_layer_draw_every_layer(masks):
     lines = report.layer_lines(shares, {"LeNet-300-100": "a remark"}).axes.flat[0]
     assert list(lines.get_lines()[0].get_ydata()) == [37.5, 25]
     assert lines.get_title() == "LeNet-300-100 (a remark)"
+    assert [label.get_text() for label in lines.get_xticklabels()] == list(shares.layer)
     scores = {"lenet-300-100": report.layer_scores({k: m.float() for k, m in masks.items()})}
     boxes = report.layer_boxes(report.stacked(scores, "model"), 0.5)
     assert "50 % are lower" in boxes.axes.flat[0].get_title()
@@ -219,21 +220,41 @@ def test_all_errors_of_table_1_stand_side_by_side(pairs_of_runs):
     assert errors.loc["LeNet-5-Caffe", 0.0]["ours", "one cycle"] == ""  # none on record
 
 
-def test_numbers_of_table_2_stand_beside_ours():
+@pytest.fixture
+def beside_printed():
+    """Two runs of AlexNet-s, pruned and dense, beside the numbers of table 2."""
     rows = [("snip", 0, 20.0), ("snip", 1, 22.0), ("dense", 0, 17.0), ("dense", 1, 18.0)]
-    trained = pd.DataFrame(rows, columns=["method", "seed", "test_error"]).assign(model="alexnet-s")
-    both = table2.by_source({"ours": trained, "later": trained[:0]})
+    trained = pd.DataFrame(rows, columns=["method", "seed", "test_error"])
+    trained = trained.assign(model="alexnet-s", steps=10_500)
+    return table2.by_source({"usual": trained, "shorter": trained[:0]})
+
+
+def test_numbers_of_table_2_stand_beside_ours(beside_printed):
+    both = beside_printed
     means = both.groupby(["source", "quantity"]).value.mean()
     printed = paper.table("table2").set_index("model").loc["alexnet-s"]
-    assert set(both.model) == {"alexnet-s"} and means["ours", table2.ERROR] == 21
-    assert means["ours", table2.COST] == 3.5
+    assert set(both.model) == {"alexnet-s"} and set(both.images) == {"CIFAR-10"}
+    assert means["ours, 30 epochs", table2.ERROR] == 21
+    assert means["ours, 30 epochs", table2.COST] == 3.5
     assert means["printed", table2.COST] == printed.error_pruned - printed.error_dense
-    looks = {"printed": ("black", "s"), "ours": ("blue", "o"), "later": ("red", "x")}
-    assert set(both.images) == {"CIFAR-10"}
-    figure = report.source_dots(both, looks)
-    assert [text.get_text() for text in figure.legends[0].texts] == ["printed", "ours"]
-    assert [ax.get_xlabel() for ax in figure.axes] == [table2.ERROR, table2.COST]
-    assert {ax.get_title() for ax in figure.axes} == {"CIFAR-10"}
+    (row,) = table2.side_by_side(both)[table2.COST].to_dict("records")
+    assert row == {"printed": "0.87", "others": "2.24", "ours, 30 epochs": "3.50 (2)"}
+    assert table2.length("gru-s", 12_000) == "12,000 steps"
+
+
+def test_the_picture_of_table_2_says_how_long_we_trained(beside_printed):
+    recurrent = beside_printed.assign(images="MNIST", network="GRU-s")
+    recurrent = recurrent[recurrent.source != "others"].replace("ours, 30 epochs", "ours, 9 steps")
+    figure = table2.draw(pd.concat([beside_printed, recurrent]))
+    assert [ax.get_title() for ax in figure.axes] == [
+        "CIFAR-10: error", "CIFAR-10: gap to dense", "MNIST: error", "MNIST: gap to dense"
+    ]  # fmt: skip
+    assert figure.axes[0].get_xlabel() == f"{table2.ERROR} (left: better)"
+    legends = [figure.axes[place].get_legend() for place in (1, 3)]
+    names = [[text.get_text() for text in legend.texts] for legend in legends]
+    assert names == [["printed", "others", "ours, 30 epochs"], ["printed", "ours, 9 steps"]]
+    colors = [handle.get_color() for handle in legends[1].legend_handles]
+    assert colors == [table2.LOOKS["printed"][0], table2.LOOKS["usual"][0]]
 
 
 def test_a_check_trains_twice_as_long():

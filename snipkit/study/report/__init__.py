@@ -51,7 +51,6 @@ _NAMES = {
     "layer_dots": "charts",
     "layer_lines": "charts",
     "size_law": "charts",
-    "source_dots": "charts",
     "runs_beside_printed": "table3",
     "against_equality": "charts",
     "write_means": "charts",

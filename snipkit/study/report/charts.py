@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn
 from matplotlib.ticker import NullLocator
@@ -12,6 +11,7 @@ from snipkit.study.report import figures, methods, statistics
 ERROR_TICKS = (1, 2, 5, 10, 20, 50, 90)  # per cent, on a logarithmic axis
 LIGHT = "#89BEDC"  # a lighter shade of SNIP's blue
 SHADES = [LIGHT, "#0173B2", "#08306B"]  # the more is removed, the darker
+NAMED_LAYERS = 4  # as many names have room below a panel
 GUESSING = 90  # test error of a guess among ten classes, in per cent
 
 
@@ -151,7 +151,8 @@ def layer_lines(shares: pd.DataFrame, notes: Mapping[str, str] | None = None, wr
     """How much of each layer is kept, from the input to the output: a panel a network.
 
     A line a sparsity, darker where more is removed. The axis is logarithmic above 0.01 %, and has a
-    place for 0: an empty layer.
+    place for 0: an empty layer. Where there are up to ``NAMED_LAYERS`` layers their names stand
+    below them, else their numbers.
 
     Args:
         shares: what ``tables.layer_shares`` gives, of masks of several networks and sparsities
@@ -175,11 +176,15 @@ def layer_lines(shares: pd.DataFrame, notes: Mapping[str, str] | None = None, wr
         ax.set_title(f"{network} ({note})" if note else network)
         ax.set_yscale("symlog", linthresh=0.01, linscale=0.5)
         ax.set_yticks([0, 0.01, 0.1, 1, 10, 100], ["0", "0.01", "0.1", "1", "10", "100"])
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        layers = shares[shares.network == network].drop_duplicates("place")
+        if len(layers) <= NAMED_LAYERS:
+            ax.set_xticks(layers.place, layers.layer)
+        else:
+            ax.xaxis.get_major_locator().set_params(integer=True)
     grid.legend.set_title("")
     grid.set(ylim=(-0.001, 200))
     grid.set_axis_labels("layer, from the input", "% of the layer kept")
-    return grid.tight_layout()
+    return grid.tight_layout(w_pad=1.5)
 
 
 def size_law(layers: pd.DataFrame):
@@ -232,49 +237,6 @@ def against_equality(table: pd.DataFrame, x: str, y: str, hue: str, palette, uni
     grid.set(xscale="log", yscale="log").set_titles("{col_name}; dotted: equal")
     grid.set_axis_labels(f"{x}, {unit}", f"{y}, {unit}")
     return grid.tight_layout()
-
-
-def source_dots(table: pd.DataFrame, looks: Mapping[str, tuple[str, str]], group: str = "images"):
-    """One number a network from several sources: a column a quantity, a row of panels a group.
-
-    Args:
-        table: with ``network``, ``source``, ``quantity``, ``value`` and ``group``; several rows of
-            one kind (seeds) become a mean with its 95 % interval.
-        looks: source → (colour, marker), in drawing order.
-        group: the column that makes rows of panels; each panel has its own axis.
-
-    Returns:
-        The matplotlib figure; networks are the rows of a panel. Where some values are negative
-        there is a line at 0.
-    """
-    looks = {source: look for source, look in looks.items() if source in set(table.source)}
-    quantities = list(dict.fromkeys(table.quantity))
-    by_group = {name: list(part.network.unique()) for name, part in table.groupby(group)}
-    sizes = [len(networks) for networks in by_group.values()]
-    inches = 1.4 + 3.8 * len(quantities), 0.7 * len(sizes) + 0.41 * sum(sizes)
-    figure, axes = plt.subplots(
-        len(by_group), len(quantities), squeeze=False, sharey="row", height_ratios=sizes,
-        figsize=inches, layout="constrained",
-    )  # fmt: skip
-    for axes_of_group, (name, networks) in zip(axes, by_group.items()):
-        for ax, quantity in zip(axes_of_group, quantities):
-            seaborn.pointplot(
-                table[(table[group] == name) & (table.quantity == quantity)], x="value",
-                y="network", order=networks, hue="source", hue_order=looks,
-                palette=[color for color, _ in looks.values()],
-                markers=[marker for _, marker in looks.values()], linestyle="none",
-                dodge=len(looks) > 1 and 0.6, errorbar=statistics.errorbar,
-                err_kws={"linewidth": 1.2}, markersize=5, ax=ax,
-            )  # fmt: skip
-            ax.get_legend().remove()
-            ax.set(title=name, xlabel=quantity, ylabel="")
-            if ax.get_xlim()[0] < 0:
-                ax.axvline(0, color="black", lw=0.8)
-            for between in range(len(networks) - 1):
-                ax.axhline(between + 0.5, color="0.85", lw=0.8, zorder=0)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
-    return figure
 
 
 def write_means(grid, table: pd.DataFrame, x: str, y: str, col: str, digits: int = 1) -> None:
