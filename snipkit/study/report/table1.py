@@ -98,9 +98,9 @@ def draw(points: pd.DataFrame, pruned: str, rises: Iterable[float] = ()) -> Figu
     for rise in rises:
         ax.axline((0, rise), slope=1, color="0.75", lw=0.8, zorder=0)
         ax.text(right, right + rise, f" rise {rise:g}", color="0.35", va="center")
-    for name, group in points.groupby("group"):
-        place = group.dense.mean(), group.pruned.max()
-        charts.name_points(ax, *zip(place), [name], (0, 8), ha="center", weight="bold")
+    places = points.groupby("group").agg({"dense": "mean", "pruned": "max"})
+    look = {"ha": "center", "weight": "bold"}
+    charts.name_points(ax, places.dense, places.pruned, places.index, (0, 8), **look)
     ax.set(**limits, xlabel="dense: test error, %", ylabel=f"{pruned}: test error, %")
     legend = ax.legend(loc="upper left", bbox_to_anchor=(1.2, 1))
     for text in legend.get_texts():
