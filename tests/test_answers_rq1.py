@@ -70,7 +70,7 @@ def test_the_answer(errors):
         "random_caffe": behind_snip(errors, "random", "lenet-5-caffe", 0.98),
         "layer_counts_995": behind_snip(errors, "snip, shuffle", "lenet-300-100", 0.995),
         "layer_counts_caffe": behind_snip(errors, "snip, shuffle", "lenet-5-caffe", 0.98, 2),
-        "magnitude_90": behind_snip(errors, "magnitude", "lenet-300-100", 0.9),
+        "magnitude_90": behind_snip(errors, "magnitude", "lenet-300-100", 0.9, 2),
         "magnitude_98": behind_snip(errors, "magnitude", "lenet-300-100", 0.98),
     }
     assert differences(shown(PAGE)[1], "rq1_answer", values) == []

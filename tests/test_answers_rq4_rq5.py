@@ -14,7 +14,8 @@ from snipkit.study import notebooks
 from snipkit.study.report import Estimate, registered, statistics
 
 RQ4, RQ5 = "rq4_relevance_to_the_task", "rq5_scoring_batch"
-DIGITS = {"one": 1, "one_class": 1, "balanced": 1, "labels_loss": 3}  # the others have two
+# the others have two
+DIGITS = {"lead": 1, "one": 1, "one_class": 1, "balanced": 1, "labels_loss": 3}
 
 
 @pytest.fixture(scope="module")

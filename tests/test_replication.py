@@ -28,11 +28,10 @@ def test_a_training_that_two_claims_share_counts_once(claims):
     assert sharing == [10, 30]
     assert replication.counts(claims, recorded={dense.id}) == {
         "claims": "42",
-        "registered": "29",
-        "judged": "8",
         "done": "1",
         "planned": "267",
         "trained": "none has a word yet",
+        "words": replication.summary(claims),
     }
 
 

@@ -31,7 +31,7 @@ ABOUT = {
     "Figure 3": "error against the size of the scoring batch",
     "Figure 4": "a pruned network does not fit random labels",
     "Figure 5": "masks of inverted images",
-    "Figure 6": "masks ranked by the gradient alone",
+    "Figure 6": "masks ranked by the signed gradient",
     "Figure 7": "random labels, by sparsity",
 }
 #: a table or figure of the paper → what its rows leave out
@@ -65,8 +65,6 @@ def write(progress: str = "") -> pd.DataFrame:
     figures.use_style()
     figures.save(draw(claims), "replication", "", claims.drop(columns=["note"]))
     text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        summary=summary(claims),
-        trained=trained(claims),
         findings=_found_so_far(claims),
         scoreboard=_markdown(scoreboard(claims)),
         claims=by_item(rows(claims, earlier)),
@@ -98,9 +96,9 @@ def trained(claims: pd.DataFrame) -> str:
 
 
 def _found_so_far(claims):
-    """The first section; empty in a folder without the pages, where its template is not."""
+    """The first section; one line in a folder without the pages, where its template is not."""
     if not (answers.folder() / "replication_answer.md").exists():
-        return ""
+        return f"**Now: {summary(claims)}.**\n\n"
     text = answers.fill("replication_answer", findings(claims), digits=2)
     return f"## What we found so far\n\n{text}\n\n"
 
@@ -137,22 +135,19 @@ def counts(claims: pd.DataFrame, recorded: Collection[str] | None = None) -> dic
             ``results/registered``.
 
     Returns:
-        "claims"; "registered", of these, and "judged", of those; and trainings "done" and
-        "planned". Claims share trainings, and each counts once. "trained": the words of the claims
-        that needed training.
+        "claims"; their "words", as ``summary`` says; those of the claims that needed training,
+        "trained"; and trainings "done" and "planned". Claims share trainings, each counts once.
     """
     if recorded is None:
         recorded = records.read(registration.folder())
-    is_registered = claims.word != judging.NOT_RUN
     trainings = registration.runs()
     done = sum(run.id in recorded for run in trainings)
     return {
         "claims": f"{len(claims):,}",
-        "registered": f"{is_registered.sum():,}",
-        "judged": f"{(is_registered & (claims.word != '')).sum():,}",
         "done": f"{done:,}",
         "planned": f"{len(trainings):,}",
         "trained": trained(claims),
+        "words": summary(claims),
     }
 
 
@@ -236,8 +231,11 @@ def others() -> pd.DataFrame:
     table = paper.table("others")
     order = {claim: place for place, claim in enumerate(claims.index)}
     table = table.sort_values("claim", key=lambda names: names.map(order), kind="stable")
-    says = [claims.says[claim].replace(": test error, %", "") for claim in table.claim]
-    table.insert(0, "the paper says", says)
+    says = [
+        re.sub(": test error(, %| on (.*), %)", r", \2", claims.says[claim]).strip(", ")
+        for claim in table.claim
+    ]
+    table.insert(0, "network: test error, %", says)
     table.insert(1, "printed", [claims.printed[claim] for claim in table.claim])
     spread = ["" if pd.isna(sd) else f" (sd {sd:.2f})" for sd in table.sd]
     table["error"] = [f"{error:.2f}{sd}" for error, sd in zip(table.error, spread)]

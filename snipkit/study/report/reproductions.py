@@ -145,7 +145,10 @@ def _explain(ax):
     """The legend."""
     handles = [Line2D([], [], color="black", lw=1, label="printed in the paper")]
     for source, (color, marker) in _STYLES.items():
-        handles.append(Line2D([], [], color=color, marker=marker, ls="", label=source))
+        mark = Line2D([], [], color=color, marker=marker, ls="", label=source)
+        if source == PUBLISHED:
+            mark.set_markerfacecolor("white")  # all of them were trained otherwise
+        handles.append(mark)
         if source == AUTHORS:
             label = "the same, without momentum"
             handles.append(Line2D([], [], color=color, marker="v", ls="", label=label))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn
 
@@ -171,6 +172,18 @@ def _draw_quantity(rows, networks, looks, ax):
         ax.axvline(0, color="black", lw=0.8)
     for between in range(len(networks) - 1):
         ax.axhline(between + 0.5, color="0.85", lw=0.8, zorder=0)
+    ours = rows[rows.source.str.startswith("ours")]
+    heights = dict(zip(looks, np.linspace(-0.3, 0.3, len(looks))))
+    for place, network in enumerate(networks):
+        seeds = ours[ours.network == network].groupby("look").value
+        if not len(seeds):
+            at = {"xycoords": ax.get_yaxis_transform(), "ha": "right", "va": "center"}
+            ax.annotate("none of ours", (0.98, place), color="0.5", size=8, **at)
+        for look, values in seeds:
+            if len(values) < statistics.FEWEST:  # a mark without a bar
+                at = {"textcoords": "offset points", "ha": "right", "va": "center"}
+                point = values.mean(), place + heights[look]
+                ax.annotate(f"n = {len(values)}", point, (-6, 0), size=8, **at)
 
 
 def costs_of_snip(table: pd.DataFrame) -> pd.Series:
