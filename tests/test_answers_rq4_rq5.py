@@ -150,9 +150,10 @@ def template_order(page):
 
 def test_what_is_written_by_hand_is_a_setting_or_printed():
     listed = {"1", "2", "3", "4", "5"}
-    # 98 % is a setting; 0 is what an interval includes; 35.1 ± 8.1 is RQ6's, tested below.
+    # 98 % is a setting; 0 is what an interval includes; 35.1 ± 8.1 is RQ6's, tested below; and
+    # 1, 2 and 4 are sections.
     numbers = {number.rstrip(",") for number in literal_numbers("rq4_answer")}
-    assert numbers == {"98", "0", "35.1", "8.1"}
+    assert numbers == {"98", "0", "35.1", "8.1", "1", "2", "4"}
     # Sizes of a batch and numbers of other pages, which tests below and of RQ5 check.
     others = {"100", "5.1", "4", "36.2", "35.1", "8.1", "9.9"}
     assert set(literal_numbers("rq4_elsewhere")) == others

@@ -39,7 +39,9 @@ def test_a_claim_stands_beside_what_others_found(claims):
     rows = replication.rows(claims, paper.earlier_verdicts()).set_index("the paper says")
     row = rows.loc["LeNet-300-100, SNIP 95 %: test error, %"]
     assert row.word == "0 of 10 runs"
-    assert row.others == "authors' code 2.09, 2.64, 3.12; others 2.23, 2.16"
+    assert row.others == (
+        "authors' code 2.09 (momentum), 2.64 (plain SGD), 3.12 (defaults); others 2.23, 2.16"
+    )
     assert rows.exploratory["LeNet-5-Caffe, SNIP 98 %: test error, %"].endswith("shorter training")
     assert set(paper.table("others").claim) <= set(claims.claim)
 

@@ -221,8 +221,16 @@ def _in_short(numbers):
     parts = []
     for whose, errors in (("authors' code", numbers[by_authors]), ("others", numbers[~by_authors])):
         if len(errors):
-            parts.append(f"{whose} {', '.join(map('{:.2f}'.format, errors.error))}")
+            named = [f"{row.error:.2f}{_how(row)}" for row in errors.itertuples()]
+            parts.append(f"{whose} {', '.join(named)}")
     return "; ".join(parts)
+
+
+def _how(row):
+    """The authors' code was run by several protocols: " (momentum)"."""
+    if row.source != "authors' code":
+        return ""
+    return f" ({row.protocol.partition(',')[0].removeprefix('its ')})"
 
 
 def others() -> pd.DataFrame:

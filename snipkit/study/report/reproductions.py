@@ -152,6 +152,9 @@ def _explain(ax):
         if source == AUTHORS:
             label = "the same, without momentum"
             handles.append(Line2D([], [], color=color, marker="v", ls="", label=label))
+            mark = Line2D([], [], color=color, marker="v", ls="", label="the same, 10,000 steps")
+            mark.set_markerfacecolor("white")
+            handles.append(mark)
         if source == PUBLISHED:
             label = "the same, with other layers than the paper's"
             handles.append(Line2D([], [], color=color, marker="x", ls="", label=label))

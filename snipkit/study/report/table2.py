@@ -181,9 +181,9 @@ def _draw_quantity(rows, networks, looks, ax):
             ax.annotate("none of ours", (0.98, place), color="0.5", size=8, **at)
         for look, values in seeds:
             if len(values) < statistics.FEWEST:  # a mark without a bar
-                at = {"textcoords": "offset points", "ha": "right", "va": "center"}
+                at = {"textcoords": "offset points", "ha": "center", "va": "center"}
                 point = values.mean(), place + heights[look]
-                ax.annotate(f"n = {len(values)}", point, (-6, 0), size=8, **at)
+                ax.annotate(f"n = {len(values)}", point, (0, -9), size=8, **at)
 
 
 def costs_of_snip(table: pd.DataFrame) -> pd.Series:
