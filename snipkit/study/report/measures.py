@@ -30,11 +30,7 @@ def class_batch(name: str, label: int, draw: int, inverted: bool = False):
         draw: which hundred; the same ones whether inverted or not.
         inverted: 255 - pixel in place of each pixel.
     """
-    part = _images(name)
-    if inverted:
-        # Standardised, 255 - pixel is the negative: its standard deviation is the same, and its
-        # mean is 1 - mean.
-        part = dataclasses.replace(part, pixels=255 - part.pixels, mean=(1 - part.mean[0],))
+    part = _inverted_images(name) if inverted else _images(name)
     images = part.take(torch.nonzero(part.labels == label).flatten())
     return data.sample(images, IMAGES, torch.Generator().manual_seed(1000 * draw + label))
 
@@ -203,6 +199,13 @@ def measure(rows: list[registration.Setting]) -> pd.DataFrame:
 @functools.cache
 def _images(name):
     return datasets.load(name).train
+
+
+@functools.cache
+def _inverted_images(name):
+    """Standardised, 255 - pixel is the negative: same standard deviation, and the mean 1 - mean."""
+    part = _images(name)
+    return dataclasses.replace(part, pixels=255 - part.pixels, mean=(1 - part.mean[0],))
 
 
 @functools.cache
