@@ -581,6 +581,11 @@ def test_no_measured_number_is_written_by_hand():
             assert written <= settings, name
 
 
+def test_what_the_replication_says_of_random_labels_is_what_its_claims_say():
+    words = registered.table().set_index("claim").word
+    assert set(words[["figure4-fits", "figure4-pruned", "figure7"]]) == {"agrees"}
+
+
 def test_the_tally_of_the_new_predictions_is_that_of_its_list():
     text = (notebooks.folder() / "answers/rq6_new_predictions.md").read_text(encoding="utf-8")
     listed = re.match(r"(.*?)\*\*Holds:\*\*(.*)\*\*Failed:\*\*(.*)\*\*Open:\*\*(.*)", text)
