@@ -163,7 +163,7 @@ def test_what_is_written_by_hand_is_a_setting_or_printed():
     assert f"{(1 - 32 * 4_311 / (54_000 * math.log2(10))) * math.log(10):.2f}" == "0.53"
     numbers = {number.rstrip(",") for number in literal_numbers("rq5_answer")}
     assert numbers == {"98", "100", "90", "10,000", "0"}
-    # 1.40 - 1.64, of figure 3; 0 is what cannot be told from it.
+    # 1.40 - 1.64, of figure 3; 0 is what cannot be told from it. It has six points.
     numbers = {number.rstrip(",") for number in literal_numbers("rq5_found")}
     assert numbers - listed - {"6"} == {"98", "90", "100", "10,000", "25,000", "0.24", "0"}
 

@@ -219,19 +219,17 @@ def as_a_page_runs(profile: str) -> Iterator[None]:
     """
     import matplotlib
     import matplotlib.pyplot as plt
-    import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # their number moves the last digits
-    try:
-        with _environment(profile), contextlib.chdir(folder()), warnings.catch_warnings():
-            with plt.rc_context():
+    from snipkit.study.train import executors
+
+    try:  # the number of threads moves the last digits
+        with executors.one_thread(), _environment(profile), contextlib.chdir(folder()):
+            with warnings.catch_warnings(), plt.rc_context():
                 plt.switch_backend("agg")
                 matplotlib.rc_file_defaults()  # as in a process that has drawn nothing
                 yield
     finally:
         plt.close("all")
-        torch.set_num_threads(threads)
 
 
 def execute(name: str, profile: str, target: Path | str) -> None:

@@ -13,8 +13,9 @@ import snipkit
 from snipkit import masking, models, saliency
 from snipkit.beyond import inference
 from snipkit.study.report import figures
-from snipkit.study.train import estimate
+from snipkit.study.train import estimate, executors
 
+KERNELS = ("masked", "units left out", "CSR")
 FLOAT = INDEX = 4  # bytes of a weight, and of an index in a sparse format
 
 
@@ -129,25 +130,21 @@ def kernel_times(
             seldom interrupted.
 
     Returns:
-        Columns "network", "batch", "kernels" (the categories "masked", "units left out", "CSR"),
+        Columns "network", "batch", "kernels" (the categories ``KERNELS``),
         "microseconds" and "times as fast" (as the masked network).
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     rows = []
-    variants: dict[str, nn.Module] = {}
     for name in networks:
         variants = _variants(models.build(name, seed=0), batch, images, sparsity)
         for size in sizes:
-            calls = {kind: partial(network, images[:size]) for kind, network in variants.items()}
-            with torch.inference_mode():
+            calls = {kind: partial(variants[kind], images[:size]) for kind in KERNELS}
+            with executors.one_thread(), torch.inference_mode():
                 times = estimate.microseconds(calls, turns=turns, repeats=1)
             for kind, time in times.items():
                 rows.append([figures.NETWORKS[name], size, kind, time, times["masked"] / time])
-    torch.set_num_threads(threads)
     columns = ["network", "batch", "kernels", "microseconds", "times as fast"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.assign(kernels=pd.Categorical(table.kernels, list(variants), ordered=True))
+    return table.assign(kernels=pd.Categorical(table.kernels, KERNELS, ordered=True))
 
 
 def _variants(model, batch, images, sparsity):
@@ -158,4 +155,4 @@ def _variants(model, batch, images, sparsity):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support")
         sparse = inference.in_csr(model, mask)
-    return {"masked": model.eval(), "units left out": small.eval(), "CSR": sparse}
+    return dict(zip(KERNELS, (model.eval(), small.eval(), sparse)))

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.patches import Patch, Rectangle
 
 from snipkit.study import paper, paths
-from snipkit.study.report import answers, facts, figures, judging, registered
+from snipkit.study.report import answers, facts, figures, judging, registered, reproductions
 from snipkit.study.train import records, registration
 
 TEMPLATE = Path(__file__).parent / "replication.md"
@@ -50,7 +50,6 @@ NOTES = {
     " it draws.",
 }
 AUTHORS_PROTOCOL = "momentum, 100,000 steps"  # of their code, nearest to the paper's text
-PICTURES = ("figure2-mnist", "figure2-fashion-mnist", "figure5", "figure6")  # need no training
 DESIGNED_HERE = "figure4-task"  # a test of ours, not a claim of the paper
 
 
@@ -89,10 +88,10 @@ def summary(claims: pd.DataFrame) -> str:
 
 def trained(claims: pd.DataFrame) -> str:
     """The words of the claims that needed training, such as "agrees 1, disagrees 5, open 1"."""
-    untrained = {*facts.FACTS, *PICTURES}
-    words = claims[~claims.claim.isin(untrained)].word.value_counts()
-    found = [word for word in judging.WORDS if word in words and word != judging.NOT_RUN]
-    return ", ".join(f"{word} {words[word]}" for word in found) or "none has a word yet"
+    with_runs = {setting.claim for setting in registration.settings() if setting.cells}
+    words = claims[claims.claim.isin(with_runs)].word.value_counts()
+    present = [word for word in judging.WORDS if word in words]
+    return ", ".join(f"{word} {words[word]}" for word in present) or "none has a word yet"
 
 
 def _found_so_far(claims):
@@ -239,11 +238,8 @@ def others() -> pd.DataFrame:
     table = paper.table("others")
     order = {claim: place for place, claim in enumerate(claims.index)}
     table = table.sort_values("claim", key=lambda names: names.map(order), kind="stable")
-    says = [
-        re.sub(": test error(, %| on (.*), %)", r", \2", claims.says[claim]).strip(", ")
-        for claim in table.claim
-    ]
-    table.insert(0, "network: test error, %", says)
+    says = [", ".join(reproductions.network_and_data(claims.says[name])) for name in table.claim]
+    table.insert(0, "network and data: test error, %", says)
     table.insert(1, "printed", [claims.printed[claim] for claim in table.claim])
     spread = ["" if pd.isna(sd) else f" (sd {sd:.2f})" for sd in table.sd]
     table["error"] = [f"{error:.2f}{sd}" for error, sd in zip(table.error, spread)]

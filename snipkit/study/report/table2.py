@@ -152,8 +152,7 @@ def draw(both: pd.DataFrame):
             _draw_quantity(part[part.quantity == quantity], list(part.network.unique()), looks, ax)
             ax.set(title=f"{images}: {words}", xlabel=f"{quantity} (left: better)", ylabel="")
         handles, _ = axes_of_images[0].get_legend_handles_labels()
-        sources = dict(zip(part["look"], part.source))
-        names = [sources[look] for look in looks]
+        names = [", ".join(part[part["look"] == look].source.unique()) for look in looks]
         ax.legend(handles, names, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -173,7 +172,8 @@ def _draw_quantity(rows, networks, looks, ax):
     for between in range(len(networks) - 1):
         ax.axhline(between + 0.5, color="0.85", lw=0.8, zorder=0)
     ours = rows[rows.source.str.startswith("ours")]
-    heights = dict(zip(looks, np.linspace(-0.3, 0.3, len(looks))))
+    spread = 0.3 if len(looks) > 1 else 0  # half of seaborn's ``dodge`` above
+    heights = dict(zip(looks, np.linspace(-spread, spread, len(looks))))
     for place, network in enumerate(networks):
         seeds = ours[ours.network == network].groupby("look").value
         if not len(seeds):
