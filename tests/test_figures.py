@@ -50,7 +50,14 @@ def test_an_interval_says_only_what_is_known(values, known):
 
 @pytest.mark.parametrize(
     "values, text",
-    [([], "none"), ([2.0], "2.00"), ([1, 2, 3, 4, 5], "3.00 ± 1.96"), ([1.0, NAN], "diverged")],
+    [
+        ([], "none"),
+        ([2.0], "2.00"),
+        ([-0.001], "0.00"),
+        ([1, 2, 3, 4, 5], "3.00 ± 1.96"),
+        ([-1.001, -0.001, 0.999], "0.00 ± 2.48"),  # no sign before a zero
+        ([1.0, NAN], "diverged"),
+    ],
 )
 def test_a_cell_of_a_table(values, text):
     assert statistics.cell(values, 2, missing="none") == text

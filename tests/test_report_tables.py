@@ -257,6 +257,14 @@ def test_the_picture_of_table_2_says_how_long_we_trained(beside_printed):
     assert colors == [table2.LOOKS["printed"][0], table2.LOOKS["usual"][0]]
 
 
+def test_the_picture_of_table_2_says_where_a_bar_or_a_mark_of_ours_is_missing(beside_printed):
+    without = beside_printed[beside_printed.source == "printed"].assign(network="VGG-like")
+    figure = table2.draw(pd.concat([beside_printed, without]))
+    for ax in figure.axes:
+        texts = {text.get_text(): text.xy[1] for text in ax.texts}
+        assert texts == {"n = 2": pytest.approx(0.3), "none of ours": 1}  # ours is drawn lowest
+
+
 def test_a_check_trains_twice_as_long():
     settings = {"gru-s": {"recipe": "overnight-recurrent", "seeds": 3}}
     usual = table2.planned(settings, "snip")
