@@ -10,15 +10,15 @@ NUMBER = re.compile(r"(?<![\w.])[-+−]?\d[\d,]*(?:\.\d+)?")
 
 
 def shown(page):
-    """The texts that a committed notebook's cells show as Markdown, in order."""
+    """The texts that a committed notebook's cells write by templates, in order."""
     cells = json.loads((notebooks.folder() / f"{page}.ipynb").read_text())["cells"]
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    texts = [
-        output["data"]["text/markdown"]
-        for output in outputs
-        if "text/markdown" in output.get("data", {})
-    ]
-    return ["".join(text) for text in texts]
+    texts = []
+    for cell in cells:
+        if "report.render(" in "".join(cell["source"]):
+            for output in cell.get("outputs", []):
+                if "text/markdown" in output.get("data", {}):
+                    texts.append("".join(output["data"]["text/markdown"]))
+    return texts
 
 
 def differences(text, name, values):

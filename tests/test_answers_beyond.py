@@ -504,7 +504,7 @@ def of_the_replication(cells, runs):
     all_words[0] += " (3 of them by the way our networks are built)"  # table 2's counts, 5 and 6
     all_words += [
         f"not run {sum(claims.word == 'not run')}",
-        f"in progress {sum(claims.word == '')}",
+        f"waiting {sum(claims.word == '')}",
     ]
     planned, recorded = set(), set()
     for setting in registration.settings():

@@ -17,9 +17,9 @@ def claims():
 def test_every_claim_is_counted_once_on_the_scoreboard(claims):
     board = replication.scoreboard(claims)
     assert len(board) == 13
-    counts = board[[*judging.WORDS, replication.RUNNING]].replace("", 0).sum()
+    counts = board[[*judging.WORDS, replication.WAITING]].replace("", 0).sum()
     assert counts.sum() == len(claims) == 42
-    assert replication.summary(claims).endswith(f"in progress {counts[replication.RUNNING]}")
+    assert replication.summary(claims).endswith(f"waiting {counts[replication.WAITING]}")
 
 
 def test_a_training_that_two_claims_share_counts_once(claims):

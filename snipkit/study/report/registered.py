@@ -215,7 +215,7 @@ def _line(settings, rows, recorded, measured):
         errors = list(values(first.first, first).values())
         line["ours"] = f"{np.mean(errors):.2f}; sd {np.std(errors, ddof=1):.2f}"
     differences = [
-        f"{interval.mean:+.2f} ± {interval.half:.2f}" for interval in judgement.intervals
+        f"{interval.mean:+z.2f} ± {interval.half:.2f}" for interval in judgement.intervals
     ]
     return line | {"difference": "; ".join(differences)}
 

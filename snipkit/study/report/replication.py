@@ -17,7 +17,7 @@ from snipkit.study.report import answers, facts, figures, judging, registered, r
 from snipkit.study.train import records, registration
 
 TEMPLATE = Path(__file__).parent / "replication.md"
-RUNNING = "in progress"
+WAITING = "waiting"  # for runs, its own or those of its pool
 #: a table or figure of the paper → what it shows
 ABOUT = {
     "Table 1": "errors of pruned LeNets",
@@ -41,13 +41,25 @@ NOTES = {
     "Table 3": "Scored weights: VS-X is variance scaling by Glorot, VS-H by He, RN a normal and TN"
     " a truncated normal distribution. The differences are RN, TN and VS-H minus VS-X (recurrent"
     " networks: RN and TN).",
-    "Table 4": "The counts are of AlexNet-s, AlexNet-b, VGG-C, VGG-D and VGG-like. Printed: 507k,"
-    " 849k, 526k, 762k and 749k.",
+    "Table 4": "The printed counts are those of networks with 10 outputs, and the task has 200"
+    " classes. So this is about the paper's table, and not about SNIP. The counts are of AlexNet-s,"
+    " AlexNet-b, VGG-C, VGG-D and VGG-like. Printed: 507k, 849k, 526k, 762k and 749k.",
     "Figure 1": "The differences are those at 80 and at 90 % removed.",
+    "Figure 2": "The difference is the correlation of a mask's picture with the mean image of its"
+    " own class, without the sign, minus that with other classes'. It is above 0 if the claim"
+    " holds.",
+    "Figure 3": "The differences are the error with the smaller scoring batch minus that with the"
+    " larger one.",
     "Figure 4": "What is compared, in nats, is above 0 if the claim holds.",
-    "Figure 6": "The word is for masks that are ranked by the *signed* derivative. Ranked by its"
-    " absolute value, their pictures stay as SNIP's do, and the paper does not say which of the two"
-    " it draws.",
+    "Figure 5": "The difference is the correlation of the pictures of inverted and of plain images,"
+    " minus that of the pictures of two draws of the weights: first MNIST, then Fashion-MNIST. It"
+    " is above 0 if the claim holds. (The pictures are alike; the connections are not.)",
+    "Figure 6": "The difference is the correlation of the pictures at 20 and 80 % removed, ranked"
+    " by SNIP, minus that ranked by the *signed* derivative: first MNIST, then Fashion-MNIST. It is"
+    " above 0 if the claim holds. Ranked by the absolute derivative, the pictures stay as SNIP's"
+    " do, and the paper does not say which of the two it draws.",
+    "Figure 7": "The differences are those of the final losses, in nats: at 50 minus 10 %, at 90"
+    " minus 50 %, and at 99 minus 90 % removed.",
 }
 AUTHORS_PROTOCOL = "momentum, 100,000 steps"  # of their code, nearest to the paper's text
 DESIGNED_HERE = "figure4-task"  # a test of ours, not a claim of the paper
@@ -83,7 +95,7 @@ def summary(claims: pd.DataFrame) -> str:
     if built:
         # Counts and layers say that our networks are the paper's, and nothing about pruning.
         parts[judging.AGREES] += f" ({built} of them by the way our networks are built)"
-    return ", ".join(parts[state] for state in (*judging.WORDS, RUNNING) if state in parts)
+    return ", ".join(parts[state] for state in (*judging.WORDS, WAITING) if state in parts)
 
 
 def trained(claims: pd.DataFrame) -> str:
@@ -152,13 +164,13 @@ def counts(claims: pd.DataFrame, recorded: Collection[str] | None = None) -> dic
 
 def states(claims: pd.DataFrame) -> pd.Series:
     """The word of each claim, or that its runs are not complete."""
-    return claims.word.where(claims.word != "", RUNNING)
+    return claims.word.where(claims.word != "", WAITING)
 
 
 def scoreboard(claims: pd.DataFrame) -> pd.DataFrame:
     """One row for each table and figure of the paper: how many of its claims have which word."""
     board = pd.crosstab(_items(claims), states(claims)).reindex(
-        columns=[*judging.WORDS, RUNNING], fill_value=0
+        columns=[*judging.WORDS, WAITING], fill_value=0
     )
     board = board.loc[sorted(board.index, key=lambda name: (name.split()[0] != "Table", name))]
     board.insert(0, "what it shows", [ABOUT[name] for name in board.index])
@@ -181,7 +193,7 @@ def rows(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
                 "word": f"**{claim.word}**" if claim.word else registered.runs_done(claim),
                 "ours": claim.ours,
                 "difference": "; ".join(filter(None, [claim.difference, margin])),
-                "exploratory": "" if exploratory == claim.ours else exploratory,  # counts
+                "exploratory": "" if claim.ours or claim.difference else exploratory,
                 "others": _in_short(numbers),
                 "note": claim.note,
             }
@@ -195,11 +207,13 @@ def by_item(claims: pd.DataFrame) -> str:
     A table has only the columns in which something stands.
 
     Args:
-        claims: what ``rows`` gave.
+        claims: what ``rows`` gave, or some of its rows.
     """
     items = _items(claims)
     parts = []
     for item, about in ABOUT.items():
+        if item not in set(items):
+            continue
         part = claims[items == item]
         if part["where"].nunique() == 1:
             part = part.drop(columns="where")  # the heading says it
@@ -276,7 +290,7 @@ COLORS = {
     judging.DISAGREES: "#D55E00",
     judging.OPEN: "#F0E442",
     judging.NOT_RUN: "0.8",
-    RUNNING: "white",
+    WAITING: "white",
 }
 DONE = "#A6CEE3"  # the part of a claim's runs that is on record
 
@@ -299,7 +313,9 @@ def draw(claims: pd.DataFrame):
     names = []
     for claim in judged.itertuples():
         about = re.split(r":| does ", claim.says)[0]
-        names.append(f"{claim.where}, {about}")
+        several = claim.difference.count(";") + 1  # settings; the interval is the farthest one's
+        farthest = f" (farthest of {several})" if several > 1 else ""
+        names.append(f"{claim.where}, {about}{farthest}")
     heights = [13, len(judged)] if len(judged) else [13]  # rows in each panel
     figure, axes = plt.subplots(
         len(heights),
@@ -319,10 +335,11 @@ def draw(claims: pd.DataFrame):
 def _draw_squares(ax, claims):
     items = _items(claims)
     places = {item: place for place, item in enumerate(scoreboard(claims)["in the paper"])}
-    columns = dict.fromkeys(places, 0)
+    columns, some_done = dict.fromkeys(places, 0), False
     for item, claim, state in zip(items, claims.itertuples(), states(claims)):
         corner = columns[item] - 0.32, places[item] + 0.38
-        done = claim.done / claim.planned if state == RUNNING else 0
+        done = claim.done / claim.planned if state == WAITING else 0
+        some_done = some_done or done > 0
         for share, color in ((1, COLORS[state]), (done, DONE)):
             size = 0.64, -0.76 * share  # upwards: the axis is inverted
             ax.add_patch(Rectangle(corner, *size, facecolor=color, edgecolor="0.3", lw=0.8))
@@ -335,7 +352,9 @@ def _draw_squares(ax, claims):
     for state, count in states(claims).value_counts().reindex(list(COLORS)).dropna().items():
         label = f"{state}: {count:.0f}"
         handles.append(Patch(facecolor=COLORS[state], edgecolor="0.3", label=label))
-    handles.append(Patch(facecolor=DONE, edgecolor="0.3", label="share of its runs that is done"))
+    if some_done:
+        label = "share of its runs that is done"
+        handles.append(Patch(facecolor=DONE, edgecolor="0.3", label=label))
     ax.legend(handles=handles, loc="lower right", frameon=False)
 
 
