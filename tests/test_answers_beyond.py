@@ -256,6 +256,12 @@ def of_the_second_page(cells, runs):
         for name, value in (factorial | twins | biases).items()
     }
 
+    brought = [
+        any_connections(cells, rule, 0.98) - cells["mlp-1d", UNITS, 0.98, f"new {rule}"]
+        for rule in ("erk", "own")
+    ]
+    extra_98 = Estimate(brought[0] - brought[1])
+
     def behind_erks_counts(sparsity):
         snip = cells["mlp-1d", "snip", sparsity, "new own"]
         return Estimate(snip - any_connections(cells, "erk", sparsity))
@@ -266,6 +272,7 @@ def of_the_second_page(cells, runs):
             "biases": biases["biases_90"],
             "biases_98": Estimate(-biases["biases_98"].values),
             "biases_lenet": lenet,
+            "gradient_95": twins["gradient_95"],
             "gradient": twins["gradient_98"],
         },
         "rq6_factorial": {
@@ -273,6 +280,8 @@ def of_the_second_page(cells, runs):
             "snip_90": Estimate(factorial["snip_90"].values, 2),
             "layers_98": minus_erks(0.98),
             "layers_90": minus_erks(0.9),
+            "extra_90": factorial["extra_90"],
+            "extra_98": extra_98,
         },
         "rq6_biases": {
             "gain_90": biases["biases_90"],
@@ -608,6 +617,8 @@ def test_the_tally_of_the_new_predictions_is_that_of_its_list():
     total = held + failed + still_open
     assert listed[1].startswith(f"Of {total} predictions {held} hold, {failed} failed")
     assert f"and {still_open} are open" in listed[1]
+    answer = (notebooks.folder() / "answers/rq6b_answer.md").read_text(encoding="utf-8")
+    assert f"Of {total} predictions {failed} failed in a part" in answer
 
 
 def test_snips_layer_counts_are_worse_than_those_of_erk_at_every_sparsity(cells):
@@ -641,6 +652,28 @@ def test_erks_biases_bring_two_to_four_points(cells):
     for sparsity in (0.8, 0.9, 0.95, 0.98):
         erk = cells["mlp-1d", "erk", sparsity, "new own"]
         assert 1.5 < (any_connections(cells, "erk", sparsity) - erk).mean() < 4.5
+
+
+def test_what_the_second_page_says_of_twins_and_of_erks_biases(cells):
+    """In words: which twins lose more up to 95 %, and what all biases bring to ERK."""
+    for sparsity, weights in ((0.8, 0.80656), (0.9, 0.90738), (0.95, 0.95778), (0.98, 0.98804)):
+        lost = {}
+        for name, method in TWINS.items():
+            twin = cells["mlp-1d", method, sparsity, "new own"]
+            lost[name] = (twin - cells["mlp-1d", "snip", sparsity, "new own"]).dropna()
+        means = {name: values.mean() for name, values in lost.items()}
+        more = min(means["noisy_rank_one"], means["rank_one"]) > means["gradient"]
+        assert more == (sparsity < 0.98)
+        assert (interval(lost["gradient"])[0] > 0) == (sparsity > 0.9)
+        scored = [cells["mlp-1d", method, sparsity, "new ownscored"] for method in TWINS.values()]
+        snip = cells["mlp-1d", "snip", sparsity, "new ownscored"]
+        assert all((twin - snip).mean() > 0 for twin in scored)
+        gains = {}
+        for method in ("erk", "snip", LAYERS, UNITS):
+            kept = cells["mlp-1d", method, weights, "new own"]
+            gains[method] = (cells["mlp-1d", method, sparsity, "new own"] - kept).mean()
+        assert min(gains, key=gains.get) == "erk"
+        assert (-0.1 < gains["erk"] < 2) == (sparsity < 0.98)
 
 
 def test_twins_bring_half_or_more_of_snips_lead_over_its_layer_counts(cells):

@@ -7,26 +7,24 @@ from snipkit.study.report import answers, comparisons, ladder
 GUESSING = 88  # per cent; of ten classes, 90 % are wrong by guessing
 
 _LAYERS, _UNITS = "snip, shuffle", "snip, shuffle-units"
-_MLP_98 = {"model": "mlp-1d", "sparsity": 0.98}
-_LENET_98 = {"model": "lenet-300-100", "sparsity": 0.98}
-#: of the first page: methods, the first minus the second, and where they are compared
+#: of the first page: methods, the first minus the second, and the network; at 98 %
 _FIRST_PAGE = {
     "rq6_answer": {
-        "gain_mlp": ("random", "snip", _MLP_98),
-        "units_mlp": (_UNITS, "snip", _MLP_98),
-        "layers_lenet": ("random", _LAYERS, _LENET_98),
-        "gain_lenet": ("random", "snip", _LENET_98),
-        "erk": ("erk", "snip", _MLP_98),
+        "gain_mlp": ("random", "snip", "mlp-1d"),
+        "units_mlp": (_UNITS, "snip", "mlp-1d"),
+        "layers_lenet": ("random", _LAYERS, "lenet-300-100"),
+        "gain_lenet": ("random", "snip", "lenet-300-100"),
+        "erk": ("erk", "snip", "mlp-1d"),
     },
     "rq6_ladder": {
-        "units": (_LAYERS, _UNITS, _MLP_98),
-        "layers": (_LAYERS, "snip", _MLP_98),
+        "units": (_LAYERS, _UNITS, "mlp-1d"),
+        "layers": (_LAYERS, "snip", "mlp-1d"),
     },
     "rq6_gain": {
-        "layers_lenet": ("random", _LAYERS, _LENET_98),
-        "layers": ("random", _LAYERS, _MLP_98),
-        "units": (_LAYERS, _UNITS, _MLP_98),
-        "connections": (_UNITS, "snip", _MLP_98),
+        "layers_lenet": ("random", _LAYERS, "lenet-300-100"),
+        "layers": ("random", _LAYERS, "mlp-1d"),
+        "units": (_LAYERS, _UNITS, "mlp-1d"),
+        "connections": (_UNITS, "snip", "mlp-1d"),
     },
 }
 #: of the second page: names of ``ladder.CELLS``, the first minus the second, and the share removed
@@ -75,8 +73,8 @@ def first_page(template: str, rungs: pd.DataFrame) -> dict[str, pd.Series]:
         rungs: one row a run, of the ladder in all settings.
     """
     values = {}
-    for name, (first, second, setting) in _FIRST_PAGE[template].items():
-        values[name] = comparisons.gap(rungs, first, second, **setting)
+    for name, (first, second, model) in _FIRST_PAGE[template].items():
+        values[name] = comparisons.gap(rungs, first, second, model=model, sparsity=0.98)
     return values
 
 
@@ -118,9 +116,8 @@ def survival(rungs: pd.DataFrame, scored: pd.DataFrame) -> dict[str, pd.Series]:
         rungs: one row a run, trained from a new draw of the weights.
         scored: the same from the draw that was scored.
     """
-    at_98 = {"model": "mlp-1d", "sparsity": 0.98}
-    lost_scored = comparisons.gap(scored, _UNITS, "snip", **at_98)
-    lost_new = comparisons.gap(rungs, _UNITS, "snip", **at_98)
+    lost_scored = comparisons.gap(scored, _UNITS, "snip", model="mlp-1d", sparsity=0.98)
+    lost_new = comparisons.gap(rungs, _UNITS, "snip", model="mlp-1d", sparsity=0.98)
     return {"scored": lost_scored, "new": lost_new, "more": lost_scored - lost_new}
 
 
