@@ -786,6 +786,9 @@ def test_which_steps_of_the_gain_are_the_largest(cells):
         layers = interval(any_connections(cells, "uniform", sparsity) - own[0])
         units = interval(own[0] - own[1])
         assert (layers[0] > units[1]) == (sparsity < 0.98)
+    gain = gap(cells, "mlp-1d", "random", "snip", 0.98).values.mean()
+    for step in (("random", LAYERS), (LAYERS, UNITS)):  # about half each, as the answer says
+        assert 0.4 < gap(cells, "mlp-1d", *step, 0.98).values.mean() / gain < 0.6
 
 
 def test_pixels_without_a_connection_are_as_many_as_the_page_says(mnist):
