@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn
 from PIL import Image
 
 from snipkit.study import paths
@@ -156,6 +157,9 @@ def test_a_picture_says_what_it_was_drawn_from(folder):
             drawings.append((folder / "lesson/picture.svg").read_bytes())
     assert notes[0].startswith("picture, profile lesson: drawn from 1 rows, SHA-256 ")
     assert notes[0] == notes[1] != notes[2] and drawings[0] == drawings[1] != drawings[2]
+    grid = seaborn.FacetGrid(data)
+    figures.save(grid, "grid", "lesson", data)
+    assert (folder / "lesson/grid.png").exists()
     figures.save(figure, "nothing", "lesson", data[:0])
     assert not list((folder / "lesson").glob("nothing*"))
 

@@ -7,7 +7,7 @@ import pytest
 from tiny import ROOT
 
 from snipkit import study
-from snipkit.study.report import answers, ladder
+from snipkit.study.report import answers, ladder, ladder_answers
 from snipkit.study.train import ladder_runs
 
 OF_WEIGHTS = {0.8: 0.80656, 0.9: 0.90738, 0.95: 0.95778, 0.98: 0.98804}  # with all biases kept
@@ -78,6 +78,54 @@ def test_the_share_of_live_units_and_the_extra_gain():
     assert values["live_share_80"] == values["live_share_90"] == "50 %"
     assert list(values["units_98"]) == [6, 6] and list(values["extra_90"]) == [1, 1]
     assert list(values["erk_98"]) == [7, 7]
+
+
+def test_the_two_properties_of_the_factorial_in_words():
+    rows = ladder.ladder_table(table())
+    crossed = ladder.crossed(rows[rows.method.isin(ladder.INSIDE.values())])
+    assert list(crossed.sparsity) == sorted(crossed.sparsity)
+    assert list(crossed["layer counts"].cat.categories) == ["uniform", "ERK's", "SNIP's"]
+    one = crossed[(crossed.layer_counts == "own") & (crossed.method == "snip, shuffle")]
+    assert set(one["layer counts"]) == {"SNIP's"}
+    assert set(one["inside a layer"]) == {"any connections"}
+
+
+def test_the_mlps_rungs_are_replaced_by_masks_without_biases():
+    rows = ladder.ladder_table(table(lambda run: 70.0 + 5 * (run.layer_counts == "uniform")))
+    rungs = pd.DataFrame({"model": ["mlp-1d", "resnet-20"], "method": "random", "sparsity": 0.98})
+    rungs = rungs.assign(seed=0, test_error=90.0)
+    free = ladder.without_biases(rungs, rows)
+    assert set(free[free.model == "resnet-20"].test_error) == {90}
+    mlp = free[(free.model == "mlp-1d") & (free.sparsity == 0.98)]
+    assert mlp.groupby("method").test_error.unique().map(list).to_dict() == {
+        "random": [75], "snip": [70], "snip, shuffle": [70], "snip, shuffle-units": [70],
+    }  # fmt: skip
+    assert set(mlp.biases) == {ladder.RANKED} and set(mlp.seed) == {100, 101}
+    nothing = ladder.ladder_table(study.table([], {}))
+    assert ladder.without_biases(rungs, nothing) is rungs
+
+
+def test_the_answers_have_all_values_of_their_templates():
+    rows = ladder.ladder_table(table())
+    for template in ("rq6_factorial", "rq6_biases", "rq6_twins"):
+        source = (ROOT / f"notebooks/answers/{template}.md").read_text()
+        placeholders = jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(source))
+        assert ladder_answers.second_page(template, rows).keys() <= placeholders
+
+
+def test_masks_upside_down_that_only_guess():
+    runs = pd.DataFrame(
+        {
+            "seed": [0, 1, 2],
+            "test_error": [50.0, 90.0, 89.0],
+            "sparsity": 0.9,
+            "effective_sparsity": [0.9, 0.98, 1.0],
+            "empty_layers": [0, 0, 1],
+        }
+    )
+    values = ladder_answers.inverted(runs)
+    assert (values["guessing"], values["whole"], values["on_path"]) == (2, 1, "10.0")
+    assert ladder_answers.inverted(runs[:0])["on_path"] == answers.ABSENT
 
 
 def test_what_is_not_on_record_is_absent():

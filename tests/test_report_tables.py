@@ -10,7 +10,7 @@ import seaborn
 import torch
 
 from snipkit import masking
-from snipkit.study import paper, report
+from snipkit.study import paper, paths, report
 from snipkit.study.report import statistics, table1, table2, table3
 
 NAN = math.nan
@@ -65,6 +65,34 @@ def test_a_table_is_saved_with_its_index_and_shown(tmp_path, monkeypatch):
     table.columns = pd.MultiIndex.from_tuples([("error", "ours")])
     report.save_and_show(table, "t", "toy")
     assert (tmp_path / "t.csv").read_text() == 'row,"error, ours"\na,1\n'
+
+
+def test_differences_stand_by_network_and_share_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "figures", lambda profile: tmp_path)
+    rows = []
+    for sparsity in (0.9, 0.98):
+        for method, shift in {"random": 3, "snip, shuffle": 1, "erk": 9}.items():
+            for seed in (-1.0, 0.0, 1.0):
+                rows.append(["mlp-1d", sparsity, method, shift + seed])
+    gaps = pd.DataFrame(rows, columns=["model", "sparsity", "method", "gap"])
+    columns = {"snip, shuffle": "layers", "random": "any"}
+    table = report.setting_table(gaps, columns, "steps", "lesson")
+    assert list(table) == ["n", "layers", "any"]
+    assert list(table.loc[("MLP, MNIST-1D", 98)]) == ["3", "1.0 ± 2.5", "3.0 ± 2.5"]
+    assert pd.read_csv(tmp_path / "steps.csv")["removed, %"].tolist() == [90, 98]
+
+
+def test_which_counts_two_masks_share(masks):
+    """A connection that moves within its row keeps what its unit receives, and so on."""
+    moved = {name: mask.clone() for name, mask in masks.items()}
+    assert all(report.same_counts(moved, masks).values())
+    moved["fc1.weight"][1] = torch.tensor([False, True])  # was the first of its row
+    same = {"layer counts": True, "sent counts": False, "received counts": True}
+    assert report.same_counts(moved, masks) == same
+    moved["fc1.weight"][1, 1] = False
+    assert not any(report.same_counts(moved, masks).values())
+    moved = masks | {"fc1.bias": torch.ones(4, dtype=torch.bool)}
+    assert all(report.same_counts(moved, masks).values())  # biases do not count
 
 
 def test_shares_of_layers_leave_biases_out_and_count_from_the_input(masks):

@@ -3,6 +3,7 @@
 Multiply-adds left, and seconds as it is, compacted, and in CSR.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,10 @@ class _Sparse(nn.Module):
         if self.convolution:
             self.windows = nn.Unfold(layer.kernel_size, layer.dilation, layer.padding, layer.stride)
             self.sizes = list(zip(layer.kernel_size, layer.dilation, layer.padding, layer.stride))
-        self.register_buffer("matrix", layer.weight.detach().flatten(1).to_sparse_csr())
+        with warnings.catch_warnings():  # who asks for CSR need not be told that it is in beta
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support")
+            matrix = layer.weight.detach().flatten(1).to_sparse_csr()
+        self.register_buffer("matrix", matrix)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach()[:, None])
 
     def forward(self, x):

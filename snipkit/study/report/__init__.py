@@ -3,8 +3,9 @@
 ``grids`` plans runs, ``comparisons`` picks them from a table and pairs them by seed, ``methods``
 gives every method one label, colour and marker, ``tables`` has means with intervals and masks by
 layer, ``charts`` draws what several pages draw, ``rungs`` what RQ6 draws, ``pictures`` shows masks
-as images, ``costs`` counts what a mask saves, ``ladder`` has the numbers behind
-``docs/predictions.md``, ``predictions`` the words for what came of them, and ``answers`` writes a
+as images, ``costs`` counts what a mask saves, ``ladder`` has the masks and numbers
+behind ``docs/predictions.md``, ``ladder_answers`` the numbers of RQ6's sentences, ``predictions``
+the words for what came of predictions, and ``answers`` writes a
 page's sentences from templates. seaborn draws the statistics. The names that pages use are here.
 """
 
@@ -40,10 +41,12 @@ _NAMES = {
     "labelled": "methods",
     "stacked": "tables",
     "save_and_show": "tables",
+    "setting_table": "tables",
     "mean_table": "tables",
     "layer_shares": "tables",
     "layer_scores": "tables",
     "unit_counts": "tables",
+    "same_counts": "tables",
     "agreement": "tables",
     "error_curves": "charts",
     "gap_rows": "charts",

@@ -1,6 +1,5 @@
 """What a mask costs: parameters, multiply-adds, bytes, and microseconds with several kernels."""
 
-import warnings
 from collections.abc import Sequence
 from functools import partial
 
@@ -152,7 +151,5 @@ def _variants(model, batch, images, sparsity):
     mask = masking.keep_top(saliency.snip(model, batch), sparsity)
     masking.apply_(model, mask)
     small, _ = snipkit.compact(model, mask, images)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support")
-        sparse = inference.in_csr(model, mask)
+    sparse = inference.in_csr(model, mask)
     return dict(zip(KERNELS, (model.eval(), small.eval(), sparse)))

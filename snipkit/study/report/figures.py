@@ -227,9 +227,13 @@ def save(figure, name, profile, source) -> None:
 
     That is the SHA-256 and the number of rows of ``source``, the DataFrame from which it was drawn.
     Where it has no rows, nothing of the picture is on record yet, and nothing is written.
+
+    Args:
+        figure: of matplotlib, or a grid of seaborn.
     """
     if source.empty:
         return
+    figure = figure.figure  # of a grid; matplotlib's own is its own
     target = paths.figures_to_write(profile)
     digest = hashlib.sha256(source.to_csv(index=False, float_format="%.6g").encode()).hexdigest()
     note = f"{name}, profile {profile}: drawn from {len(source)} rows, SHA-256 {digest[:16]}"

@@ -42,6 +42,30 @@ def _cells():
 CELLS = _cells()
 BOTH = "ERK's layer counts, SNIP's units"
 
+#: what is kept inside a layer → the method
+INSIDE = {
+    "SNIP's unit counts": "snip, shuffle-units",
+    "unit counts, not aligned": "snip, misaligned",
+    "SNIP's live units": "snip, live-units",
+    "any connections": "snip, shuffle",
+}
+_ALL_RULES = _RULES | {"own": "SNIP's"}
+#: a rung of the ladder → the mask that stands there, if none may keep a bias
+_BIAS_FREE = {
+    "random": "uniform layer counts",
+    "snip, shuffle": "layer counts",
+    "snip, shuffle-units": "unit counts",
+    "snip": "SNIP",
+}
+#: network → controls that only some networks have (ResNet-20's units share their names)
+CONTROLS = {
+    "mlp-1d": ["snip, relabel", "erk"],
+    "lenet-300-100": ["snip, relabel"],
+    "lenet-5-caffe": ["snip, relabel", "snip, shuffle-channels"],
+    "resnet-20": ["snip, shuffle-channels"],
+    "cnn-1d": ["snip, relabel", "snip, shuffle-channels"],
+}
+
 #: placeholder → the two masks whose difference it is (the first minus the second), and the shares
 #: removed, in per cent, at which it was predicted
 _EVERYWHERE = (80, 90, 95, 98)
@@ -115,8 +139,48 @@ def predicted_values(table: pd.DataFrame) -> dict[str, pd.Series | str]:
         values[f"live_share_{percent}"] = answers.ABSENT
         if len(live) and len(units):
             values[f"live_share_{percent}"] = f"{100 * live.mean() / units.mean():.0f} %"
-    for percent in (80, 90, 95):  # what units bring at ERK's layer counts, minus that at SNIP's
-        at_erks = between(table, "ERK's layer counts", BOTH, percent / 100)
-        at_snips = between(table, "layer counts", "unit counts", percent / 100)
-        values[f"extra_{percent}"] = at_erks - at_snips
+    for percent in (80, 90, 95):
+        values[f"extra_{percent}"] = extra_of_units(table, percent / 100)
     return values
+
+
+def extra_of_units(table: pd.DataFrame, sparsity: float) -> pd.Series:
+    """What unit counts bring at ERK's layer counts, minus what they bring at SNIP's, by seed."""
+    at_erks = between(table, "ERK's layer counts", BOTH, sparsity)
+    return at_erks - between(table, "layer counts", "unit counts", sparsity)
+
+
+def crossed(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the factorial with its two properties in words, as categories.
+
+    Args:
+        table: rows from ``ladder_table``.
+
+    Returns:
+        The table, by sparsity, with "layer counts" and "inside a layer" (the keys of ``INSIDE``).
+    """
+    table = table.sort_values("sparsity", kind="stable")
+    inside = table.method.map({method: words for words, method in INSIDE.items()})
+    columns = {
+        "layer counts": pd.Categorical(table.layer_counts.map(_ALL_RULES), [*_ALL_RULES.values()]),
+        "inside a layer": pd.Categorical(inside, list(INSIDE), ordered=True),
+    }
+    return table.assign(**columns)
+
+
+def without_biases(rungs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The ladder's rows, with those of the MLP from masks of which none keeps a bias.
+
+    A usual uniform mask keeps biases, and SNIP's keeps none. Without them in either, a step from
+    one to the other changes the connections alone.
+
+    Args:
+        rungs: one row a run, of the methods in ``_BIAS_FREE``.
+        table: from ``ladder_table``. Where it is empty, the rows stay as they are.
+    """
+    if not len(table):
+        return rungs
+    parts = [rungs[rungs.model != "mlp-1d"]]
+    for method, name in _BIAS_FREE.items():
+        parts.append(comparisons.rows(table, **CELLS[name]).assign(method=method))
+    return pd.concat(parts, ignore_index=True)

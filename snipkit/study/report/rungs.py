@@ -84,7 +84,8 @@ def crossed_masks(table: pd.DataFrame, x: str, hue: str, looks: Mapping[str, str
         table: what ``methods.labelled`` gives, a row a run.
         x: the column of the first property, in categories.
         hue: the column of the second property.
-        looks: value of ``hue`` → the method whose colour and marker it gets, in drawing order.
+        looks: value of ``hue`` → the method whose colour and marker it gets, in drawing order: the
+            first keeps most of the mask.
 
     Returns:
         seaborn's FacetGrid; each panel has its own axis of errors.
@@ -95,7 +96,8 @@ def crossed_masks(table: pd.DataFrame, x: str, hue: str, looks: Mapping[str, str
         markers=[methods.MARKERS[method] for method in looks.values()], dodge=0.45,
         sharey=False, height=2.1, aspect=1.5, **_POINTS,
     )  # fmt: skip
-    return grid.set_titles("{col_name:g} % removed").set_xlabels(x)
+    grid.set_xlabels(f"{x} (← in a group: keeps more)")
+    return grid.set_titles("{col_name:g} % removed")
 
 
 def step_bars(gaps: pd.DataFrame, steps: Mapping[str, tuple[str, str]], wrap: int = 3):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 import snipkit
@@ -50,6 +51,24 @@ def save_and_show(table: pd.DataFrame, name: str, profile: str) -> pd.DataFrame:
         plain = plain.set_axis(joined, axis=1)
     figures.save_table(plain, name, profile)
     return table
+
+
+def setting_table(
+    gaps: pd.DataFrame, columns: Mapping[str, str], name: str, profile: str
+) -> pd.DataFrame:
+    """Mean ± half the 95 % interval: a row a network and share removed, a column a method.
+
+    The table is saved, too (``figures.save_table``).
+
+    Args:
+        gaps: a row a seed, with "model", "sparsity", "method" and "gap", such as
+            ``comparisons.gaps`` gives.
+        columns: method → the name of its column, in their order; others are left out.
+        name, profile: of the file.
+    """
+    means = statistics.summarise(gaps, ["model", "sparsity", "method"], "gap")
+    table = figures.cells(means, columns).rename_axis(index=["network", "removed, %"])
+    return save_and_show(table, name, profile)
 
 
 def mean_table(
@@ -124,6 +143,24 @@ def unit_counts(masks: Mapping[str, Tensor]) -> pd.DataFrame:
         kept = masks[name].sum(1)
         parts.append(pd.DataFrame({"layer": _layer(name), "connections": kept}))
     return pd.concat(parts, ignore_index=True)
+
+
+def same_counts(masks: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, bool]:
+    """Which counts of their weights two masks of a chain of linear layers have in common.
+
+    Args:
+        masks, others: name → bool tensor of (units, inputs); biases are left out.
+
+    Returns:
+        "layer counts", "sent counts" and "received counts" → whether all layers have the same.
+    """
+    weights = [name for name in others if not snipkit.is_bias(name)]
+    along = {"layer counts": None, "sent counts": 0, "received counts": 1}
+    same = {}
+    for counts, dim in along.items():
+        pairs = [(masks[name].sum(dim), others[name].sum(dim)) for name in weights]
+        same[counts] = all(torch.equal(first, second) for first, second in pairs)
+    return same
 
 
 def agreement(masks: Sequence[dict[str, Tensor]]) -> dict[str, float]:
