@@ -51,8 +51,11 @@ def test_each_number_of_the_front_page_is_that_of_the_records(records):
     by_erk = gap("mlp-1d", ("snip", 0.9), ("erk", 0.9), records, ladder)
     expected = [Estimate(random_90), Estimate(random, 0), Estimate(layers), Estimate(lenet, 2)]
     registered_rise = registered.outcomes("figure1-lenet-300-100", sparsity=0.9)
-    expected += [Estimate(registered_rise, 2), Estimate(caffe, 2), Estimate(biases)]
-    expected.append(Estimate(by_erk))
+    expected += [Estimate(registered_rise, 2), Estimate(caffe, 2)]
+    more_images = registered.outcomes("figure3-100-10000")
+    assert len(more_images) == 10
+    erk_98 = gap("mlp-1d", ("erk", 0.98), snip, records, ladder)
+    expected += [Estimate(more_images, 2), Estimate(biases), Estimate(by_erk), Estimate(erk_98)]
     findings = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Try it")[0]
     assert MEASURED.findall(findings) == [str(estimate) for estimate in expected]
 
