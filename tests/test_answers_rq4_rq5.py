@@ -164,7 +164,7 @@ def test_what_is_written_by_hand_is_a_setting_or_printed():
     assert set(literal_numbers("rq4_found")) - listed == {"7", "90", "99", "2.30", "0.53", "0"}
     assert f"{(1 - 32 * 4_311 / (54_000 * math.log2(10))) * math.log(10):.2f}" == "0.53"
     numbers = {number.rstrip(",") for number in literal_numbers("rq5_answer")}
-    assert numbers == {"98", "100", "90", "10,000", "0"}
+    assert numbers == {"98", "100", "90", "10,000", "0", "0.44"}
     # 1.40 - 1.64, of figure 3; 0 is what cannot be told from it. It has six points.
     numbers = {number.rstrip(",") for number in literal_numbers("rq5_found")}
     assert numbers - listed - {"6"} == {"98", "90", "100", "10,000", "25,000", "0.24", "0"}
@@ -219,5 +219,12 @@ def test_rq5_names_the_numbers_of_earlier_runs(recorded):
     assert str(Estimate(numbers["one_to_large_90"], 2)) == "0.20 ± 0.06"
     assert str(Estimate(-numbers["fall_90"], 2)) == "0.06 ± 0.15"
     text = (notebooks.folder() / f"{RQ5}.ipynb").read_text(encoding="utf-8")
-    assert "The first row, 0.20 ± 0.06," in text and "section 3 has 0.06 ± 0.15." in text
-    assert "The second row, 0.04 ± 0.08," in text
+    assert "section 3's 0.20 ± 0.06 (25,000 steps)" in text
+    for row in (
+        "registered runs, 100,000 steps | 0.00 ± 0.09",
+        "earlier runs, 100,000 steps (*exploratory*) | 0.04 ± 0.08",
+        "section 3, 25,000 steps | 0.06 ± 0.15",
+    ):
+        assert f"| {row} |" in text
+    assert str(Estimate(numbers["registered_fall"], 2)) == "0.00 ± 0.09"
+    assert f"{statistics.interval(numbers['ten'])[2]:.2f}" == "0.44"  # of the answer
