@@ -80,6 +80,14 @@ def test_a_measure_on_each_data_set_by_each_criterion():
     assert list(measures.repeated(counted, 1, ["sum", "usual"], ["ab"])["sum"]) == [2]
 
 
+def test_inverted_images_and_another_draw_have_a_row_each(monkeypatch):
+    monkeypatch.setattr(measures, "overlaps", lambda name, draw: (1, 2, 3, 4 + draw))
+    monkeypatch.setattr(measures, "figure5", lambda name, draw: (0.5, 0.25))
+    rows = measures.inverted_and_redrawn(["ab"], 2).to_numpy().tolist()
+    assert rows[:2] == [["ab", "inverted", 0, 1, 2, 0.5], ["ab", "redrawn", 0, 3, 4, 0.25]]
+    assert rows[3] == ["ab", "redrawn", 1, 3, 5, 0.25] and len(rows) == 4
+
+
 def test_sheets_of_pictures_and_rows_of_seeds():
     pictures = np.zeros((2, 3, 4, 4))
     pictures[1, 2] = 1

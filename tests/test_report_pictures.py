@@ -52,3 +52,10 @@ def test_a_sheet_has_one_scale_a_row_and_what_stands_beside_has_its_own():
     images = [ax.images[0] for ax in figure.axes if ax.images]
     assert [image.get_clim()[1] for image in images] == [80, 80, 0.08, 20]
     assert [ax.get_title() for ax in figure.axes[:3]] == ["SNIP", "random", "mean image"]
+
+
+def test_white_can_be_a_percentile_of_some_of_the_pictures():
+    pictures = {"1": np.full((2, 2), 90.0), "10": np.array([[0.0, 10], [20, 30]])}
+    figure = report.draw_pictures({"90 %": pictures}, percentile=50, beyond=["1"])
+    images = [ax.images[0] for ax in figure.axes if ax.images]
+    assert [image.get_clim()[1] for image in images] == [15, 15]

@@ -150,6 +150,28 @@ def overlaps(name: str, draw: int) -> tuple[float, float, float, float]:
     return with_negative, chance, with_redrawn, chance_redrawn
 
 
+def inverted_and_redrawn(names, draws: int) -> pd.DataFrame:
+    """What a mask shares with that of the inverted images, and with one of another draw.
+
+    Args:
+        names: data sets.
+        draws: how many of the weights and the images.
+
+    Returns:
+        DataFrame with "data", "second mask" ("inverted" or "redrawn"), "draw", "in common, %", "by
+        chance, %" (see ``overlaps``) and "correlation of the pictures" (see ``figure5``).
+    """
+    rows = []
+    for name in names:
+        for draw in range(draws):
+            shared = overlaps(name, draw)
+            inverted, redrawn = figure5(name, draw)
+            rows.append([name, "inverted", draw, *shared[:2], inverted])
+            rows.append([name, "redrawn", draw, *shared[2:], redrawn])
+    shares = ["in common, %", "by chance, %", "correlation of the pictures"]
+    return pd.DataFrame(rows, columns=["data", "second mask", "draw", *shares])
+
+
 def repeated(measure, draws: int, columns, names, criteria=None) -> pd.DataFrame:
     """A measure on several data sets, for several criteria, draw by draw.
 

@@ -55,6 +55,8 @@ def draw_pictures(
     label: str = "% of units",
     beside: Collection[str] = (),
     size: float = 1.15,
+    percentile: float = 100,
+    beyond: Collection[str] = (),
 ):
     """A sheet of grey pictures, 0 black and the highest value of a row white.
 
@@ -64,6 +66,8 @@ def draw_pictures(
         beside: columns that show something else, such as a mean image: each of their pictures has
             its own scale.
         size: of a picture, in inches.
+        percentile: of a row's values that is white; all above it are white too.
+        beyond: columns that have no part in finding that value.
 
     Returns:
         The matplotlib figure.
@@ -85,7 +89,11 @@ def draw_pictures(
     for axes_of_row, (row, images) in zip(axes, pictures.items()):
         axes_of_row[0].set_ylabel(row)
         images = {column: np.asarray(image) for column, image in images.items()}
-        highest = max(image.max() for column, image in images.items() if column not in beside)
+        scaled = []
+        for column, image in images.items():
+            if column not in beside and column not in beyond:
+                scaled.append(image.ravel())
+        highest = np.percentile(np.concatenate(scaled), percentile)
         axes_of_scale = []
         for ax, column in zip(axes_of_row, columns):
             if column in beside and column in images:
