@@ -15,7 +15,7 @@ NAMED_LAYERS = 4  # as many names have room below a panel
 GUESSING = 90  # test error of a guess among ten classes, in per cent
 
 
-def error_curves(table: pd.DataFrame, height: float = 3.2, aspect: float = 0.95):
+def error_curves(table: pd.DataFrame, height: float = 3.2, width: float = 6.08):
     """Test error against sparsity: a panel a network, a line a method with its 95 % interval.
 
     The dense network and a guess are dotted lines. The error is on a logarithmic axis. The legend
@@ -23,13 +23,14 @@ def error_curves(table: pd.DataFrame, height: float = 3.2, aspect: float = 0.95)
 
     Args:
         table: one row a run, as ``records.table`` gives them, with the dense runs.
-        height, aspect: of a panel: inches, and width / height.
+        height, width: of the picture, in inches. One panel alone is as wide as two, for the legend.
 
     Returns:
         seaborn's FacetGrid.
     """
     pruned = methods.labelled(table[table.sparsity > 0].sort_values("sparsity"))
     pruned["% removed"] = pruned["removed, %"].map("{:g}".format)
+    aspect = width / height / pruned.network.nunique()
     grid = seaborn.relplot(
         pruned, kind="line", x="% removed", y="test error, %", col="network", height=height,
         aspect=aspect, facet_kws={"sharex": False, "legend_out": False}, **methods.LINES,
