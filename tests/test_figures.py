@@ -201,3 +201,19 @@ def test_a_difference_of_seeds_that_are_no_pairs_has_welchs_interval():
     assert statistics.unpaired_cell([3, 5, 7], [1, 2, 3], 2) == "3.00 ± 4.16"
     assert statistics.unpaired_cell([3, 5, 7], [3, 5, 7], 1) == "0.0 ± 4.5"
     assert statistics.unpaired_cell([3, 5, 7], [], missing="none") == "none"
+
+
+def test_a_ratio_of_means_has_fiellers_interval():
+    """At an end r of the interval, that of the mean of first - r * second has one end at 0."""
+    first, second = np.array([1.0, 2.0, 4.0, 3.0]), np.array([4.0, 5.0, 9.0, 5.0])
+    text = statistics.ratio_cell(first, second, digits=6)
+    ratio, low, high = map(float, text.translate(str.maketrans("", "", "[],")).split())
+    assert ratio == pytest.approx(10 / 23, abs=1e-6) and low < ratio < high
+    for end in (low, high):
+        _, *ends = statistics.interval(first - end * second)
+        assert min(abs(value) for value in ends) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_ratio_without_a_denominator_has_no_interval():
+    assert statistics.ratio_cell([1, 2, 3], [-1, 0, 4]) == "2.00"
+    assert statistics.ratio_cell([1, 2], [2, 4]) == "0.50"

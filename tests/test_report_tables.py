@@ -138,6 +138,9 @@ def test_error_curves_are_those_of_the_means_with_the_dense_network_dotted():
     assert list(curve.get_ydata()) == pytest.approx([12, 12.8])
     dotted = [line.get_ydata()[0] for line in ax.get_lines() if line.get_linestyle() == ":"]
     assert dotted == [3, 90]
+    grid.figure.draw_without_rendering()
+    legend = grid.figure.legends[0].get_window_extent()  # in the picture, and above the titles
+    assert legend.y1 <= grid.figure.bbox.y1 and legend.y0 > ax.title.get_window_extent().y1
 
 
 def test_rows_of_gaps_show_the_mean_over_seeds():

@@ -15,25 +15,26 @@ NAMED_LAYERS = 4  # as many names have room below a panel
 GUESSING = 90  # test error of a guess among ten classes, in per cent
 
 
-def error_curves(table: pd.DataFrame, height: float = 3.2, aspect: float = 1.15):
+def error_curves(table: pd.DataFrame, height: float = 3.2, width: float = 6.08):
     """Test error against sparsity: a panel a network, a line a method with its 95 % interval.
 
-    The dense network and a guess are dotted lines. The error is on a logarithmic axis.
+    The dense network and a guess are dotted lines. The error is on a logarithmic axis. The legend
+    is a line above the panels, so that the picture stays legible at half the width of a page.
 
     Args:
         table: one row a run, as ``records.table`` gives them, with the dense runs.
-        height, aspect: of a panel: inches, and width / height.
+        height, width: of the picture, in inches. One panel alone is as wide as two, for the legend.
 
     Returns:
         seaborn's FacetGrid.
     """
     pruned = methods.labelled(table[table.sparsity > 0].sort_values("sparsity"))
     pruned["% removed"] = pruned["removed, %"].map("{:g}".format)
+    aspect = width / height / pruned.network.nunique()
     grid = seaborn.relplot(
         pruned, kind="line", x="% removed", y="test error, %", col="network", height=height,
-        aspect=aspect, facet_kws={"sharex": False}, **methods.LINES,
+        aspect=aspect, facet_kws={"sharex": False, "legend_out": False}, **methods.LINES,
     )  # fmt: skip
-    grid.legend.set_title("")
     for network, ax in grid.axes_dict.items():
         of_network = table[table.model.map(figures.NETWORKS) == network]
         dense = of_network[of_network.method == "dense"].test_error.mean()
@@ -47,7 +48,9 @@ def error_curves(table: pd.DataFrame, height: float = 3.2, aspect: float = 1.15)
         ax.set_title(figures.title(of_network))
     plain_log(grid.axes.flat, "y", ERROR_TICKS)
     grid.set(ylim=(0.4, 130))
-    grid.tight_layout()
+    grid.tight_layout(rect=(0, 0, 1, 0.91))
+    above = {"loc": "upper center", "bbox_to_anchor": (0.5, 1), "ncol": 4, "columnspacing": 1.2}
+    seaborn.move_legend(grid, **above, title="", frameon=False)
     return grid
 
 

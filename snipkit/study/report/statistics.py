@@ -144,6 +144,33 @@ def unpaired_cell(first, second, digits=1, missing="(not on record)") -> str:
     return with_interval({"mean": (low + high) / 2, "low": low, "high": high}, digits)
 
 
+def ratio_cell(first, second, digits=2) -> str:
+    """The ratio of two means as ``0.54 [0.01, 0.93]``, with its 95 % interval by Fieller's theorem.
+
+    Fieller's interval holds every ratio r for which the mean of ``first - r * second`` is not told
+    from 0. It stands for pairs that vary together, and it need not be symmetric. No interval is
+    written for fewer than ``FEWEST`` pairs, or where the second mean is not told from 0.
+
+    Args:
+        first, second: one number a seed, in the same order of seeds.
+    """
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    ratio = first.mean() / second.mean()
+    if len(first) < FEWEST:
+        return f"{ratio:z.{digits}f}"
+    covariance = np.cov(first, second) / len(first)
+    squared_t = stats.t.ppf(0.975, len(first) - 1) ** 2
+    # The ends are the roots of a r² − 2 b r + c.
+    a = second.mean() ** 2 - squared_t * covariance[1, 1]
+    b = first.mean() * second.mean() - squared_t * covariance[0, 1]
+    c = first.mean() ** 2 - squared_t * covariance[0, 0]
+    if not a > 0:
+        return f"{ratio:z.{digits}f}"
+    half = np.sqrt(b**2 - a * c)
+    low, high = (b - half) / a, (b + half) / a
+    return f"{ratio:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]"
+
+
 def means(table, by, values="test_error", digits=2) -> pd.DataFrame:
     """A table to show: "mean ± half the 95 % interval" of each group, in the order of the rows.
 
