@@ -1,5 +1,6 @@
 """The outcomes in docs/predictions.md: each judged anew from the records, by the rule beside it."""
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -328,3 +329,90 @@ def test_the_gradient_alone_tells_how_many_connections_each_layer_keeps(bed, see
     largest = max(abs(expected[key] / count - 1) for key, count in kept.items() if count)
     assert largest < tolerance
     assert f"{100 * largest:.1f} %" in OUTCOMES["E1"]
+
+
+@pytest.fixture(scope="module")
+def switched():
+    """Table 1's protocol with four switches: 8 of 16 combinations, and dense networks."""
+    return on_record(ladder_runs.protocol_runs())
+
+
+def effect(table, column, value, sparsity):
+    """Points that a switch adds, by seed: twice the mean of the errors with the switch's sign."""
+    cells = table[table.sparsity == sparsity]
+    signs = cells[column].eq(value).map({True: 1, False: -1})
+    return 2 * (signs * cells.test_error).groupby(cells.seed).mean()
+
+
+def judged_by_means(switched):
+    """F1 to F5: (the word by the means alone, the numbers beside it), as the page says."""
+    at_98 = switched[switched.sparsity == 0.98]
+    cells = at_98.groupby(["same_draw", "training_init", "scoring_biases", "pixels"]).test_error
+    best = cells.get_group(cells.mean().idxmin())
+    same_draw = [effect(switched, "same_draw", True, sparsity) for sparsity in (0.98, 0.9)]
+    glorot = [effect(switched, "training_init", "glorot", sparsity) for sparsity in (0.98, 0)]
+    biases = effect(switched, "scoring_biases", "random", 0.98)
+    pixels = [effect(switched, "pixels", "unit", sparsity) for sparsity in (0.98, 0)]
+    others = [same_draw[0], glorot[0], biases]
+    largest = all(abs(pixels[0].mean()) > abs(other.mean()) for other in others)
+    recorded = study.read(paths.results(ladder_runs.PROFILE))
+    kept_biases = []
+    for run in ladder_runs.protocol_runs():
+        if run.scoring_biases == "random" and run.sparsity:
+            counts = recorded[run.id].kept
+            kept_biases.append(sum(counts[f"fc{layer}.bias"][0] for layer in (1, 2, 3)))
+    holds = {
+        "F1": best.mean() > 2.8,
+        "F2": -0.5 < same_draw[0].mean() < -0.1 and abs(same_draw[1].mean()) < 0.15,
+        "F3": -0.4 < glorot[0].mean() < 0 and abs(glorot[1].mean()) < 0.15,
+        "F4": min(kept_biases) > 205 and abs(biases.mean()) < 0.4,
+        "F5": largest and 0.1 < pixels[1].mean() < 0.4,
+    }
+    numbers = {"F1": [best], "F2": same_draw, "F3": glorot, "F4": [biases], "F5": pixels}
+    return holds, numbers, kept_biases
+
+
+def test_the_outcomes_of_the_four_switches_are_those_of_the_records(switched):
+    holds, numbers, kept_biases = judged_by_means(switched)
+    for letter, held in holds.items():
+        text = OUTCOMES[letter]
+        assert text.lower().startswith("holds" if held else "failed"), letter
+        written = re.findall(r"-?\d+\.\d\d ± \d+\.\d\d", text)
+        assert written == [str(report.Estimate(value, 2)) for value in numbers[letter]], letter
+    assert f"{min(kept_biases)} to {max(kept_biases)} of 410 biases" in OUTCOMES["F4"]
+
+
+VARIANTS = ("same draw", "scored Glorot", "rate", "images")  # the order of figure7_runs
+
+
+def final_losses():
+    """Nats at the end of 30,000 steps on random labels: (variant, or "usual", sparsity) → loss."""
+    planned = ladder_runs.figure7_runs()
+    keys = [(variant, sparsity) for sparsity in (0.9, 0.1) for variant in VARIANTS]
+    runs = dict(zip(keys, planned, strict=True))
+    for sparsity in (0.9, 0.1):
+        usual = dataclasses.replace(runs["scored Glorot", sparsity], scoring_init="lecun")
+        runs["usual", sparsity] = usual
+    table = on_record(list(runs.values())).set_index("id").train_loss
+    curves = {key: table[run.id] for key, run in runs.items()}
+    return {key: report.last_sixth(curve) for key, curve in curves.items()}, curves
+
+
+def test_the_outcomes_about_figure_7_are_those_of_the_records():
+    losses, curves = final_losses()
+    lower = {name: losses["usual", 0.9] - losses[name, 0.9] for name in VARIANTS}
+    first = [abs(curves["same draw", s][0] - curves["usual", s][0]) for s in (0.9, 0.1)]
+    holds = {
+        "G1": 0.03 < lower["rate"] < 0.1,
+        "G2": 0.03 < lower["images"] < 0.15,
+        "G3": abs(lower["scored Glorot"]) < 0.03,
+        "G4": 0.03 < lower["same draw"] < 0.12 and max(first) < 0.05,
+    }
+    of_letter = {"G1": "rate", "G2": "images", "G3": "scored Glorot", "G4": "same draw"}
+    for letter, held in holds.items():
+        text, variant = OUTCOMES[letter], of_letter[letter]
+        assert text.lower().startswith("holds" if held else "failed"), letter
+        explains = abs(losses[variant, 0.9] - 1.98) <= 0.03 and 0.05 <= losses[variant, 0.1] <= 0.12
+        assert ("explains the level" in text) == explains, letter
+        numbers = [losses[variant, 0.9], lower[variant], losses[variant, 0.1]]
+        assert re.findall(r"-?\d\.\d{3}", text) == [f"{number:.3f}" for number in numbers], letter

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from snipkit.study.report import figures, switches
-from snipkit.study.train import ladder_runs
+from snipkit.study.train import ladder_runs, records
 
 POINTS = {"same_draw": -0.5, "training_init": 0.25, "scoring_biases": 0.0, "pixels": 1.0}
 
@@ -64,3 +64,19 @@ def test_the_picture_has_a_panel_a_sparsity_and_a_row_a_cell(table):
     texts = [text.get_text() for text in figure.axes[-1].get_legend().texts]
     assert texts == ["printed", "would explain it"]
     plt.close(figure)
+
+
+def test_without_records_there_are_no_effects_and_the_picture_has_the_printed_lines():
+    table = switches.named(records.table([], {}))
+    assert switches.effects(table).empty
+    figure = switches.draw(table, {0.98: 2.4}, {0.98: 2.6})
+    assert [len(ax.get_lines()) for ax in figure.axes] == [1]
+    assert switches.values(table)["best_98"].empty
+    plt.close(figure)
+
+
+def test_the_lowest_cell_and_the_distance_to_table_1(table):
+    values = switches.values(table)
+    assert list(values["best_98"]) == pytest.approx([11.3, 11.4, 11.5])  # same draw + random biases
+    assert list(values["distance"]) == pytest.approx([9.4, 9.5, 9.6])
+    assert str(values["pixels_0"]) == "1.00 ± 0.00"

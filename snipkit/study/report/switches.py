@@ -3,7 +3,7 @@
 import pandas as pd
 import seaborn
 
-from snipkit.study.report import figures, methods, statistics
+from snipkit.study.report import answers, comparisons, figures, methods, statistics
 
 #: a switch → the column of ``records.table`` and its value where the switch is on
 SWITCHES = {
@@ -14,6 +14,7 @@ SWITCHES = {
 }
 CELLS = {"snip": 8, "dense": 4}  # of one seed and sparsity; a dense network has no scores
 ALL_ON, ALL_OFF = "all four", "none"
+TABLE1_98 = 2.4  # table 1's error of LeNet-300-100 with 98 % removed
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
@@ -42,7 +43,8 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
         cells are not all on record is left out.
     """
     rows = []
-    for (method, sparsity, seed), cells in table.groupby(["method", "sparsity", "seed"]):
+    groups = table.groupby(["method", "sparsity", "seed"]) if len(table) else []
+    for (method, sparsity, seed), cells in groups:
         if len(cells) < CELLS[method]:
             continue
         for name, (column, value) in SWITCHES.items():
@@ -50,6 +52,33 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
             if len(errors) == 2:
                 rows.append((name, sparsity, seed, errors[True] - errors[False]))
     return pd.DataFrame(rows, columns=["switch", "sparsity", "seed", "effect"])
+
+
+def values(table: pd.DataFrame) -> dict[str, object]:
+    """The numbers of ``notebooks/answers/rq2_switches.md``, for ``answers.fill``.
+
+    Args:
+        table: what ``named`` gave.
+
+    Returns:
+        Errors of the cell with the lowest mean, ``best_98`` and ``best_90``; ``distance``, how far
+        the error without any switch lies above table 1's at 98 %; the effect of each switch there,
+        such as ``same_draw_98``; and ``pixels_0``, that of pixels in [0, 1] on the dense network.
+    """
+    numbers: dict[str, object] = {}
+    for sparsity in (0.98, 0.9):
+        cells = comparisons.rows(table, method="snip", sparsity=sparsity)
+        best = cells.groupby("on").test_error.mean().idxmin() if len(cells) else ALL_OFF
+        numbers[f"best_{100 * sparsity:.0f}"] = comparisons.errors(cells, on=best)
+    usual = comparisons.errors(table, method="snip", sparsity=0.98, on=ALL_OFF)
+    numbers["distance"] = (usual - TABLE1_98).round(4)
+    of_switches = effects(table)
+    for name, (column, _) in SWITCHES.items():
+        at_98 = comparisons.rows(of_switches, switch=name, sparsity=0.98)
+        numbers[f"{column}_98"] = answers.Estimate(at_98.effect, 2)
+    dense = comparisons.rows(of_switches, switch="pixels in [0, 1]", sparsity=0.0)
+    numbers["pixels_0"] = answers.Estimate(dense.effect, 2)
+    return numbers
 
 
 def draw(table: pd.DataFrame, printed: dict[float, float], explained: dict[float, float]):
@@ -63,24 +92,26 @@ def draw(table: pd.DataFrame, printed: dict[float, float], explained: dict[float
     Returns:
         The matplotlib figure.
     """
-    pruned = table[table.method == "snip"]
+    pruned = comparisons.rows(table, method="snip")
     order = list(dict.fromkeys(pruned.on))
     figure, axes = figures.panels([f"{100 * sparsity:g} % removed" for sparsity in printed], 3.4, 3)
     color = methods.PALETTE["snip"]
     for ax, (sparsity, error) in zip(axes, printed.items()):
-        cells = pruned[pruned.sparsity == sparsity]
+        ax.axvline(error, color="black", lw=1, label="printed")
+        cells = comparisons.rows(pruned, sparsity=sparsity)
+        if not len(cells):
+            continue
         look = {"x": "test_error", "y": "on", "order": order, "color": color, "ax": ax}
+        look["legend"] = False
         seaborn.stripplot(cells, size=3, alpha=0.5, jitter=False, **look)
         seaborn.pointplot(
             cells, linestyle="none", errorbar=statistics.errorbar, err_kws={"linewidth": 1.2},
             markersize=5, **look,
         )  # fmt: skip
-        ax.axvline(error, color="black", lw=1, label="printed")
         left = min(ax.get_xlim()[0], error - 0.1)
         ax.axvspan(left, explained[sparsity], color="0.9", zorder=0, label="would explain it")
         ax.set(xlim=(left, None), xlabel="test error, % (left: better)", ylabel="")
+        ax.tick_params(labelleft=ax is axes[0])
     axes[0].set_ylabel("what is switched on")
-    for ax in axes[1:]:
-        ax.set_yticklabels([])
     axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
