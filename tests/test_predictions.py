@@ -385,9 +385,8 @@ def test_the_outcomes_of_the_four_switches_are_those_of_the_records(switched):
 VARIANTS = ("same draw", "scored Glorot", "rate", "images")  # the order of figure7_runs
 
 
-def final_losses():
+def final_losses(planned):
     """Nats at the end of 30,000 steps on random labels: (variant, or "usual", sparsity) → loss."""
-    planned = ladder_runs.figure7_runs()
     keys = [(variant, sparsity) for sparsity in (0.9, 0.1) for variant in VARIANTS]
     runs = dict(zip(keys, planned, strict=True))
     for sparsity in (0.9, 0.1):
@@ -399,7 +398,12 @@ def final_losses():
 
 
 def test_the_outcomes_about_figure_7_are_those_of_the_records():
-    losses, curves = final_losses()
+    planned = ladder_runs.figure7_runs()
+    recorded = study.read(paths.results(ladder_runs.PROFILE))
+    if not all(run.id in recorded for run in planned):  # one look, when all runs are there
+        assert not any(OUTCOMES[letter].strip() for letter in ("G1", "G2", "G3", "G4"))
+        return
+    losses, curves = final_losses(planned)
     lower = {name: losses["usual", 0.9] - losses[name, 0.9] for name in VARIANTS}
     first = [abs(curves["same draw", s][0] - curves["usual", s][0]) for s in (0.9, 0.1)]
     holds = {
