@@ -314,23 +314,6 @@ def test_the_grid_of_table_2_has_the_printed_sparsities():
     assert len(runs) == 4 and table2.data_and_init("vgg-d")["data"] == "cifar-10"
 
 
-def test_what_snip_costs_each_network_of_table_2():
-    rows = [
-        ("gru-s", "snip", 0.95, 10, 0, 7.0),
-        ("gru-s", "dense", 0.0, 10, 0, 4.0),
-        ("gru-s", "snip", 0.95, 20, 0, 5.0),  # longer, without a dense network
-        ("gru-s", "snip", 0.9, 10, 0, 100.0),  # a run of table 3
-        ("lenet-300-100", "snip", 0.9, 10, 0, 2.0),
-        ("lenet-300-100", "dense", 0.0, 10, 0, 1.0),
-    ]
-    columns = ["model", "method", "sparsity", "steps", "seed", "test_error"]
-    table = pd.DataFrame(rows, columns=columns)
-    networks = table[table.model == "gru-s"]
-    assert dict(table2.costs_of_snip(networks)) == {"gru-s": 3}
-    assert dict(table2.costs_of_snip(table)) == {"gru-s": 3}  # no network of table 2
-    assert table2.costs_of_snip(table[:0]).empty
-
-
 def test_the_grid_of_table_3_and_its_differences():
     runs = table3.planned({"gru-s": {"recipe": {"steps": 10}, "seeds": 2}})
     assert len(runs) == 8 and {run.training_init for run in runs} == {"glorot"}

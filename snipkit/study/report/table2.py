@@ -21,7 +21,6 @@ LOOKS = {
     "others": ("#949494", "X"),
     "shorter": ("#89BEDC", "v"),
     "usual": ("#0173B2", "o"),
-    "twice as long": ("#08306B", "D"),
 }
 ERROR, COST = "test error with SNIP, %", "SNIP minus dense, points"
 TITLES = {ERROR: "error", COST: "gap to dense"}  # a quantity, in the title of a panel
@@ -181,24 +180,6 @@ def _draw_quantity(rows, networks, looks, ax):
             ax.annotate("none of ours", (0.98, place), color="0.5", size=8, **at)
         for look, values in seeds:
             if len(values) < statistics.FEWEST:  # a mark without a bar
-                at = {"textcoords": "offset points", "ha": "center", "va": "center"}
+                at = {"textcoords": "offset points", "ha": "right", "va": "center"}
                 point = values.mean(), place + heights[look]
-                ax.annotate(f"n = {len(values)}", point, (0, -9), size=8, **at)
-
-
-def costs_of_snip(table: pd.DataFrame) -> pd.Series:
-    """Mean error with SNIP minus that of the dense network, by network, from the runs on record.
-
-    Each network is pruned as far as the table prints, and compared with dense ones that were
-    trained for as many steps, seed by seed. Networks without such pairs are left out.
-
-    Args:
-        table: what ``records.table`` gives, of runs with one such setting a length of training.
-    """
-    if not len(table):
-        return pd.Series(dtype=float)
-    printed = table.model.map(paper.table("table2").set_index("model").sparsity)
-    as_printed = table[(table.method == "dense") | (table.sparsity == printed)]
-    pairs = {"cost": ("snip", "dense")}
-    costs = comparisons.gaps(as_printed, pairs, by=["model", "steps"])
-    return costs.groupby("model").gap.mean()
+                ax.annotate(f"n = {len(values)}", point, (-6, 0), size=8, **at)
