@@ -86,9 +86,8 @@ lint: setup  ## style of code and notebooks, types of the method (seconds)
 
 test: setup  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (8 minutes)
 	$(MAKE) --no-print-directory -j 2 data lint
-	$(PY) -m pytest -q -n 2 tests
-	$(PY) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
-	$(PY) -m pytest -q -n 2 --dist worksteal tests/lesson.py
+	$(PY) -m pytest -q -n 3 --dist worksteal tests tests/lesson.py
+	$(PY) -m pytest -q -n 3 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
 
 bench: data  ## performance, as ratios measured side by side (4 minutes; on a quiet machine, and on its GPU if it has one)
 	$(PY) tools/bench.py
