@@ -84,7 +84,7 @@ lint: setup  ## style of code and notebooks, types of the method (seconds)
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
-test: setup  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (8 minutes)
+test: setup  ## unit tests; every notebook against its stored outputs, and trained anew at lesson scale (7 minutes)
 	$(MAKE) --no-print-directory -j 2 data lint
 	$(PY) -m pytest -q -n 3 --dist worksteal tests tests/lesson.py
 	$(PY) -m pytest -q -n 3 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=notebooks/nbval.cfg notebooks
