@@ -101,12 +101,12 @@ def test_ours_the_authors_code_and_others_stand_apart(claims):
 
 
 def test_registered_errors_are_shown_when_there_are_any(claims):
-    complete = claims.assign(ours="2.10; sd 0.08", planned=10)
+    complete = claims.assign(mean=2.1, sd=0.084, planned=10)  # 0.084: it must not be rounded
     found = reproductions.errors(complete, paper.earlier_verdicts())
     registered_rows = found[found.protocol == reproductions.REGISTERED]
     assert set(registered_rows.error) == {2.1} and len(registered_rows) == 18
     # Student's t with nine degrees of freedom; not the interval of the difference, which is wider.
-    assert registered_rows.half.round(4).eq(round(2.2622 * 0.08 / 10**0.5, 4)).all()
+    assert registered_rows.half.round(4).eq(round(2.2622 * 0.084 / 10**0.5, 4)).all()
     assert not len(
         found[(found.source == reproductions.OURS) & (found.protocol != reproductions.REGISTERED)]
     )

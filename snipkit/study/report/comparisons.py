@@ -220,7 +220,7 @@ def gap(
 
 def gaps(
     table: pd.DataFrame,
-    pairs: str | Mapping[str, tuple[str, str]],
+    pairs: str | Mapping[str, tuple[object, object]],
     by: Sequence[str] = ("model", "sparsity"),
     of: str = "method",
     value: str = "test_error",

@@ -35,10 +35,11 @@ def table(recorded: dict[str, Record] | None = None) -> pd.DataFrame:
     """One row a claim, in the paper's order: its word, or how far its runs are.
 
     Columns: claim, where, says, printed, ours (for a printed number our mean, and the standard
-    deviation of one run), difference (of each setting, with half its 95 % interval), low and high
-    (of that interval, of the setting that is farthest from 0), margin, word, done, planned, pool
-    (runs of the cells that share its spread which are still missing), note. A claim whose runs, or
-    those of its pool, are not complete shows no number and no word.
+    deviation of one run), mean and sd (the same as numbers, not rounded; else NaN), difference
+    (of each setting, with half its 95 % interval), low and high (of that interval, of the setting
+    that is farthest from 0), margin, word, done, planned, pool (runs of the cells that share
+    its spread which are still missing), note. A claim whose runs, or those of its pool, are not
+    complete shows no number and no word.
 
     Args:
         recorded: the registered records, by run id; by default those in ``results/registered``.
@@ -169,6 +170,8 @@ def _line(settings, rows, recorded, measured):
     first = settings[0]
     line = {
         "ours": "",
+        "mean": float("nan"),
+        "sd": float("nan"),
         "difference": "",
         "low": float("nan"),
         "high": float("nan"),
@@ -213,7 +216,8 @@ def _line(settings, rows, recorded, measured):
     }
     if first.kind == "number":
         errors = list(values(first.first, first).values())
-        line["ours"] = f"{np.mean(errors):.2f}; sd {np.std(errors, ddof=1):.2f}"
+        line |= {"mean": np.mean(errors), "sd": np.std(errors, ddof=1)}
+        line["ours"] = f"{line['mean']:.2f}; sd {line['sd']:.2f}"
     differences = [
         f"{interval.mean:+z.2f} ± {interval.half:.2f}" for interval in judgement.intervals
     ]

@@ -18,6 +18,16 @@ EXPLORATORY = {"paper": "the paper's protocol", "overnight": "shorter training"}
 REGISTERED = "registered runs"
 OTHER_LAYERS = "layer"  # in the protocols of networks that are not built as the paper's
 _STYLES = {OURS: ("#0173B2", "o"), AUTHORS: ("#D55E00", "^"), PUBLISHED: ("#029E73", "s")}
+LEGEND = [  # text, source, marker, whether it is filled
+    ("ours", OURS, "o", True),
+    ("authors' code, momentum, 100,000 steps", AUTHORS, "^", True),
+    ("authors' code, plain SGD, 100,000 steps", AUTHORS, "v", True),
+    ("authors' code, its defaults, 10,000 steps", AUTHORS, "v", False),
+    ("published by others", PUBLISHED, "s", False),
+    ("published by others, of networks with other layers", PUBLISHED, "x", True),
+    ("filled: trained as long as the paper's", None, "o", True),
+    ("hollow: trained otherwise", None, "o", False),
+]
 
 
 def errors(claims: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
@@ -66,10 +76,9 @@ def _ours(claim, exploratory):
 
     The registered ones where they are complete, else the exploratory ones.
     """
-    if claim.ours:
-        error, sd = map(float, claim.ours.split("; sd "))
-        half = t.ppf(0.975, claim.planned - 1) * sd / claim.planned**0.5
-        return [[REGISTERED, error, half, claim.planned, True]]
+    if pd.notna(claim.mean):
+        half = t.ppf(0.975, claim.planned - 1) * claim.sd / claim.planned**0.5
+        return [[REGISTERED, claim.mean, half, claim.planned, True]]
     if exploratory.here:
         error, _, half = exploratory.here.partition(" ± ")
         full = exploratory.scale == "paper"
@@ -116,7 +125,7 @@ def draw(numbers: pd.DataFrame):
     """
     tables = list(dict.fromkeys(numbers.table))
     figure, axes = plt.subplots(
-        2, 2, figsize=(9, 5.2), height_ratios=[6, 4], squeeze=False, layout="constrained"
+        2, 2, figsize=(9, 6), height_ratios=[6, 4], squeeze=False, layout="constrained"
     )
     for ax, table in zip(axes.flat, tables):
         _draw_table(ax, numbers[numbers.table == table])
@@ -135,7 +144,7 @@ def _draw_table(ax, numbers):
             marker = "v"
         if not row.layers:
             marker = "x"
-        place = networks.index(row.network) + 0.22 * (SOURCES.index(row.source) - 1)
+        place = networks.index(row.network) + 0.26 * (SOURCES.index(row.source) - 1)
         difference = row.error - row.printed
         if pd.notna(row.half):
             ax.hlines(place, difference - row.half, difference + row.half, color=color, lw=1.2)
@@ -149,22 +158,10 @@ def _draw_table(ax, numbers):
 def _explain(ax):
     """The legend."""
     handles = [Line2D([], [], color="black", lw=1, label="printed in the paper")]
-    for source, (color, marker) in _STYLES.items():
-        mark = Line2D([], [], color=color, marker=marker, ls="", label=source)
-        if source == PUBLISHED:
-            mark.set_markerfacecolor("white")  # all of them were trained otherwise
-        handles.append(mark)
-        if source == AUTHORS:
-            label = "the same, without momentum"
-            handles.append(Line2D([], [], color=color, marker="v", ls="", label=label))
-            mark = Line2D([], [], color=color, marker="v", ls="", label="the same, 10,000 steps")
-            mark.set_markerfacecolor("white")
-            handles.append(mark)
-        if source == PUBLISHED:
-            label = "the same, with other layers than the paper's"
-            handles.append(Line2D([], [], color=color, marker="x", ls="", label=label))
-    for face, label in (("0.4", "trained as long as the paper"), ("white", "trained otherwise")):
-        mark = Line2D([], [], color="0.4", marker="o", ls="", label=label)
+    for label, source, marker, filled in LEGEND:
+        color = _STYLES[source][0] if source else "0.4"
+        face = color if filled else "white"
+        mark = Line2D([], [], color=color, marker=marker, ls="", label=label)
         mark.set_markerfacecolor(face)
         handles.append(mark)
     ax.legend(handles=handles, loc="center")

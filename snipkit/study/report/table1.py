@@ -1,18 +1,25 @@
 """Table 1 of the paper, two networks: its errors beside ours and those of the authors' code."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
 from snipkit.study import paper
-from snipkit.study.report import charts, comparisons, figures, statistics
+from snipkit.study.report import answers, charts, comparisons, figures, statistics
 
 PRINTED, AUTHORS, OURS = "printed in table 1", "authors' code, means", "our runs"
 COLORS = {PRINTED: "black", OURS: "#0173B2", AUTHORS: "#DE8F05"}
 DECAY = 5e-4  # the weight decay of the paper's text, which the authors' code has too
 MARKERS = {DECAY: "o", 1e-4: "^"}
+PROTOCOL = ["optimiser", "weight decay", "factor"]  # what a protocol of ours consists of
+AS_READ: dict[str, Any] = {
+    "optimiser": "momentum",
+    "weight decay": DECAY,
+    "factor": 0.1,
+}  # the paper's text
 
 
 def printed() -> pd.DataFrame:
@@ -65,8 +72,7 @@ def dense_and_pruned(trained: pd.DataFrame, model: str, sparsity: float) -> pd.D
     parts.append(authors.assign(source=AUTHORS, group=groups))
 
     runs = comparisons.rows(trained, model=model)
-    protocol = ["optimiser", "weight decay", "factor"]
-    ours = runs.pivot(index=[*protocol, "seed"], columns="sparsity", values="test_error")
+    ours = runs.pivot(index=[*PROTOCOL, "seed"], columns="sparsity", values="test_error")
     ours = ours.rename(columns={0.0: "dense", sparsity: "pruned"}).reset_index()
     ours = ours.rename(columns={"optimiser": "group"})
     ours = ours.reindex(columns=["dense", "pruned", "weight decay", "group"])  # of no runs, too
@@ -75,6 +81,52 @@ def dense_and_pruned(trained: pd.DataFrame, model: str, sparsity: float) -> pd.D
     points = pd.concat(parts, ignore_index=True)
     decay = points["weight decay"].astype(float).fillna(DECAY)
     return points.assign(**{"weight decay": decay})
+
+
+def values(by_protocol: pd.DataFrame, usual: pd.DataFrame) -> dict[str, object]:
+    """The errors of LeNet-300-100 in ``notebooks/answers/rq2_table1.md``, for ``answers.fill``.
+
+    Args:
+        by_protocol: one row a run with the columns of ``PROTOCOL``.
+        usual: one row a run of the page's own schedule.
+    """
+    lenet: dict[str, Any] = {"model": "lenet-300-100", "method": "snip"}
+    as_read = comparisons.rows(by_protocol, **AS_READ)
+    return {
+        "ours": comparisons.errors(as_read, **lenet, sparsity=0.98),
+        "authors": by_authors("lenet-300-100", 0.98).filter(like="momentum"),
+        "rises_98": answers.Estimate(mean_rises(by_protocol, 0.98), 1),
+        "rises_90": answers.Estimate(mean_rises(by_protocol, 0.9), 2),
+        "errors_95": comparisons.errors(usual, **lenet, sparsity=0.95),
+        "shorter": comparisons.errors(usual, **lenet, sparsity=0.98),
+    }
+
+
+def rises(by_protocol: pd.DataFrame) -> dict[str, object]:
+    """The rises at 98 % in ``notebooks/answers/rq2_found.md``: ours, and the authors' code's.
+
+    Args:
+        by_protocol: see ``values``.
+    """
+    authors = rises_by_authors("lenet-300-100", 0.98).map("{:.1f}".format)
+    return {
+        "rises_98": answers.Estimate(mean_rises(by_protocol, 0.98), 1),
+        "authors_momentum": authors["momentum, 100,000 steps"],
+        "authors_plain": authors["plain SGD, 100,000 steps"],
+        "authors_defaults": authors["its defaults, 10,000 steps"],
+    }
+
+
+def mean_rises(by_protocol: pd.DataFrame, sparsity: float) -> pd.Series:
+    """The mean rise of the error over the dense network's, in points: a number a protocol.
+
+    Args:
+        by_protocol: see ``values``.
+        sparsity: of the pruned network.
+    """
+    pairs = {"pruned": (sparsity, 0.0)}
+    of_seeds = comparisons.gaps(by_protocol, pairs, by=PROTOCOL, of="sparsity")
+    return of_seeds.groupby(PROTOCOL).gap.mean()
 
 
 def draw(points: pd.DataFrame, pruned: str, rises: Iterable[float] = ()) -> Figure:
