@@ -617,7 +617,8 @@ def test_what_the_replication_says_of_random_labels_is_what_its_claims_say():
 
 def test_the_tally_of_the_new_predictions_is_that_of_its_list():
     text = (notebooks.folder() / "answers/rq6_new_predictions.md").read_text(encoding="utf-8")
-    listed = re.match(r"(.*?)\*\*Holds:\*\*(.*)\*\*Failed:\*\*(.*)\*\*Open:\*\*(.*)", text)
+    lists = r"(.*?)\*\*Holds:\*\*(.*?)\*\*Failed:\*\*(.*?)\*\*Open:\*\*([^\n]*)"
+    listed = re.match(lists, text, re.DOTALL)
     held, failed, still_open = (len(re.findall(r"[A-H]\d", part)) for part in listed.groups()[1:])
     total = held + failed + still_open
     assert listed[1].startswith(f"Of {total} predictions {held} hold, {failed} failed")
