@@ -75,8 +75,9 @@ def test_without_records_there_are_no_effects_and_the_picture_has_the_printed_li
     plt.close(figure)
 
 
-def test_the_lowest_cell_and_the_distance_to_table_1(table):
+def test_the_lowest_cell_the_one_without_switches_and_the_dense_networks(table):
     values = switches.values(table)
     assert list(values["best_98"]) == pytest.approx([11.3, 11.4, 11.5])  # same draw + random biases
-    assert list(values["distance"]) == pytest.approx([9.4, 9.5, 9.6])
+    assert list(values["usual_98"]) == pytest.approx([11.8, 11.9, 12.0])
+    assert values["dense"].range == "2.10 to 3.35"  # none, and both switches that touch it
     assert str(values["pixels_0"]) == "1.00 ± 0.00"

@@ -72,7 +72,8 @@ def values(table: pd.DataFrame) -> dict[str, object]:
         numbers[f"best_{100 * sparsity:.0f}"] = comparisons.errors(cells, on=best)
     numbers["usual_98"] = comparisons.errors(table, method="snip", sparsity=0.98, on=ALL_OFF)
     dense = comparisons.rows(table, method="dense")
-    numbers["dense"] = answers.Estimate(dense.groupby("on").test_error.mean(), 2)
+    means = dense.groupby("on").test_error.mean() if len(dense) else pd.Series(dtype=float)
+    numbers["dense"] = answers.Estimate(means, 2)
     of_switches = effects(table)
     for name, (column, _) in SWITCHES.items():
         at_98 = comparisons.rows(of_switches, switch=name, sparsity=0.98)
